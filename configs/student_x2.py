@@ -1,0 +1,17 @@
+"""The student at x2 (Sec. III-B to III-E).
+
+    python -m hkdnet_jax.main --config=configs/student_x2.py --workdir=runs/x2 \
+        --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
+
+Variants: none (the paper's run, for an accelerator), `:lite` (about an hour on two
+CPU cores), `:tiny` (tests).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """The run at x2; see `base.student` for the variants."""
+    return base.student(2, variant)

@@ -1,0 +1,38 @@
+"""The teacher (Sec. III-A): reconstructs single images; fuses pairs when used.
+
+    python -m hkdnet_jax.main --config=configs/teacher.py --workdir=runs/teacher \
+        --config.data.roots=DATA/roadscene --config.loss.vgg_path=vgg16.npz
+
+Variants: none (the paper's run), `:lite` (minutes on a CPU), `:tiny` (tests).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """The paper's teacher run, or the variant `lite` or `tiny`.
+
+    Raises:
+      ValueError: another variant.
+    """
+    config = base.get_config()
+    config.kind = "teacher"
+    config.train.epochs = 100
+    config.train.phase1_epochs = 0
+    if variant == "tiny":
+        base.shrink_to_tiny(config)
+        config.train.phase1_epochs = 0
+    elif variant == "lite":
+        config.data.crop = 64
+        config.data.samples_per_epoch = 1600
+        config.train.batch_size = 16
+        config.train.epochs = 4  # of 100 steps
+        config.optim.lr = 1e-3
+        config.optim.schedule = "cosine"
+        config.optim.warmup_steps = 50
+        config.optim.clip_norm = 100.0  # mu = 1000 makes the gradients large
+    elif variant:
+        raise ValueError(f"variant {variant!r} is not one of: lite, tiny")
+    return config

@@ -1,0 +1,1 @@
+"""Host-side data: pairs on disk, procedural scenes, batches.  Imports no jax."""

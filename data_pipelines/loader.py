@@ -1,0 +1,313 @@
+"""Batches for training and validation: seeded, resumable, one share per process.
+
+A *source* gives random access to whole pairs as uint8; `train_batches` and
+`val_batches` cut crops out of it.  Nothing is augmented here: flips and the
+low-resolution versions are made on the device.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import numpy as np
+
+from data_pipelines import scenes
+from data_pipelines.errors import UserError
+from data_pipelines.pairs import (
+    Pair,
+    check_sizes,
+    image_size,
+    listing,
+    read_pair,
+    to_uint8,
+)
+
+GIB = 2**30
+
+
+class Source:
+    """Random access to pairs, decoded once as long as they fit into `cache_bytes`.
+
+    ``source[i]`` is a dict of name (str), ir and vis (uint8 [H, W, 1], read-only).
+    Threads may share a source.
+    """
+
+    def __init__(self, names: Sequence[str], cache_bytes: int):
+        """Holds nothing yet; `names` are in the order of the indices."""
+        self.names = list(names)
+        self._room = cache_bytes
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """The whole pair `index`; UserError if a file turns out to be broken."""
+        images = self._cache.get(index)
+        if images is None:
+            images = self._load(index)
+            for image in images:
+                image.flags.writeable = False
+            size = sum(image.nbytes for image in images)
+            with self._lock:
+                # Another thread may have stored it meanwhile; count it once.
+                if index not in self._cache and size <= self._room:
+                    self._cache[index] = images
+                    self._room -= size
+        ir, vis = images
+        return {"name": self.names[index], "ir": ir[..., None], "vis": vis[..., None]}
+
+    def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Both images of pair `index`, uint8 [H, W] of one size."""
+        raise NotImplementedError
+
+
+class PairSource(Source):
+    """Pairs of files; 16-bit images become uint8.
+
+    The headers of all files are checked here, so that a long run cannot meet a wrong
+    size in the middle.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], min_size: int = 1, cache_bytes: int = GIB
+    ):
+        """Checks the headers of all files.
+
+        Args:
+          pairs: the pairs, in the order of the indices.
+          min_size: smallest height and width that is of use, the crop size.
+          cache_bytes: memory for decoded pairs; those beyond it are decoded at each
+            visit.
+
+        Raises:
+          UserError: no pairs; files that cannot be opened, differ in size within a pair
+            or are smaller than `min_size` (one error lists them all).
+        """
+        if not pairs:
+            raise UserError(
+                "There are no pairs to load; a data folder must hold ir/ and vis/ with "
+                "images of equal stems."
+            )
+        super().__init__([pair.name for pair in pairs], cache_bytes)
+        self._pairs = list(pairs)
+        # Opening a file is mostly waiting, much of it on a network disk.
+        with ThreadPoolExecutor(16) as pool:
+            found = pool.map(lambda pair: _header_problem(pair, min_size), pairs)
+            problems = [problem for problem in found if problem]
+        if problems:
+            raise UserError(
+                f"{len(problems)} of {len(pairs)} pairs cannot be used with crops of "
+                f"{min_size}x{min_size}, so remove them, list the good ones in a split "
+                "file, or (where they are too small) lower data.crop: "
+                f"{listing(problems)}."
+            )
+
+    def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        ir, vis = read_pair(self._pairs[index])
+        return to_uint8(ir), to_uint8(vis)
+
+
+def _header_problem(pair: Pair, min_size: int) -> str | None:
+    """What is wrong with a pair as far as the file headers tell."""
+    try:
+        sizes = [image_size(path) for path in (pair.ir, pair.vis)]
+        check_sizes(pair, *sizes)
+    except UserError as error:
+        # As an item of a list: without the advice, which the list gives once.
+        return str(error).rpartition(";")[0] or str(error).rstrip(".")
+    height, width = sizes[0]
+    if min(height, width) < min_size:
+        return f"{pair.ir} is {width}x{height}, as its partner"
+    return None
+
+
+class SceneSource(Source):
+    """The procedural pairs `start`, `start` + 1, ... of one seed, rendered lazily."""
+
+    def __init__(
+        self,
+        seed: int,
+        start: int,
+        count: int,
+        height: int,
+        width: int,
+        cache_bytes: int = GIB,
+    ):
+        """Renders nothing yet.
+
+        Args:
+          seed: of `scenes.render`.
+          start: number of the first scene; disjoint ranges give disjoint scenes.
+          count: how many, at least 1.
+          height: in pixels.
+          width: in pixels.
+          cache_bytes: memory for rendered scenes; those beyond it are rendered at each
+            visit.
+        """
+        if count < 1:
+            raise UserError(f"{count} scenes are no data; ask for at least 1.")
+        numbers = range(start, start + count)
+        super().__init__([f"scene_{number:04d}" for number in numbers], cache_bytes)
+        self._seed, self._start = seed, start
+        self._height, self._width = height, width
+
+    def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return scenes.render(self._seed, self._start + index, self._height, self._width)
+
+
+def epoch_samples(num_pairs: int, samples_per_epoch: int) -> int:
+    """Samples in one epoch of `train_batches`: each pair is in it at least once."""
+    return max(num_pairs, samples_per_epoch)
+
+
+def train_batches(
+    source: Source,
+    *,
+    crop: int,
+    batch_size: int,
+    samples_per_epoch: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """An endless stream of random crops, a pure function of the arguments.
+
+    One epoch is `epoch_samples` samples: shuffled passes over all pairs, the last one
+    cut short, so that each pair is visited equally often or once more.  Every pass has
+    an order of its own, every visit a crop of its own.  Batches do not stop at epoch
+    ends.  The samples of global batch k depend neither on process_count nor on timing;
+    process i of n gets those at positions i, i + n, ... of it.
+
+    Args:
+      source: pairs, each at least `crop` high and wide.
+      crop: side of the square window, the same one in both images, in pixels.
+      batch_size: of the global batch, over all processes.
+      samples_per_epoch: samples after which the epoch ends, if there are fewer pairs.
+      seed: in [0, 2**32).
+      process_index: of this process.
+      process_count: number of processes.
+
+    Returns:
+      An iterator over dicts of ir and vis, uint8 [batch_size / process_count, crop,
+      crop, 1], filled ahead by threads.  ``get_state()`` is a small dict for JSON; an
+      equal iterator continues after ``set_state()`` with exactly the next batch.
+
+    Raises:
+      UserError: the batch cannot be divided, the seed is out of range, or (while
+        iterating) a file is broken or an image smaller than the crop.
+    """
+    local = _local_batch(batch_size, process_count)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}; give an integer from 0 to 2**32 - 1.")
+    samples = epoch_samples(len(source), samples_per_epoch)
+    epoch = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
+        .repeat(math.ceil(samples / len(source)))
+        .slice(slice(samples))
+    )
+    # The crop is drawn from the position in the whole stream, hence after the endless
+    # repeat and before the processes part.
+    crops = epoch.repeat().random_map(lambda pair, rng: _random_crop(pair, crop, rng))
+    share = crops.slice(slice(process_index, None, process_count))
+    return iter(share.batch(local).to_iter_dataset(_read_options()))
+
+
+def val_batches(
+    source: Source,
+    *,
+    crop: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterable[dict]:
+    """Centre crops of all pairs in order, once; may be iterated again and again.
+
+    The last global batch is filled up with pairs from the start, masked out, so that
+    every process gets the same number of equally large batches.
+
+    Args:
+      source: pairs, each at least `crop` high and wide.
+      crop: side of the square window, in pixels.
+      batch_size: of the global batch, over all processes.
+      process_index: of this process.
+      process_count: number of processes.
+
+    Returns:
+      An iterable of dicts: ir, vis uint8 [batch_size / process_count, crop, crop, 1];
+      mask float32 [batch_size / process_count], 1 for a pair and 0 for a filler; name
+      list of str.
+
+    Raises:
+      UserError: as `train_batches`.
+    """
+    local = _local_batch(batch_size, process_count)
+    count = len(source)
+
+    def sample(position: int) -> dict:
+        pair = source[position % count]
+        mask = np.float32(position < count)
+        return _centre_crop(pair, crop) | {"name": pair["name"], "mask": mask}
+
+    positions = grain.MapDataset.range(math.ceil(count / batch_size) * batch_size)
+    share = positions.slice(slice(process_index, None, process_count)).map(sample)
+    return share.batch(local, batch_fn=_stack_named).to_iter_dataset(_read_options())
+
+
+def _local_batch(batch_size: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch_size is {batch_size}; give a multiple of the {process_count} "
+            "process(es), of at least 1 each."
+        )
+    return batch_size // process_count
+
+
+def _read_options() -> grain.ReadOptions:
+    """A thread works on a whole batch; as many batches wait as there are threads."""
+    threads = min(8, os.cpu_count() or 1)
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+
+
+def _random_crop(pair: dict, crop: int, rng: np.random.Generator) -> dict:
+    spare_rows, spare_columns = _spare(pair, crop)
+    top = int(rng.integers(spare_rows + 1))
+    left = int(rng.integers(spare_columns + 1))
+    return _window(pair, crop, top, left)
+
+
+def _centre_crop(pair: dict, crop: int) -> dict:
+    spare_rows, spare_columns = _spare(pair, crop)
+    return _window(pair, crop, spare_rows // 2, spare_columns // 2)
+
+
+def _spare(pair: dict, crop: int) -> tuple[int, int]:
+    """Rows and columns that a crop leaves over."""
+    height, width = pair["ir"].shape[:2]
+    if min(height, width) < crop:
+        raise UserError(
+            f"{pair['name']} is {width}x{height}, smaller than the crop of {crop}; "
+            "lower data.crop."
+        )
+    return height - crop, width - crop
+
+
+def _window(pair: dict, crop: int, top: int, left: int) -> dict:
+    rows, columns = slice(top, top + crop), slice(left, left + crop)
+    return {key: pair[key][rows, columns] for key in ("ir", "vis")}
+
+
+def _stack_named(samples: Sequence[dict]) -> dict:
+    """Stacks arrays; names stay a list."""
+    batch = {
+        key: np.stack([sample[key] for sample in samples])
+        for key in ("ir", "vis", "mask")
+    }
+    return batch | {"name": [sample["name"] for sample in samples]}

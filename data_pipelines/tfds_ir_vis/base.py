@@ -1,0 +1,192 @@
+"""What all builders share: from pairs of files to records and back.
+
+A record holds the bytes of the two files unchanged, so nothing is lost or encoded
+twice, and TensorFlow is not needed to write or to read one.
+"""
+
+import io
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data_pipelines.errors import UserError
+from data_pipelines.pairs import Pair, listing, read_pair, to_uint8
+from data_pipelines.tfds_ir_vis.layouts import Layout, LayoutMissing
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a user should know of a data set before using it.
+
+    Attributes:
+      title: one line: what the data set is.
+      homepage: where it is described and had from.
+      licence: note on the terms, as far as they could be checked.
+      citation: reference the authors ask for.
+      archive: address of one zip archive; empty where a person has to fetch it.
+      manual: what to fetch by hand and how it has to lie when unpacked.
+    """
+
+    title: str
+    homepage: str
+    licence: str
+    citation: str
+    archive: str
+    manual: str
+
+
+class StoredImage(tfds.features.Image):
+    """A file's bytes; decoded [H, W, 3] uint8, gray repeated, EXIF not applied.
+
+    The decoder of `tfds.features.Image` would keep the low byte of 16-bit samples.
+    """
+
+    def decode_example_np(self, example: bytes) -> np.ndarray:
+        """Decodes the bytes of a PNG, JPEG, BMP or TIFF file."""
+        with Image.open(io.BytesIO(example)) as image:
+            if image.mode.startswith("I;16"):
+                gray = to_uint8(np.asarray(image).astype(np.uint16))
+                return np.repeat(gray[..., None], 3, axis=2)
+            # Alpha is ignored; a transparent palette would make Pillow warn.
+            image.info.pop("transparency", None)
+            return np.asarray(image.convert("RGB"))
+
+
+class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Builder of records ``{ir, vis, name}``; a data set sets FACTS and `layout`.
+
+    Pairs that cannot be used (broken file, sizes that differ) and images without a
+    partner are left out; a sentence for each is in ``info.metadata``: "known_flaws"
+    for those named in KNOWN_FLAWS, which the published archive is known to have, and
+    "left_out" for all others.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    FACTS: Facts
+    KNOWN_FLAWS: frozenset[str] = frozenset()
+
+    def __init__(self, *, file_format: str = "array_record", **kwargs):
+        """As `tfds.core.DatasetBuilder`, but writes array_record."""
+        super().__init__(file_format=file_format, **kwargs)
+
+    @property
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
+        """What tfds shows; without it tfds refuses a manual folder."""
+        return self.FACTS.manual
+
+    def layout(self, root: Path) -> Layout:
+        """The pairs of the data set that is unpacked in `root`."""
+        raise NotImplementedError
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.FACTS.title,
+            features=tfds.features.FeaturesDict(
+                {
+                    "ir": StoredImage(),
+                    "vis": StoredImage(),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            homepage=self.FACTS.homepage or None,
+            citation=self.FACTS.citation or None,
+            license=self.FACTS.licence,
+            metadata=tfds.core.MetadataDict(left_out=[], known_flaws=[]),
+            # Records in the order of the names.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        found = self._find(dl_manager)
+        self.info.metadata.update(left_out=list(found.problems), known_flaws=[])
+        count = Counter(p.name for pairs in found.splits.values() for p in pairs)
+        twice = [name for name, times in sorted(count.items()) if times > 1]
+        if twice:
+            raise UserError(
+                f"Data set {self.name} holds several pairs named {listing(twice)}; "
+                "unpack it into an empty folder."
+            )
+        return {
+            split: self._generate_examples(split, sorted(pairs, key=lambda p: p.name))
+            for split, pairs in found.splits.items()
+        }
+
+    def _find(self, dl_manager: tfds.download.DownloadManager) -> Layout:
+        """Pairs from the manual folder if it has them, else from the download."""
+        try:
+            manual = Path(dl_manager.manual_dir)
+        except AssertionError:  # there is no such folder, or it is empty
+            manual = None
+        if manual:
+            try:
+                return self.layout(manual)
+            except LayoutMissing as error:
+                if not self.FACTS.archive:
+                    raise
+                print(f"{error} Downloading it instead.")
+        if not self.FACTS.archive:
+            raise UserError(
+                f"Data set {self.name} has to be fetched by hand and none was found "
+                f"(--manual_dir): {self.FACTS.manual}"
+            )
+        try:
+            unpacked = _unpack(Path(dl_manager.download(self.FACTS.archive)))
+        except Exception as error:
+            # Types of requests, zipfile, the system and tfds' own; all mean that there
+            # is no archive to go on with.
+            raise UserError(
+                f"{self.FACTS.archive} could not be downloaded and unpacked "
+                f"({type(error).__name__}: {str(error).strip().rstrip('.')}); fetch it "
+                "by hand, unpack it and name the folder with --manual_dir."
+            ) from error
+        return self.layout(unpacked)
+
+    def _generate_examples(self, split: str, pairs: list[Pair]) -> Iterator:
+        written = 0
+        reasons = []
+        for pair in pairs:
+            try:
+                # Decoding all of it now finds what would stop a training run later.
+                read_pair(pair)
+            except UserError as error:
+                reasons.append(str(error))
+                known = pair.name in self.KNOWN_FLAWS
+                notes = self.info.metadata["known_flaws" if known else "left_out"]
+                notes.append(str(error))
+                continue
+            yield (
+                pair.name,
+                {"ir": str(pair.ir), "vis": str(pair.vis), "name": pair.name},
+            )
+            written += 1
+        if not written:
+            raise UserError(
+                f"No pair of split '{split}' of {self.name} can be used: "
+                f"{listing(reasons) or 'it has none.'}"
+            )
+
+
+def _unpack(archive: Path) -> Path:
+    """Unpacks a zip file beside itself, once; tfds' own way needs TensorFlow."""
+    folder = archive.with_name(archive.name + ".unpacked")
+    if not folder.is_dir():
+        partial = archive.with_name(archive.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(partial)
+        except zipfile.BadZipFile:
+            # Else the next run would take it for downloaded.
+            archive.unlink()
+            archive.with_name(archive.name + ".INFO").unlink(missing_ok=True)
+            raise
+        partial.rename(folder)
+    return folder

@@ -1,0 +1,1 @@
+"""HKDnet in JAX: joint infrared-visible image fusion and super-resolution."""

@@ -1,0 +1,141 @@
+"""Checks a configuration before anything is compiled: one sentence a mistake."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from data_pipelines.errors import UserError
+from hkdnet_jax import vgg
+from hkdnet_jax.models.attention import DFA_AXES
+from hkdnet_jax.schedules import SCHEDULES
+
+GRAM_SOFTMAX = ("row", "joint")
+CHOICES = {
+    "kind": ("student", "teacher"),
+    "scale": (2, 3, 4),
+    "dtype": ("float32", "bfloat16"),
+    "optim.schedule": SCHEDULES,
+    "model.dfa_softmax": tuple(DFA_AXES),
+    "model.position_softmax": GRAM_SOFTMAX,
+    "model.channel_softmax": GRAM_SOFTMAX,
+}
+AT_LEAST_ONE = (
+    "data.crop",
+    "data.val_crop",
+    "data.samples_per_epoch",
+    "data.scenes",
+    "data.val_scenes",
+    "train.batch_size",
+    "train.epochs",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "val_every_epochs",
+    "max_bad_steps",
+    "model.width",
+    "model.branch_rcabs",
+    "model.dfabs",
+    "model.sr_groups",
+    "model.sr_rcabs",
+    "model.reduction",
+)
+NOT_NEGATIVE = (
+    "train.phase1_epochs",
+    "val_samples",
+    "mesh.data",
+    "optim.warmup_steps",
+    "optim.clip_norm",
+    "loss.mu",
+    "loss.percep",
+    "loss.phi",
+)
+# SSIM's window is 11 pixels, and a low-resolution crop needs some context.
+MIN_CROP = 16
+
+
+def _get(config: ConfigDict, path: str):
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def _require(condition: bool, key: str, value, remedy: str) -> None:
+    if not condition:
+        raise UserError(f"config.{key} is {value!r}: {remedy}.")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError for the first value that cannot work."""
+    for key, choices in CHOICES.items():
+        value = _get(config, key)
+        listed = ", ".join(str(c) for c in choices)
+        _require(value in choices, key, value, f"it must be one of {listed}")
+    for key in AT_LEAST_ONE:
+        _require(_get(config, key) >= 1, key, _get(config, key), "at least 1 is needed")
+    for key in NOT_NEGATIVE:
+        value = _get(config, key)
+        _require(value >= 0, key, value, "it must not be negative")
+    _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "it must be positive")
+    for key in ("optim.ema", "optim.b1", "optim.b2", "data.val_fraction"):
+        value = _get(config, key)
+        _require(0 <= value < 1, key, value, "it must be at least 0 and below 1")
+    gamma = config.model.corner_gamma
+    _require(0 < gamma < 1, "model.corner_gamma", gamma, "it must lie between 0 and 1")
+    _check_layers(config)
+    _check_crops(config)
+    _check_devices(config)
+    if config.kind == "student":
+        _check_student(config)
+
+
+def _check_layers(config: ConfigDict) -> None:
+    unknown = [name for name in config.loss.vgg_layers if name not in vgg.LAYERS]
+    _require(
+        not unknown and len(config.loss.vgg_layers) > 0,
+        "loss.vgg_layers",
+        tuple(config.loss.vgg_layers),
+        f"name some of {', '.join(vgg.LAYERS)}",
+    )
+
+
+def _check_crops(config: ConfigDict) -> None:
+    scale = config.scale if config.kind == "student" else 1
+    for key in ("data.crop", "data.val_crop"):
+        value = _get(config, key)
+        _require(
+            value % scale == 0, key, value, f"it must be divisible by the scale {scale}"
+        )
+        smallest = MIN_CROP * scale
+        _require(
+            value >= smallest, key, value, f"at least {smallest} pixels are needed"
+        )
+
+
+def _check_devices(config: ConfigDict) -> None:
+    there = jax.device_count()
+    devices = config.mesh.data or there
+    _require(
+        devices <= there, "mesh.data", config.mesh.data, f"there are {there} devices"
+    )
+    _require(
+        config.train.batch_size % devices == 0,
+        "train.batch_size",
+        config.train.batch_size,
+        f"it must be divisible by the {devices} devices of the mesh; set "
+        "config.mesh.data to use fewer",
+    )
+
+
+def _check_student(config: ConfigDict) -> None:
+    _require(
+        config.train.phase1_epochs <= config.train.epochs,
+        "train.phase1_epochs",
+        config.train.phase1_epochs,
+        f"the whole run has only {config.train.epochs} epochs",
+    )
+    teacher = config.teacher.dir
+    remedy = (
+        "a student needs the workdir of a trained teacher; train one with "
+        "--config=configs/teacher.py"
+    )
+    _require(bool(teacher) and Path(teacher).is_dir(), "teacher.dir", teacher, remedy)

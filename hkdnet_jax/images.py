@@ -1,0 +1,69 @@
+"""Image arrays on the device: NHWC, one channel, float32 in [0, 1].
+
+Every function is pure, traceable and batched.  Files are read by
+`data_pipelines.pairs`; this module only converts, pads and resizes.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def to_float(image: jax.Array | np.ndarray) -> jax.Array:
+    """Maps uint8 (0..255) or uint16 (0..65535) of any shape to float32 in [0, 1].
+
+    Raises:
+      TypeError: another dtype.
+    """
+    if image.dtype not in (jnp.uint8, jnp.uint16):
+        raise TypeError(f"to_float takes uint8 or uint16, got {image.dtype}")
+    return jnp.asarray(image, jnp.float32) / float(jnp.iinfo(image.dtype).max)
+
+
+def to_uint8(image: jax.Array) -> jax.Array:
+    """Clips to [0, 1], scales to 0..255 and rounds half to even, as uint8."""
+    return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+
+
+def degrade(image: jax.Array, scale: int) -> jax.Array:
+    """Low-resolution image as a camera file would hold it (DESIGN.md section 7).
+
+    Bilinear with anti-aliasing (a triangle filter `scale` times as wide, the same as
+    PIL's BILINEAR), then rounded to the 256 levels of an 8-bit file.
+
+    Args:
+      image: float32 [N, H, W, 1] in [0, 1]; H and W divisible by `scale`.
+      scale: 1, 2, 3 or 4.
+
+    Returns:
+      float32 [N, H / scale, W / scale, 1], multiples of 1/255.
+
+    Raises:
+      ValueError: H or W is not divisible by `scale`.
+    """
+    n, h, w, c = image.shape
+    if h % scale or w % scale:
+        raise ValueError(f"degrade: {h}x{w} is not divisible by the scale {scale}")
+    low = jax.image.resize(
+        image, (n, h // scale, w // scale, c), method="linear", antialias=True
+    )
+    return jnp.round(jnp.clip(low, 0.0, 1.0) * 255.0) / 255.0
+
+
+def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
+    """Upsamples [N, H, W, C] `scale` times with the Keys cubic (a = -0.5), as PIL does.
+
+    The result is not clipped: a cubic overshoots beside edges.
+    """
+    n, h, w, c = image.shape
+    return jax.image.resize(image, (n, h * scale, w * scale, c), method="cubic")
+
+
+def normalize_minmax(image: jax.Array) -> jax.Array:
+    """Stretches each image of [N, H, W, 1] to [0, 1] by its own minimum and maximum.
+
+    A flat image becomes all zeros.
+    """
+    low = jnp.min(image, axis=(1, 2, 3), keepdims=True)
+    high = jnp.max(image, axis=(1, 2, 3), keepdims=True)
+    return (image - low) / jnp.where(high > low, high - low, 1.0)

@@ -1,0 +1,135 @@
+"""Trains a teacher or a student.  Flags and dispatch only.
+
+Example:
+
+    python -m hkdnet_jax.main --config=configs/student_x3.py --workdir=runs/x3 \
+        --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
+
+Started again with the same workdir, a run goes on where its last checkpoint is.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_pipelines.errors import UserError
+from hkdnet_jax import train_loop
+from hkdnet_jax.checkpoint import Checkpoints
+from hkdnet_jax.config_check import check_config
+from hkdnet_jax.writers import Writer, write_run_info
+
+SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
+
+
+def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
+    """The locked configuration and the workdir that a command line names.
+
+    Args:
+      argv: without the program's name.
+
+    Raises:
+      UserError: an unknown flag or key, a wrong type, a missing or broken file.
+      SystemExit: `--help`, after printing it.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config",
+        help_string="the run, for example configs/student_x3.py:lite; single keys are "
+        "overridden with --config.key=value",
+        flag_values=values,
+        # The overrides are looked for here, before absl parses the rest.
+        sys_argv=["main", *argv],
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "folder of the run, made if missing", flag_values=values
+    )
+    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    try:
+        rest = values(["main", *argv])[1:]
+    # A config file is a program: whatever it raises, it is not usable.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The command line cannot be used: {reason}") from error
+    if values["help"].value:
+        print(f"{__doc__}\nFlags:\n{values.main_module_help() or values.get_help()}")
+        raise SystemExit(0)
+    if rest:
+        raise UserError(
+            f"Unexpected argument {rest[0]!r}: every option is --name=value."
+        )
+    for name, value in (("config", config.value), ("workdir", workdir.value)):
+        if not value:
+            raise UserError(f"--{name} is missing: see --help.")
+    return config.value, workdir.value
+
+
+def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
+    """Raises UserError when `workdir` holds a run with another network."""
+    file = Path(workdir) / "config.json"
+    if Path(workdir).exists() and not Path(workdir).is_dir():
+        raise UserError(f"--workdir={workdir} is a file: name a folder.")
+    if not file.exists():
+        return
+    before = ConfigDict(json.loads(file.read_text()))
+    try:
+        old = train_loop.model_config(before)
+    except (AttributeError, KeyError):
+        raise UserError(
+            f"{file} is not of a run of this program: choose another --workdir."
+        ) from None
+    new = train_loop.model_config(config)
+    differing = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run with another model (it differs in "
+            f"{', '.join(sorted(differing))}): choose another --workdir."
+        )
+
+
+def run(config: ConfigDict, workdir: str | Path) -> bool:
+    """Trains what `config` says in `workdir`; True when the run is complete.
+
+    Raises:
+      UserError: configuration, data, teacher or workdir are not as they must be.
+    """
+    check_config(config)
+    check_workdir(config, workdir)
+    training = train_loop.Run(config)
+    main_process = jax.process_index() == 0
+    if main_process:
+        devices = [device.device_kind for device in training.mesh.devices.flat]
+        write_run_info(workdir, config.to_dict(), devices)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        writer = Writer(
+            workdir,
+            start_step=checkpoints.latest_step() or 0,
+            tensorboard=config.tensorboard,
+            enabled=main_process,
+        )
+        stack.enter_context(contextlib.closing(writer))
+        return train_loop.train(training, workdir, checkpoints, writer)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line entry; returns the exit code."""
+    try:
+        config, workdir = parse_flags(sys.argv[1:] if argv is None else argv)
+        complete = run(config, workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not complete:
+        print(f"Stopped and saved; the same command goes on: {workdir}")
+        return SIGTERM_EXIT
+    print(f"Done; the best weights are in {workdir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

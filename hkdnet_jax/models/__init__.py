@@ -1,0 +1,1 @@
+"""The networks of HKDnet (Linen): image and named intermediates out."""

@@ -1,0 +1,152 @@
+"""The attention modules of the student: DFAG for infrared, CEA for visible.
+
+Arrays are [N, H, W, C].  Equation numbers are those of Xiao et al., IEEE TIM 2022.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hkdnet_jax.models.blocks import RCAB
+from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.ops.harris import corner_mask
+from hkdnet_jax.ops.position_attention import position_attention
+
+# The axes of [N, H, W, C] that each reading of Eq. 6 normalises over.
+DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
+
+
+def dense_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
+    """Eq. 6: `M = softmax(D1 * D2)`, times the number of normalised entries.
+
+    The mean weight is then 1, so that the strength of the attention does not depend
+    on the image size.
+
+    Args:
+      d1: [N, H, W, C].
+      d2: as d1.
+      softmax: `spatial` (over H * W for each channel), `width` or `channel`.
+
+    Returns:
+      float32 [N, H, W, C].
+    """
+    axes = DFA_AXES[softmax]
+    logits = (d1 * d2).astype(jnp.float32)
+    count = 1
+    for axis in axes:
+        count *= logits.shape[axis]
+    return count * jax.nn.softmax(logits, axis=axes)
+
+
+class DFAB(nn.Module):
+    """Dense feature attention block (Eq. 6, 7): `D + delta * M * D3`.
+
+    Two RCABs give D, three 3x3 convolutions of D give D1, D2, D3.  delta is learned
+    from 0.
+    """
+
+    reduction: int
+    softmax: str
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        d = RCAB(self.reduction, self.dtype, name="rcab1")(x)
+        d = RCAB(self.reduction, self.dtype, name="rcab2")(d)
+        # One convolution to 3 C channels is the three of the paper side by side.
+        d123 = Conv3x3(3 * x.shape[-1], dtype=self.dtype, name="conv123")(d)
+        d1, d2, d3 = jnp.split(d123, 3, axis=-1)
+        weights = dense_weights(d1, d2, self.softmax).astype(self.dtype)
+        delta = self.param("delta", nn.initializers.zeros, ())
+        return d + delta.astype(self.dtype) * weights * d3
+
+
+class DFAG(nn.Module):
+    """Dense feature attention group: `x + conv(DFABs(x))` (Fig. 2)."""
+
+    blocks: int
+    reduction: int
+    softmax: str
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        y = x
+        for i in range(self.blocks):
+            block = DFAB(self.reduction, self.softmax, self.dtype, name=f"dfab{i + 1}")
+            y = block(y)
+        return x + Conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(y)
+
+
+def channel_attention(x: jax.Array, softmax: str) -> jax.Array:
+    """Attention with the Gram matrix of x over its channels (Eq. 12, 13).
+
+    The Gram matrix is divided by the number of positions, so that its sharpness does
+    not depend on the image size.
+
+    Args:
+      x: [N, H, W, C].
+      softmax: `row` (a channel's weights over all channels sum to 1) or `joint` (the
+        literal Eq. 12: one softmax over all C * C pairs).
+
+    Returns:
+      [N, H, W, C] of x's dtype; the softmax is float32.
+
+    Raises:
+      ValueError: another `softmax`.
+    """
+    if softmax not in ("row", "joint"):
+        raise ValueError(f"softmax must be row or joint, got {softmax!r}")
+    n, h, w, c = x.shape
+    features = x.reshape(n, h * w, c)
+    gram = jnp.einsum(
+        "npc,npd->ncd", features, features, preferred_element_type=jnp.float32
+    )
+    axes = (-1,) if softmax == "row" else (-2, -1)
+    weights = jax.nn.softmax(gram / (h * w), axis=axes).astype(x.dtype)
+    return jnp.einsum("ncd,npd->npc", weights, features).reshape(n, h, w, c)
+
+
+class CEA(nn.Module):
+    """Corner embedding attention (Fig. 3, Eq. 8 to 13) of the visible branch.
+
+    A 1x1 convolution gives F_b.  Three parallel modules, each `scale * term + F_b`
+    with a scale learned from 0, are summed and mixed by another 1x1 convolution:
+
+    - corner (Eq. 8, 9): `beta * B * M + F_b`, B a 1x1 convolution of F_b, M the
+      corner mask;
+    - position (Eq. 10, 11) and channel (Eq. 12, 13): Gram-matrix attention.
+
+    Attributes:
+      corner_gamma: threshold of the corner mask as a share of the channel's maximum.
+      position_softmax: `row` or `joint`.
+      channel_softmax: `row` or `joint`.
+    """
+
+    corner_gamma: float
+    position_softmax: str
+    channel_softmax: str
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps [N, H, W, C] to the same shape, and the modules' outputs by name."""
+        c = x.shape[-1]
+
+        def scale(name: str) -> jax.Array:
+            return self.param(name, nn.initializers.zeros, ()).astype(self.dtype)
+
+        f_b = Conv1x1(c, dtype=self.dtype, name="conv_in")(x)
+        b = Conv1x1(c, dtype=self.dtype, name="conv_corner")(f_b)
+        mask = corner_mask(f_b, self.corner_gamma)
+        position = position_attention(f_b, self.position_softmax)
+        channel = channel_attention(f_b, self.channel_softmax)
+        out = {
+            "corner": scale("beta") * b * mask + f_b,
+            "position": scale("position_scale") * position + f_b,
+            "channel": scale("channel_scale") * channel + f_b,
+        }
+        mixed = Conv1x1(c, dtype=self.dtype, name="conv_out")(sum(out.values()))
+        return mixed, out | {"corner_mask": mask}

@@ -1,0 +1,100 @@
+"""Residual channel-attention blocks and the sub-pixel upsampler, as in RCAN.
+
+Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention
+Networks", ECCV 2018.  Arrays are [N, H, W, C]; no normalisation layers.
+"""
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+
+
+class ChannelGate(nn.Module):
+    """Scales each channel by a gate in (0, 1) computed from all channel means.
+
+    `x * sigmoid(W_up relu(W_down mean(x)))`, with C / reduction hidden units.
+    """
+
+    reduction: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        c = x.shape[-1]
+        gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+        gate = Conv1x1(max(1, c // self.reduction), dtype=self.dtype, name="down")(gate)
+        gate = Conv1x1(c, dtype=self.dtype, name="up")(nn.relu(gate))
+        return x * nn.sigmoid(gate)
+
+
+class RCAB(nn.Module):
+    """Residual channel-attention block: `x + gate(conv(relu(conv(x))))`."""
+
+    reduction: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        c = x.shape[-1]
+        y = nn.relu(Conv3x3(c, dtype=self.dtype, name="conv1")(x))
+        y = Conv3x3(c, dtype=self.dtype, name="conv2")(y)
+        return x + ChannelGate(self.reduction, self.dtype, name="gate")(y)
+
+
+class _ScannedRCAB(nn.Module):
+    """RCAB with the signature of a scan body; the carry is the feature."""
+
+    reduction: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return RCAB(self.reduction, self.dtype, name="rcab")(x), None
+
+
+class ResidualGroup(nn.Module):
+    """RG: `x + conv(RCABs(x))`.
+
+    The RCABs are scanned: one body is compiled whatever their number, and their
+    parameters carry a leading axis of length `rcabs`.
+    """
+
+    rcabs: int
+    reduction: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        stack = nn.scan(
+            _ScannedRCAB,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.rcabs,
+        )
+        y, _ = stack(self.reduction, self.dtype, name="rcabs")(x, None)
+        return x + Conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(y)
+
+
+class Upsampler(nn.Module):
+    """Sub-pixel upsampling: two x2 stages for 4, one stage for 2 and 3.
+
+    Each stage is a 3x3 convolution to C * r^2 channels and a pixel shuffle.
+    """
+
+    scale: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to [N, scale * H, scale * W, C]."""
+        c = x.shape[-1]
+        for i, r in enumerate((2, 2) if self.scale == 4 else (self.scale,)):
+            x = Conv3x3(c * r * r, dtype=self.dtype, name=f"conv{i + 1}")(x)
+            x = dm_pix.depth_to_space(x, r)
+        return x

@@ -1,0 +1,44 @@
+"""The parameter-free fusion layer shared by teacher and student (Eq. 14-16)."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def activity(features: jax.Array) -> jax.Array:
+    """Eq. 14: l1 norm over the channels, averaged over 3x3 pixels.
+
+    The window is cut off at the image border.  It is a plain sum here: the factor
+    1/9 (or 1/6, 1/4 at the border) cancels in the ratio of Eq. 15.
+
+    Args:
+      features: [N, H, W, C].
+
+    Returns:
+      float32 [N, H, W, 1], not negative.
+    """
+    l1 = jnp.sum(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
+    # The plain 0.0 matters: jax knows how to differentiate a sum from that only.
+    return lax.reduce_window(l1, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+
+def infrared_weight(ir: jax.Array, vis: jax.Array) -> jax.Array:
+    """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where both vanish; float32 [N, H, W, 1]."""
+    m_ir, m_vis = activity(ir), activity(vis)
+    total = m_ir + m_vis
+    alive = total > 0.0
+    return jnp.where(alive, m_ir / jnp.where(alive, total, 1.0), 0.5)
+
+
+def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
+    """Eq. 16: the weighted sum of both modalities' features.
+
+    Args:
+      ir: [N, H, W, C].
+      vis: as ir.
+
+    Returns:
+      [N, H, W, C] of ir's dtype.
+    """
+    weight = infrared_weight(ir, vis).astype(ir.dtype)
+    return weight * ir + (1.0 - weight) * vis

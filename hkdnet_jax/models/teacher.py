@@ -1,0 +1,78 @@
+"""The teacher: a small encoder, a fusion layer and a decoder (Sec. III-A)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hkdnet_jax.models.fusion import fuse_features
+from hkdnet_jax.ops.conv import Conv3x3
+
+# A plain chain of ReLU layers: He initialisation keeps its signal alive.
+_INIT = nn.initializers.he_normal()
+
+
+class Encoder(nn.Module):
+    """3x3 conv 1->16, then a dense block of three 16-filter convs: 64 channels."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Maps [N, H, W, 1] to [N, H, W, 64]."""
+        x = image
+        features = []
+        for i in range(4):
+            conv = Conv3x3(16, "reflect", self.dtype, _INIT, name=f"conv{i + 1}")
+            features.append(nn.relu(conv(x)))
+            x = jnp.concatenate(features, axis=-1)
+        return x
+
+
+class Decoder(nn.Module):
+    """3x3 convs 64->64->32->16->1; ReLU after every conv but the last."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps [N, H, W, 64] to the image [N, H, W, 1] and `decoder1` to `decoder3`."""
+        out = {}
+        for i, features in enumerate((64, 32, 16)):
+            conv = Conv3x3(features, "reflect", self.dtype, _INIT, name=f"conv{i + 1}")
+            x = out[f"decoder{i + 1}"] = nn.relu(conv(x))
+        image = Conv3x3(1, "reflect", self.dtype, _INIT, name="conv4")(x)
+        return image, out
+
+
+class Teacher(nn.Module):
+    """Fuses a registered pair at its own resolution.
+
+    The decoder reads `F_ir + alpha * F_vis + F_f` (Eq. 5).  The fusion layer has no
+    parameters, so the teacher is trained to reconstruct one image through the very
+    same forward, with `ir = vis = image`.
+
+    Attributes:
+      alpha: weight of the visible features in Eq. 5.
+    """
+
+    alpha: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, ir: jax.Array, vis: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Fuses float [N, H, W, 1] images in [0, 1], H and W at least 2.
+
+        Returns:
+          image: float32 [N, H, W, 1], nominally in [0, 1], not clipped.
+          out: `encoder_ir`, `encoder_vis`, `fused` (64 channels each), and the
+            decoder's `decoder1` (64), `decoder2` (32), `decoder3` (16), after ReLU.
+        """
+        encoder = Encoder(self.dtype, name="encoder")
+        f_ir, f_vis = encoder(ir), encoder(vis)
+        fused = fuse_features(f_ir, f_vis)
+        decoder = Decoder(self.dtype, name="decoder")
+        image, out = decoder(f_ir + self.alpha * f_vis + fused)
+        out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}
+        return image.astype(jnp.float32), out

@@ -1,0 +1,1 @@
+"""Array operations the networks are built from: convolution, Harris, attention."""

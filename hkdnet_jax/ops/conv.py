@@ -1,0 +1,116 @@
+"""The one 3x3 convolution of every network, fast forward and backward on a CPU.
+
+XLA's CPU backend takes a naive path, some 80 times slower, for the weight gradient of
+a convolution that stands inside a scan.  The custom VJP below states that gradient as
+an ordinary convolution in the layout of the forward pass (batch and channel exchange
+their roles), which keeps the fast path in a scan as well.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def _same(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+
+@jax.custom_vjp
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Cross-correlation, stride 1, zero padding of one pixel.
+
+    Args:
+      x: [N, H, W, I].
+      kernel: [3, 3, I, O], same dtype.
+
+    Returns:
+      [N, H, W, O].
+    """
+    return _same(x, kernel)
+
+
+def _forward(x: jax.Array, kernel: jax.Array):
+    return _same(x, kernel), (x, kernel)
+
+
+def _kernel_gradient_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """Weight gradient as a plain NHWC convolution: I is the batch, N the channels."""
+    out = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),  # [I, H, W, N]
+        grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=LAYOUT,
+    )
+    return out.transpose(1, 2, 0, 3)
+
+
+def _kernel_gradient_default(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """The same, stated by dimension numbers: accelerators choose their own layouts."""
+    return lax.conv_general_dilated(
+        x, grad, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("CHWN", "IHWO", "HWNC")
+    )
+
+
+def _backward(residuals, grad: jax.Array):
+    x, kernel = residuals
+    grad_x = _same(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    grad_kernel = lax.platform_dependent(
+        x, grad, cpu=_kernel_gradient_cpu, default=_kernel_gradient_default
+    )
+    return grad_x, grad_kernel
+
+
+conv3x3.defvjp(_forward, _backward)
+
+
+def conv3x3_reflect(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv3x3` with reflect padding (the edge sample is not repeated).
+
+    Padded, convolved SAME and cropped: on a CPU a VALID convolution runs at a third
+    to a sixth of the rate of a SAME one.
+    """
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    return conv3x3(padded, kernel)[:, 1:-1, 1:-1]
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution with bias, stride 1.
+
+    Attributes:
+      features: output channels.
+      padding: `zero` or `reflect`.
+      dtype: of the computation and the output; parameters are float32.
+      kernel_init: initialiser of the [3, 3, I, O] kernel; the bias starts at zero.
+    """
+
+    features: int
+    padding: str = "zero"
+    dtype: jnp.dtype = jnp.float32
+    # The default of the PyTorch networks the paper builds on: small enough that a
+    # stack of 100 residual blocks without normalisation starts near the identity.
+    kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+        1.0 / 3.0, "fan_in", "uniform"
+    )
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, I] to [N, H, W, features]."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        conv = {"zero": conv3x3, "reflect": conv3x3_reflect}[self.padding]
+        out = conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        return out + bias.astype(self.dtype)[None, None, None, :]
+
+
+# 1x1 convolutions are matrix products over the channels.
+Conv1x1 = partial(
+    nn.Dense,
+    kernel_init=nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform"),
+)

@@ -1,0 +1,77 @@
+"""Harris corner response of every channel (Harris & Stephens 1988; Eq. 8)."""
+
+import jax
+import jax.numpy as jnp
+
+BLOCK = 3  # side of the box the products are summed over
+SOBEL = 3  # side of the Sobel kernel
+# OpenCV scales the derivatives of its float path by this, so that responses agree.
+DERIVATIVE_SCALE = 1.0 / (2 ** (SOBEL - 1) * BLOCK)
+
+
+def _reflect(x: jax.Array) -> jax.Array:
+    """Pads H and W by one, reflecting without repeating the edge sample."""
+    # A one-pixel axis has nothing to reflect; its only sample is repeated.
+    h, w = x.shape[1:3]
+    x = jnp.pad(
+        x, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="reflect" if h > 1 else "edge"
+    )
+    return jnp.pad(
+        x, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="reflect" if w > 1 else "edge"
+    )
+
+
+def _three_tap(x: jax.Array, taps: tuple[float, float, float], axis: int) -> jax.Array:
+    """Correlates an already padded axis with three taps; the axis shrinks by two."""
+    size = x.shape[axis] - 2
+    parts = [jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(3)]
+    return taps[0] * parts[0] + taps[1] * parts[1] + taps[2] * parts[2]
+
+
+def harris_response(x: jax.Array, k: float = 0.04) -> jax.Array:
+    """Harris response `det(S) - k * trace(S)^2` of each channel on its own.
+
+    Sobel 3x3 derivatives, their products summed over a 3x3 box.  Border: at both
+    filters the plane is reflected without repeating the edge sample, which is
+    OpenCV's default, so the whole response, border included, equals
+    `cv2.cornerHarris(plane, blockSize=3, ksize=3, k=k)`.
+
+    Args:
+      x: [N, H, W, C]; computed in float32 whatever the dtype.
+      k: weight of the squared trace.
+
+    Returns:
+      float32 [N, H, W, C].
+    """
+    padded = _reflect(x.astype(jnp.float32) * DERIVATIVE_SCALE)
+    smooth, slope = (1.0, 2.0, 1.0), (-1.0, 0.0, 1.0)
+    dx = _three_tap(_three_tap(padded, smooth, 1), slope, 2)
+    dy = _three_tap(_three_tap(padded, slope, 1), smooth, 2)
+
+    def box(product: jax.Array) -> jax.Array:
+        ones = (1.0, 1.0, 1.0)
+        return _three_tap(_three_tap(_reflect(product), ones, 1), ones, 2)
+
+    sxx, syy, sxy = box(dx * dx), box(dy * dy), box(dx * dy)
+    trace = sxx + syy
+    return sxx * syy - sxy * sxy - k * trace * trace
+
+
+def corner_mask(x: jax.Array, gamma: float = 0.7, k: float = 0.04) -> jax.Array:
+    """Corner map of Eq. 8: 1 where the response exceeds `gamma` times its maximum.
+
+    The maximum is taken per image and channel.  A channel whose largest response is
+    not positive (flat, or a single straight edge) has no corner.  No gradient flows.
+
+    Args:
+      x: [N, H, W, C].
+      gamma: threshold as a share of the channel's maximum, in (0, 1).
+      k: see `harris_response`.
+
+    Returns:
+      [N, H, W, C] of x's dtype, zeros and ones.
+    """
+    response = harris_response(jax.lax.stop_gradient(x), k)
+    peak = jnp.max(response, axis=(1, 2), keepdims=True)
+    mask = (response > gamma * peak) & (peak > 0.0)
+    return jax.lax.stop_gradient(mask.astype(x.dtype))

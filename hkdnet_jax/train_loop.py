@@ -1,0 +1,357 @@
+"""The training loop: restore, step, log, validate, save.
+
+The loop talks to the disk through two objects that the caller opens (`main.run`):
+`checkpoint.Checkpoints` and `writers.Writer`.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from data_pipelines import loader, pairs
+from data_pipelines.errors import UserError
+from hkdnet_jax import schedules, sharding, steps, vgg, weights
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.state import Params, TrainState, create
+
+
+def open_sources(config: ConfigDict) -> tuple[Any, Any]:
+    """Training and validation sources of the configured folders or scenes."""
+    data = config.data
+    if not data.roots:
+        size = max(data.crop, data.val_crop) + 32  # some room for random crops
+        train = loader.SceneSource(config.seed, 0, data.scenes, size, size)
+        val = loader.SceneSource(config.seed, data.scenes, data.val_scenes, size, size)
+        return train, val
+    found = pairs.find_pairs([root.strip() for root in data.roots.split(",")])
+    train, val = pairs.split_pairs(
+        found, data.train_split, data.val_split, data.val_fraction
+    )
+    if not val:
+        raise UserError(
+            "No pair is left for validation: raise config.data.val_fraction or name "
+            "some with config.data.val_split=FILE."
+        )
+    return (
+        loader.PairSource(train, min_size=data.crop),
+        loader.PairSource(val, min_size=data.val_crop),
+    )
+
+
+def load_teacher(directory: str | Path) -> tuple[float, Params]:
+    """A trained teacher's alpha (Eq. 5) and parameters.
+
+    Raises:
+      UserError: the directory holds no teacher.
+    """
+    saved, params = weights.load_model(directory)
+    if saved.get("kind") != "teacher":
+        raise UserError(
+            f"config.teacher.dir={directory} holds a {saved.get('kind')}, not a "
+            "teacher: give the workdir of a run of configs/teacher.py."
+        )
+    image = jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)
+    init = jax.eval_shape(Teacher(saved["alpha"]).init, jax.random.key(0), image, image)
+    weights.check_params(params, init["params"])
+    return saved["alpha"], params
+
+
+def model_config(config: ConfigDict) -> dict[str, Any]:
+    """What a model directory says of the network: enough to build it again."""
+    if config.kind == "teacher":
+        return {"kind": "teacher", "alpha": config.teacher.alpha}
+    model = config.model.to_dict()
+    return {
+        "kind": "student",
+        "scale": config.scale,
+        "model": {k: list(v) if isinstance(v, tuple) else v for k, v in model.items()},
+    }
+
+
+class Run:
+    """One training run: its mesh, data, compiled steps and lengths.
+
+    Attributes:
+      config: locked configuration.
+      frozen: parameters that are used and not trained: the teacher's, or VGG16's.
+      frozen_fingerprint: of `frozen`; a resumed run must find the same.
+      epoch_steps: steps an epoch.
+      total_steps: steps of the run.
+    """
+
+    def __init__(self, config: ConfigDict):
+        """Opens the data and the frozen networks; compiles nothing yet.
+
+        Raises:
+          UserError: data, teacher or VGG16 weights are not as they must be.
+        """
+        self.config = config
+        self.alpha, frozen = config.teacher.alpha, {}
+        if config.kind == "student":
+            self.alpha, frozen = load_teacher(config.teacher.dir)
+        elif config.loss.percep:
+            frozen = vgg.load(config.loss.vgg_path)
+        self.frozen_fingerprint = weights.fingerprint(frozen)
+        self.train_source, self.val_source = open_sources(config)
+
+        samples = loader.epoch_samples(
+            len(self.train_source), config.data.samples_per_epoch
+        )
+        self.epoch_steps = schedules.steps_per_epoch(config, samples)
+        self.total_steps = config.train.epochs * self.epoch_steps
+        self.mesh: Mesh = sharding.make_mesh(config.mesh.data)
+        self.whole = sharding.replicated(self.mesh)
+        self.frozen = jax.device_put(frozen, self.whole)
+        self._compiled: dict[str, Callable] = {}
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state, without its arrays."""
+        shapes = jax.eval_shape(self._fresh_state)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.whole),
+            shapes,
+        )
+
+    def _fresh_state(self) -> TrainState:
+        return create(self.config, steps.init_params(self.config))
+
+    def init_state(self) -> TrainState:
+        """The state at step 0, born on the mesh."""
+        return jax.jit(self._fresh_state, out_shardings=self.whole)()
+
+    def phase_at(self, step: int) -> int:
+        """The phase of a step; a teacher's run is all one phase."""
+        if self.config.kind == "teacher":
+            return 1
+        return schedules.phase_at(self.config, step, self.epoch_steps)
+
+    def train_step(self, phase: int) -> steps.TrainStep:
+        """The jitted step of a phase; the state is donated."""
+        name = f"train{phase}"
+        if name not in self._compiled:
+            if self.config.kind == "teacher":
+                step = steps.teacher_train_step(self.config, self.total_steps)
+            else:
+                step = steps.student_train_step(
+                    self.config, self.alpha, phase, self.total_steps
+                )
+            self._compiled[name] = jax.jit(
+                step,
+                donate_argnums=0,
+                in_shardings=(
+                    self.whole,
+                    self.whole,
+                    sharding.split_batch(self.mesh),
+                ),
+                out_shardings=self.whole,
+            )
+        return self._compiled[name]
+
+    def val_step(self) -> steps.ValStep:
+        """The jitted validation step."""
+        if "val" not in self._compiled:
+            if self.config.kind == "teacher":
+                step = steps.teacher_val_step(self.config)
+            else:
+                step = steps.student_val_step(self.config, self.alpha)
+            self._compiled["val"] = jax.jit(step, out_shardings=self.whole)
+        return self._compiled["val"]
+
+    def batches(self) -> Iterator:
+        """Endless training batches; the iterator's state can be saved and set."""
+        return loader.train_batches(
+            self.train_source,
+            crop=self.config.data.crop,
+            batch_size=self.config.train.batch_size,
+            samples_per_epoch=self.config.data.samples_per_epoch,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def validate(self, params: Params) -> tuple[dict[str, float], dict[str, Any]]:
+        """Means over the validation pairs, and pictures of the first of them."""
+        sums: dict[str, float] = {}
+        pictures: dict[str, np.ndarray] = {}
+        wanted = self.config.val_samples
+        val_batch = max(self.mesh.size, 4 - 4 % self.mesh.size)
+        for batch in loader.val_batches(
+            self.val_source,
+            crop=self.config.data.val_crop,
+            batch_size=val_batch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ):
+            names = batch.pop("name")
+            mask = batch["mask"]
+            placed = sharding.put_batch(batch, self.mesh)
+            got, strips = self.val_step()(params, self.frozen, placed)
+            for key, value in jax.device_get(got).items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+            strips = jax.device_get(strips) if len(pictures) < wanted else []
+            for name, real, strip in zip(names, mask, strips, strict=False):
+                if real and len(pictures) < wanted:
+                    pictures[name.replace("/", "_")] = strip[:, :, 0]
+        count = sums.pop("count")
+        return {f"val/{k}": v / count for k, v in sums.items()}, pictures
+
+
+class _Stop:
+    """Notes SIGTERM, so that the loop can save before it ends."""
+
+    def __init__(self):
+        self.asked = False
+        self.previous = signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_) -> None:
+        self.asked = True
+
+    def restore(self) -> None:
+        signal.signal(signal.SIGTERM, self.previous)
+
+
+def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
+    """Trains from the last checkpoint, or from the start, to the end.
+
+    Keeps the weights with the best validation PSNR as a model directory in `workdir`,
+    averaged where `optim.ema` is on.
+
+    Args:
+      run: what is trained.
+      workdir: folder of the run.
+      checkpoints: an open `checkpoint.Checkpoints`.
+      writer: an open `writers.Writer`.
+
+    Returns:
+      True when the run is complete, False when SIGTERM ended it early (saved).
+
+    Raises:
+      UserError: too many steps in a row without a finite loss and gradient.
+    """
+    config = run.config
+    batches = run.batches()
+    state, best, start = _restore_or_init(run, batches, checkpoints)
+    stop = _Stop()
+    pending: list[dict[str, jax.Array]] = []
+    bar = _progress(run, start)
+    try:
+        with jax.transfer_guard("disallow"):
+            for step in range(start, run.total_steps):
+                batch = sharding.put_batch(next(batches), run.mesh)
+                state, scalars = run.train_step(run.phase_at(step))(
+                    state, run.frozen, batch
+                )
+                pending.append(scalars)
+                done = step + 1
+                last = done == run.total_steps or stop.asked
+                if done % config.log_every_steps == 0 or last:
+                    _log(run, writer, bar, done, pending, state)
+                    pending = []
+                if _is_validation(run, done):
+                    best = _validate_and_keep(run, workdir, writer, done, state, best)
+                if done % config.checkpoint_every_steps == 0 or last:
+                    meta = {"best": best, "frozen": run.frozen_fingerprint}
+                    checkpoints.save(done, state, batches.get_state(), meta)
+                if stop.asked:
+                    return done == run.total_steps
+    finally:
+        stop.restore()
+        bar.close()
+        checkpoints.wait()
+    return True
+
+
+def _restore_or_init(
+    run: Run, batches: Any, checkpoints: Any
+) -> tuple[TrainState, float | None, int]:
+    """State, best validation PSNR so far, and the step to go on from."""
+    step = checkpoints.latest_step()
+    if step is None:
+        return run.init_state(), None, 0
+    state, data, meta = checkpoints.restore(run.abstract_state())
+    if meta["frozen"] != run.frozen_fingerprint:
+        raise UserError(
+            "The teacher (or VGG16 file) of this run has changed since it began: put "
+            "the old one back, or start in a new workdir."
+        )
+    batches.set_state(data)
+    return state, meta["best"], step
+
+
+def _progress(run: Run, start: int) -> tqdm:
+    batch = run.config.train.batch_size
+    return tqdm(
+        total=run.total_steps * batch,
+        initial=start * batch,
+        unit="img",
+        desc=run.config.kind,
+        disable=jax.process_index() != 0,
+        file=sys.stderr,
+        smoothing=0.1,
+        mininterval=1.0,
+        maxinterval=60.0,
+    )
+
+
+def _log(
+    run: Run,
+    writer: Any,
+    bar: tqdm,
+    done: int,
+    pending: list[dict[str, jax.Array]],
+    state: TrainState,
+) -> None:
+    """Means over the steps since the last log; the one host sync of the loop."""
+    rows, bad_row = jax.device_get((pending, state.bad_row))
+    means = {f"train/{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
+    means["train/skipped"] = float(rows[-1]["skipped"])
+    phase = run.phase_at(done - 1)
+    writer.scalars(done, means | {"train/phase": float(phase)})
+    bar.update(done * run.config.train.batch_size - bar.n)
+    bar.set_postfix(phase=phase, loss=f"{means['train/loss']:.4g}", refresh=False)
+    if bad_row >= run.config.max_bad_steps:
+        raise UserError(
+            f"The loss or its gradient was not finite for {bad_row} steps in a row, up "
+            f"to step {done}: lower config.optim.lr or set config.optim.clip_norm; the "
+            "last good checkpoint stays in the workdir."
+        )
+
+
+def _is_validation(run: Run, done: int) -> bool:
+    every = run.config.val_every_epochs * run.epoch_steps
+    return done % every == 0 or done == run.total_steps
+
+
+def _validate_and_keep(
+    run: Run,
+    workdir: str | Path,
+    writer: Any,
+    done: int,
+    state: TrainState,
+    best: float | None,
+) -> float | None:
+    """Validates, writes scalars and pictures, keeps the best weights; the new best.
+
+    In phase 1 the student's image comes from an untrained part: nothing is kept yet.
+    """
+    params = state.best_params()
+    scalars, pictures = run.validate(params)
+    writer.scalars(done, scalars)
+    writer.images(done, pictures)
+    student = run.config.kind == "student"
+    if student and run.phase_at(done - 1) == 1 and done < run.total_steps:
+        return best
+    if best is not None and scalars["val/psnr"] <= best:
+        return best
+    if jax.process_index() == 0:
+        kept = {k: v for k, v in params.items() if k != "adapter"}
+        weights.save_model(workdir, model_config(run.config), jax.device_get(kept))
+    return scalars["val/psnr"]

@@ -1,0 +1,25 @@
+"""Strict flags for every test, set before the first array is made."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+# Four virtual devices, so that sharded code is tested on any machine.
+jax.config.update("jax_num_cpu_devices", 4)
+# A missing axis must be an error, not a silently broadcast result.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# float64 that is asked for while it is off is a warning, and warnings are errors.
+jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets; tests that want it are skipped without HKDNET_DATA."""
+    folder = os.environ.get("HKDNET_DATA")
+    if not folder:
+        pytest.skip("HKDNET_DATA is not set: no real pairs to test on")
+    if not Path(folder).is_dir():
+        pytest.fail(f"HKDNET_DATA={folder} is not a folder")
+    return Path(folder)

@@ -1,0 +1,500 @@
+"""Batches: order, coverage, crops, shards, resume, and what bad files do."""
+
+import itertools
+import json
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import scenes
+from data_pipelines.errors import UserError
+from data_pipelines.loader import (
+    PairSource,
+    SceneSource,
+    Source,
+    epoch_samples,
+    train_batches,
+    val_batches,
+)
+from data_pipelines.pairs import Pair, find_pairs, read_pair, split_pairs
+
+HEIGHT, WIDTH = 12, 14
+
+
+class Coded(Source):
+    """Every pixel tells its pair, row and column; vis is the complement of ir."""
+
+    def __init__(self, count: int, height: int = HEIGHT, width: int = WIDTH):
+        super().__init__([f"p{i}" for i in range(count)], cache_bytes=0)
+        self.shape = (height, width)
+        self.visits: Counter = Counter()
+
+    def __getitem__(self, index: int) -> dict:
+        self.visits[index] += 1
+        rows, columns = np.indices(self.shape, dtype=np.uint8)
+        ir = np.stack([np.full(self.shape, index, np.uint8), rows, columns], -1)
+        return {"name": self.names[index], "ir": ir, "vis": 255 - ir}
+
+
+def corners(batch: dict) -> list[tuple[int, int, int]]:
+    """(pair, top, left) of each sample, from its first pixel."""
+    return [tuple(int(v) for v in sample[0, 0]) for sample in batch["ir"]]
+
+
+def stream(source, batches, **options) -> list[dict]:
+    settings = {"crop": 8, "batch_size": 4, "samples_per_epoch": 1, "seed": 0}
+    iterator = train_batches(source, **(settings | options))
+    taken = list(itertools.islice(iterator, batches))
+    iterator.close()
+    return taken
+
+
+def samples(source, batches, **options) -> list[tuple[int, int, int]]:
+    return [s for batch in stream(source, batches, **options) for s in corners(batch)]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return all(np.array_equal(a[key], b[key]) for key in ("ir", "vis"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Seven pairs of files, 16x20, of two formats and depths."""
+    rng = np.random.default_rng(3)
+    for kind in ("ir", "vis"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(7):
+            deep = kind == "ir" and i % 2
+            image = rng.integers(0, 65536 if deep else 256, (16, 20))
+            path = tmp_path / "set" / kind / f"{i}.{'png' if deep else 'bmp'}"
+            Image.fromarray(image.astype(np.uint16 if deep else np.uint8)).save(path)
+    return tmp_path / "set"
+
+
+# --- sources ------------------------------------------------------------------------
+
+
+def test_pair_source(root):
+    pairs = find_pairs([root])
+    source = PairSource(pairs, min_size=16)
+    assert len(source) == 7
+    for i, pair in enumerate(pairs):
+        item = source[i]
+        ir, vis = read_pair(pair)
+        assert item["name"] == pair.name == f"set/{i}"
+        assert item["ir"].dtype == item["vis"].dtype == np.uint8
+        assert item["ir"].shape == item["vis"].shape == (16, 20, 1)
+        np.testing.assert_array_equal(item["vis"][..., 0], vis)
+        scaled = ir / 257 if ir.dtype == np.uint16 else ir
+        assert np.abs(item["ir"][..., 0] - scaled).max() <= 0.5
+        with pytest.raises(ValueError, match="read-only"):
+            item["ir"][0, 0] = 1
+
+
+def test_cache_decodes_once_and_stops_when_full(root, monkeypatch):
+    loads = Counter()
+    decode = PairSource._load
+
+    def counted(self, index):
+        loads[index] += 1
+        return decode(self, index)
+
+    monkeypatch.setattr(PairSource, "_load", counted)
+    pair_bytes = 2 * 16 * 20
+    for kept in (0, 3, 7):
+        loads.clear()
+        # One byte less than one more pair needs.
+        source = PairSource(find_pairs([root]), cache_bytes=(kept + 1) * pair_bytes - 1)
+        first = [source[i] for i in range(7)]
+        again = [source[i] for i in range(7)]
+        assert all(equal(a, b) for a, b in zip(first, again, strict=True))
+        assert [loads[i] for i in range(7)] == [1] * kept + [2] * (7 - kept)
+
+
+def test_cache_shared_by_threads(root):
+    source = PairSource(find_pairs([root]), cache_bytes=10 * 640)
+    expected = [PairSource(find_pairs([root]))[i] for i in range(7)]
+    wrong = []
+
+    def read(start):
+        for i in range(200):
+            index = (start + i) % 7
+            if not equal(source[index], expected[index]):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=read, args=(t,)) for t in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_pair_decoded_by_two_threads_at_once_is_counted_once(root, monkeypatch):
+    both, decode = threading.Barrier(2, timeout=20), PairSource._load
+
+    def together(self, index):
+        both.wait()
+        return decode(self, index)
+
+    monkeypatch.setattr(PairSource, "_load", together)
+    source = PairSource(find_pairs([root]), cache_bytes=2 * 640)
+    threads = [threading.Thread(target=source.__getitem__, args=(0,)) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert source._room == 640
+
+
+def test_no_pairs():
+    with pytest.raises(UserError, match=r"no pairs.*ir/ and vis/"):
+        PairSource([])
+
+
+def test_bad_files_are_listed_in_one_error(root):
+    Image.fromarray(np.zeros((16, 19), np.uint8)).save(root / "vis/1.bmp")
+    (root / "ir/2.bmp").write_bytes(b"BM nothing")
+    for kind in ("ir", "vis"):
+        Image.fromarray(np.zeros((15, 20), np.uint8)).save(root / kind / "4.bmp")
+    with pytest.raises(UserError) as caught:
+        PairSource(find_pairs([root]), min_size=16)
+    message = str(caught.value)
+    assert message.startswith("3 of 7 pairs") and "\n" not in message
+    for part in ("1.png is 20x16", "1.bmp is 19x16", "2.bmp cannot be read"):
+        assert part in message
+    assert "4.bmp is 20x15" in message
+    for advice in ("16x16", "data.crop", "split file", "remove"):
+        assert advice in message
+    for good in (0, 3, 5, 6):
+        assert f"/{good}." not in message
+
+
+def test_long_lists_are_cut(root):
+    pairs = find_pairs([root]) * 3
+    with pytest.raises(UserError, match=r"21 of 21 .*and 11 more"):
+        PairSource(pairs, min_size=17)
+
+
+def test_size_is_checked_as_the_image_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((16, 20), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(np.zeros((20, 16), np.uint8)).save(tmp_path / "b.png")
+    pair = Pair("a", tmp_path / "a.jpg", tmp_path / "b.png")
+    assert PairSource([pair], 16)[0]["ir"].shape == (20, 16, 1)
+
+
+def test_headers_are_read_without_decoding(root, monkeypatch):
+    def fail(*args):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert len(PairSource(find_pairs([root]), min_size=16)) == 7
+
+
+def test_broken_pixels_surface_as_user_error_from_the_iterator(root):
+    whole = (root / "ir/2.bmp").read_bytes()
+    (root / "ir/2.bmp").write_bytes(whole[:-40])
+    source = PairSource(find_pairs([root]), min_size=8)
+    with pytest.raises(UserError, match=r"ir/2\.bmp cannot be read"):
+        stream(source, 2)
+    with pytest.raises(UserError, match=r"ir/2\.bmp cannot be read"):
+        list(val_batches(source, crop=8, batch_size=4))
+
+
+def test_scene_source():
+    source = SceneSource(seed=5, start=3, count=2, height=32, width=48)
+    assert len(source) == 2
+    for i in range(2):
+        ir, vis = scenes.render(5, 3 + i, 32, 48)
+        np.testing.assert_array_equal(source[i]["ir"][..., 0], ir)
+        np.testing.assert_array_equal(source[i]["vis"][..., 0], vis)
+        assert source[i]["ir"].dtype == np.uint8
+    assert [source[i]["name"] for i in range(2)] == ["scene_0003", "scene_0004"]
+    assert np.shares_memory(source[0]["ir"], source[0]["ir"])  # rendered once
+    batch = stream(source, 1, crop=24)[0]
+    assert batch["ir"].shape == (4, 24, 24, 1)
+    with pytest.raises(UserError, match="at least 1"):
+        SceneSource(0, 0, 0, 32, 32)
+
+
+# --- training -----------------------------------------------------------------------
+
+
+def test_shapes_and_the_same_window_in_both():
+    for batch in stream(Coded(3), 5):
+        assert set(batch) == {"ir", "vis"}
+        assert batch["ir"].dtype == batch["vis"].dtype == np.uint8
+        assert batch["ir"].shape == (4, 8, 8, 3)
+        np.testing.assert_array_equal(batch["ir"], 255 - batch["vis"])
+        for sample, (pair, top, left) in zip(batch["ir"], corners(batch), strict=True):
+            rows, columns = np.indices((8, 8))
+            assert (sample[..., 0] == pair).all()
+            np.testing.assert_array_equal(sample[..., 1], top + rows)
+            np.testing.assert_array_equal(sample[..., 2], left + columns)
+
+
+def test_pure_function_of_the_seed():
+    one, two = stream(Coded(9), 20, seed=1), stream(Coded(9), 20, seed=1)
+    assert all(equal(a, b) for a, b in zip(one, two, strict=True))
+    other = stream(Coded(9), 20, seed=2)
+    assert not any(equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_neighbouring_seeds_are_not_shifted_copies():
+    one = [pair for pair, *_ in samples(Coded(16), 12, seed=1)]
+    two = [pair for pair, *_ in samples(Coded(16), 12, seed=2)]
+    passes = {tuple(one[i : i + 16]) for i in range(0, 48, 16)}
+    assert not passes & {tuple(two[i : i + 16]) for i in range(0, 48, 16)}
+
+
+def test_epoch_is_one_pass_when_pairs_abound():
+    taken = [pair for pair, *_ in samples(Coded(12), 9, samples_per_epoch=5)]
+    epochs = [taken[i : i + 12] for i in range(0, 36, 12)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(12))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert all(epoch != sorted(epoch) for epoch in epochs)
+    assert epoch_samples(12, 5) == 12
+
+
+def test_epoch_repeats_pairs_up_to_its_samples():
+    assert epoch_samples(7, 24) == 24
+    taken = samples(Coded(7), 18, samples_per_epoch=24)  # three epochs
+    extra = []
+    for i in range(3):
+        counts = Counter(pair for pair, *_ in taken[24 * i : 24 * (i + 1)])
+        assert set(counts) == set(range(7)) and set(counts.values()) == {3, 4}
+        extra.append({pair for pair, n in counts.items() if n == 4})
+    # The remainder is drawn afresh; no pair is favoured for the whole run.
+    assert not extra[0] == extra[1] == extra[2]
+    # Visits are spread: each pass is complete before the next begins.
+    assert sorted(pair for pair, *_ in taken[:7]) == list(range(7))
+
+
+def test_repeat_visits_see_other_crops():
+    visits: dict[int, list] = {}
+    for pair, top, left in samples(Coded(2), 30, samples_per_epoch=10):
+        visits.setdefault(pair, []).append((top, left))
+    for seen in visits.values():
+        assert len(seen) == 60
+        # 5 x 7 positions: 60 draws hit 29 of them on average.
+        assert len(set(seen)) > 20
+        assert {top for top, _ in seen} == set(range(HEIGHT - 8 + 1))
+        assert {left for _, left in seen} == set(range(WIDTH - 8 + 1))
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (8, 9), (9, 8)])
+def test_images_of_exactly_the_crop_size(height, width):
+    source = Coded(3, height, width)
+    taken = samples(source, 10)
+    assert {top for _, top, _ in taken} == set(range(height - 7))
+    assert {left for _, _, left in taken} == set(range(width - 7))
+    for batch in val_batches(source, crop=8, batch_size=2):
+        assert batch["ir"].shape == (2, 8, 8, 3)
+
+
+def test_one_pair():
+    taken = samples(Coded(1), 6, samples_per_epoch=5)
+    assert {pair for pair, *_ in taken} == {0} and len(set(taken)) > 5
+
+
+def test_processes_share_the_global_batch():
+    whole = stream(Coded(11), 12, batch_size=12, samples_per_epoch=30)
+    for count in (2, 3, 4):
+        shares = [
+            stream(
+                Coded(11),
+                12,
+                batch_size=12,
+                samples_per_epoch=30,
+                process_index=i,
+                process_count=count,
+            )
+            for i in range(count)
+        ]
+        for k, batch in enumerate(whole):
+            together = [corners(share[k]) for share in shares]
+            assert {len(part) for part in together} == {12 // count}
+            # Interleaved they are the global batch: disjoint and covering.
+            mixed = [s for group in zip(*together, strict=True) for s in group]
+            assert mixed == corners(batch)
+
+
+def test_processes_visit_all_pairs_together():
+    parts = [
+        samples(Coded(8), 4, batch_size=4, process_index=i, process_count=2)
+        for i in range(2)
+    ]
+    visited = Counter(pair for part in parts for pair, *_ in part)
+    assert visited == dict.fromkeys(range(8), 2)
+
+
+@pytest.mark.parametrize("make", [train_batches, val_batches])
+def test_batch_that_cannot_be_divided(make):
+    training = {"samples_per_epoch": 1, "seed": 0} if make is train_batches else {}
+    for batch_size, count in ((4, 3), (0, 1), (-2, 1)):
+        with pytest.raises(UserError, match=f"batch_size is {batch_size}.*{count} pro"):
+            make(
+                Coded(3), crop=8, batch_size=batch_size, process_count=count, **training
+            )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_out_of_range(seed):
+    with pytest.raises(UserError, match=f"seed is {seed}"):
+        stream(Coded(3), 1, seed=seed)
+    assert stream(Coded(3), 1, seed=2**32 - 1)
+
+
+def test_image_smaller_than_the_crop_is_named():
+    with pytest.raises(UserError, match=r"p\d is 14x12, smaller than the crop of 13"):
+        stream(Coded(3), 1, crop=13)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 13])
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_resumes_with_exactly_the_next_batch(taken, process_count):
+    def start():
+        return train_batches(
+            Coded(5),
+            crop=8,
+            batch_size=4,
+            samples_per_epoch=9,  # batches straddle epochs
+            seed=3,
+            process_index=process_count - 1,
+            process_count=process_count,
+        )
+
+    unbroken = start()
+    for _ in range(taken):
+        next(unbroken)
+    # As a checkpoint stores it; threads have run ahead of it by now.
+    text = json.dumps(unbroken.get_state())
+    rest = [next(unbroken) for _ in range(8)]
+    resumed = start()
+    resumed.set_state(json.loads(text))
+    assert all(equal(next(resumed), batch) for batch in rest)
+    # Also backwards, on an iterator that is already under way.
+    unbroken.set_state(json.loads(text))
+    assert all(equal(next(unbroken), batch) for batch in rest)
+
+
+def test_resumes_on_files(root):
+    pairs = find_pairs([root])
+    options = {"crop": 8, "batch_size": 6, "samples_per_epoch": 40, "seed": 1}
+    unbroken = train_batches(PairSource(pairs, 8), **options)
+    for _ in range(5):
+        next(unbroken)
+    resumed = train_batches(PairSource(pairs, 8, cache_bytes=0), **options)
+    resumed.set_state(unbroken.get_state())
+    for _ in range(10):
+        assert equal(next(resumed), next(unbroken))
+
+
+def test_batches_are_made_ahead_in_other_threads():
+    ahead = threading.Event()
+    workers = set()
+
+    class Watched(Coded):
+        def __getitem__(self, index):
+            workers.add(threading.current_thread())
+            if self.visits.total() >= 4:  # beyond the one batch that is asked for
+                ahead.set()
+            return super().__getitem__(index)
+
+    iterator = train_batches(
+        Watched(3), crop=8, batch_size=4, samples_per_epoch=1, seed=0
+    )
+    next(iterator)
+    assert ahead.wait(timeout=20)
+    assert threading.main_thread() not in workers
+    iterator.close()
+
+
+# --- validation ---------------------------------------------------------------------
+
+
+def test_validation_visits_each_pair_once_in_order_at_the_centre():
+    batches = list(val_batches(Coded(10, 12, 15), crop=8, batch_size=4))
+    assert len(batches) == 3
+    taken = [s for batch in batches for s in corners(batch)]
+    masks = np.concatenate([batch["mask"] for batch in batches])
+    names = [name for batch in batches for name in batch["name"]]
+    assert taken[:10] == [(i, 2, 3) for i in range(10)]
+    assert names[:10] == [f"p{i}" for i in range(10)]
+    assert [pair for pair, *_ in taken[10:]] == [0, 1]
+    assert names[10:] == ["p0", "p1"]
+    assert masks.dtype == np.float32
+    np.testing.assert_array_equal(masks, [1] * 10 + [0] * 2)
+    for batch in batches:
+        assert batch["ir"].shape == batch["vis"].shape == (4, 8, 8, 3)
+        assert batch["ir"].dtype == np.uint8
+        np.testing.assert_array_equal(batch["ir"], 255 - batch["vis"])
+        assert isinstance(batch["name"], list) and len(batch["name"]) == 4
+        assert all(type(name) is str for name in batch["name"])
+
+
+def test_validation_can_be_iterated_again():
+    batches = val_batches(Coded(5), crop=8, batch_size=2)
+    one, two = list(batches), list(batches)
+    assert len(one) == 3
+    assert all(equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_validation_batch_larger_than_the_set():
+    (batch,) = val_batches(Coded(3), crop=8, batch_size=8)
+    assert [pair for pair, *_ in corners(batch)] == [0, 1, 2, 0, 1, 2, 0, 1]
+    np.testing.assert_array_equal(batch["mask"], [1, 1, 1, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("count", [1, 5, 7, 8])
+def test_validation_shards(count):
+    shares = [
+        list(
+            val_batches(
+                Coded(count), crop=8, batch_size=8, process_index=i, process_count=4
+            )
+        )
+        for i in range(4)
+    ]
+    assert {len(share) for share in shares} == {1}
+    seen = Counter()
+    for (batch,) in shares:
+        assert batch["ir"].shape == (2, 8, 8, 3)
+        for name, mask in zip(batch["name"], batch["mask"], strict=True):
+            seen[name] += int(mask)
+    assert seen == {f"p{i}": 1 for i in range(count)}
+
+
+# --- real data ----------------------------------------------------------------------
+
+
+def test_real_pairs(real_data):
+    pairs = find_pairs([real_data / "roadscene"])
+    assert len(pairs) == 221
+    source = PairSource(pairs, min_size=128)
+    names = [
+        name for b in val_batches(source, crop=128, batch_size=64) for name in b["name"]
+    ]
+    assert names[:221] == [pair.name for pair in pairs] and len(names) == 256
+    iterator = train_batches(
+        source, crop=128, batch_size=16, samples_per_epoch=12000, seed=0
+    )
+    batches = list(itertools.islice(iterator, 8))
+    resumed = train_batches(
+        source, crop=128, batch_size=16, samples_per_epoch=12000, seed=0
+    )
+    resumed.set_state({"next_index": 7})
+    assert equal(next(resumed), batches[7])
+    means = np.stack([b["ir"] for b in batches]).mean(axis=(2, 3, 4))
+    assert len(np.unique(means)) == 128
+    # The smallest image is 161 rows high: the list must name it and say what to do.
+    with pytest.raises(UserError, match=r"cannot be used.*data\.crop.*FLIR_"):
+        PairSource(pairs, min_size=300)
+    train, val = split_pairs(pairs, "", "", 0.1)
+    assert len(PairSource(train, 126)) + len(PairSource(val, 126)) == 221

@@ -1,0 +1,108 @@
+"""The teacher: parameters, whole forward, gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_reference as ref
+import pytest
+
+from hkdnet_jax.models.teacher import Teacher
+
+
+def pair(h, w, n=2, seed=0):
+    images = np.random.default_rng(seed).random((2, n, h, w, 1))
+    return jnp.asarray(images, jnp.float32)
+
+
+@functools.cache
+def params():
+    x = jnp.zeros((1, 4, 4, 1))
+    shapes = jax.eval_shape(Teacher().init, jax.random.key(0), x, x)["params"]
+    return ref.random_params(shapes, seed=3)
+
+
+@functools.cache
+def forward(alpha=0.5, dtype=jnp.float32):
+    apply = jax.jit(Teacher(alpha, dtype).apply)
+    return lambda ir, vis: apply({"params": params()}, ir, vis)
+
+
+def test_parameter_count():
+    def conv(inputs, outputs):
+        return 9 * inputs * outputs + outputs
+
+    # A dense block of three 16-filter convolutions on 16, 32 and 48 channels.
+    encoder = conv(1, 16) + conv(16, 16) + conv(32, 16) + conv(48, 16)
+    decoder = conv(64, 64) + conv(64, 32) + conv(32, 16) + conv(16, 1)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params()))
+    assert count == encoder + decoder == 74193
+
+
+@pytest.mark.parametrize("h,w,alpha", [(7, 9, 0.5), (2, 3, 0.2)])
+def test_whole_forward(h, w, alpha):
+    ir, vis = pair(h, w)
+    image, out = forward(alpha)(ir, vis)
+    assert image.shape == (2, h, w, 1) and image.dtype == jnp.float32
+    names = ["encoder_ir", "encoder_vis", "fused", "decoder1", "decoder2", "decoder3"]
+    assert set(out) == set(names)
+    wanted = ref.teacher(params(), np.asarray(ir), np.asarray(vis), alpha)
+    for name, got, want in zip(
+        ["image", *names], [image, *(out[n] for n in names)], wanted, strict=True
+    ):
+        error = np.max(np.abs(got - want)) / np.max(np.abs(want))
+        assert error < 1e-5, name
+    assert [out[n].shape[-1] for n in names] == [64, 64, 64, 64, 32, 16]
+
+
+@pytest.mark.parametrize("h,w", [(13, 5), (2, 2), (479, 641)])
+def test_output_has_the_size_of_the_input(h, w):
+    x = jax.ShapeDtypeStruct((1, h, w, 1), jnp.float32)
+    image, out = jax.eval_shape(Teacher().apply, {"params": params()}, x, x)
+    assert image.shape == (1, h, w, 1)
+    assert {feature.shape[1:3] for feature in out.values()} == {(h, w)}
+
+
+def test_alpha_defaults_to_the_papers():
+    assert Teacher().alpha == 0.5
+
+
+def test_decoder_sees_the_same_scale_in_training_and_in_use():
+    # ir = vis = image: F_f is F itself, so Eq. 5 gives (1 + alpha + 1) F.
+    image, _ = pair(7, 9)
+    _, out = forward()(image, image)
+    np.testing.assert_allclose(out["fused"], out["encoder_ir"], rtol=1e-5)
+    first = params()["decoder"]["conv1"]
+    want = ref.relu(ref.conv(first, 2.5 * np.asarray(out["encoder_ir"]), "reflect"))
+    np.testing.assert_allclose(out["decoder1"], want, atol=1e-3)
+
+
+def test_gradients_are_finite_on_degenerate_images():
+    @jax.jit
+    def gradients(params, ir, vis):
+        def total(params, ir, vis):
+            return jnp.mean(Teacher().apply({"params": params}, ir, vis)[0] ** 2)
+
+        return jax.grad(total, (0, 1, 2))(params, ir, vis)
+
+    zero, one = jnp.zeros((1, 6, 7, 1)), jnp.ones((1, 6, 7, 1))
+    step = one.at[:, :, :3].set(0.0)
+    # Biases start at zero: a black image then switches every ReLU off.
+    fresh = jax.tree.map(lambda p: p if p.ndim > 1 else 0 * p, params())
+    pairs = [(zero, zero), (one, one), (0.5 * one, zero), (zero, one), (step, one)]
+    for images in pairs:
+        for values in (fresh, params()):
+            for leaf in jax.tree.leaves(gradients(values, *images)):
+                assert np.all(np.isfinite(leaf))
+    got, on_ir, on_vis = gradients(params(), *pair(6, 7, n=1))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves((got, on_ir, on_vis)))
+
+
+def test_bfloat16_stays_close_and_returns_a_float32_image():
+    ir, vis = pair(7, 9)
+    image, out = forward(dtype=jnp.bfloat16)(ir, vis)
+    assert image.dtype == jnp.float32
+    assert {feature.dtype for feature in out.values()} == {jnp.dtype(jnp.bfloat16)}
+    want, *_ = ref.teacher(params(), np.asarray(ir), np.asarray(vis), 0.5)
+    assert np.max(np.abs(image - want)) < 0.03 * np.max(np.abs(want))

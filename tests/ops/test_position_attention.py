@@ -1,0 +1,144 @@
+"""Blocked position attention: equal to the materialised one, linear in memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_reference as ref
+import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from hkdnet_jax.ops import position_attention as module
+from hkdnet_jax.ops.position_attention import position_attention
+
+
+def features(n=2, h=5, w=7, c=3, seed=0, size=1.0):
+    values = size * np.random.default_rng(seed).normal(size=(n, h, w, c))
+    return jnp.asarray(values, jnp.float32)
+
+
+def materialised(x, softmax):
+    """Eq. 10 and 11 with the whole N x N matrix, differentiated by jax."""
+    n, h, w, c = x.shape
+    f = x.reshape(n, h * w, c)
+    logits = jnp.einsum("npc,nqc->npq", f, f)
+    axes = (2,) if softmax == "row" else (1, 2)
+    weights = jax.nn.softmax(logits, axis=axes)
+    return jnp.einsum("npq,nqc->npc", weights, f).reshape(x.shape)
+
+
+def both(attend, **options):
+    """Row and joint attention as one function, to compile once."""
+    return lambda x: [attend(x, softmax=mode, **options) for mode in ("row", "joint")]
+
+
+# One query, some, all but one, all, more than all; a prime number of positions.
+@pytest.mark.parametrize(
+    "h,w,block",
+    [(5, 7, 1), (5, 7, 8), (5, 7, 34), (5, 7, 1000), (1, 37, 10), (5, 7, None)],
+)
+def test_any_block_gives_the_values_of_numpy(h, w, block):
+    x = features(h=h, w=w)
+    row, joint = jax.jit(both(position_attention, block=block))(x)
+    for got, mode in ((row, "row"), (joint, "joint")):
+        want = ref.position_attention(np.asarray(x), mode)
+        # Joint weights are small: compare on the scale of what is there.
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("h,w,block", [(5, 7, 8), (1, 37, 10), (4, 4, 16)])
+def test_gradient_is_that_of_the_materialised_one(h, w, block):
+    x, cotangent = features(h=h, w=w), features(h=h, w=w, seed=1)
+
+    def gradients(attend):
+        def loss(x, mode):
+            return jnp.sum(attend(x)[mode] * cotangent)
+
+        return jax.jit(lambda x: [jax.grad(loss)(x, mode) for mode in (0, 1)])(x)
+
+    for got, want in zip(
+        gradients(both(position_attention, block=block)),
+        gradients(both(materialised)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+def test_flat_and_strong_features_stay_finite(softmax):
+    def loss(x):
+        out = position_attention(x, softmax, block=6)
+        return jnp.sum(out**2), out
+
+    function = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    share = 1.0 if softmax == "row" else 1.0 / 20.0
+    # Logits of 3 * 50^2 would overflow an exponential that is not shifted.
+    for value in (0.0, 1.0, 50.0):
+        (_, out), gradient = function(jnp.full((1, 4, 5, 3), value))
+        np.testing.assert_allclose(out, np.full(out.shape, value * share), rtol=1e-4)
+        assert np.all(np.isfinite(gradient))
+    _, gradient = function(features(n=1, h=4, w=5, size=30.0))
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("block", [8, None])
+def test_bfloat16_with_float32_statistics(block):
+    x = features(h=16, w=17).astype(jnp.bfloat16)
+    attend = jax.jit(functools.partial(position_attention, block=block))
+    got = attend(x)
+    assert got.dtype == jnp.bfloat16
+    wide = np.asarray(x.astype(jnp.float32))
+    want = ref.position_attention(wide, "row")
+    got = np.asarray(got.astype(jnp.float32))
+    np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
+    # A sum of 272 equal weights kept in bf16 would stop short of 1.
+    flat = attend(jnp.ones(x.shape, jnp.bfloat16))
+    np.testing.assert_array_equal(flat.astype(jnp.float32), np.ones(x.shape))
+
+
+def sizes(jaxpr):
+    """Element counts of everything a jaxpr computes, inner jaxprs included."""
+    for eqn in jaxpr.eqns:
+        yield from (v.aval.size for v in eqn.outvars)
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            if isinstance(inner, ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, Jaxpr):
+                yield from sizes(inner)
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+def test_large_images_never_hold_all_pairs(softmax):
+    # A 640 x 480 pair: N x N would be 377 GB in float32.
+    x = jax.ShapeDtypeStruct((1, 480, 640, 8), jnp.float32)
+    attend = functools.partial(position_attention, softmax=softmax)
+    for function in (attend, jax.grad(lambda x: jnp.sum(attend(x)))):
+        largest = max(sizes(jax.make_jaxpr(function)(x).jaxpr))
+        # One block of affinities, or the padded features where those are larger.
+        assert largest * 4 <= module.BLOCK_BYTES
+        assert largest >= 480 * 640 * 8
+
+
+def test_compiled_memory_of_the_gradient_grows_linearly():
+    attend = functools.partial(position_attention, block=32)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(attend(x) ** 2)))
+
+    def temporary(h, w):
+        x = jax.ShapeDtypeStruct((1, h, w, 8), jnp.float32)
+        return gradient.lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(32, 32), temporary(64, 64)
+    assert large < 5 * small  # 4 if linear in N, 16 if quadratic
+    assert large < 64**4 * 4 / 4  # a quarter of one N x N matrix
+
+
+def test_large_batches_shorten_the_block():
+    x = jax.ShapeDtypeStruct((16, 72, 72, 8), jnp.float32)
+    largest = max(sizes(jax.make_jaxpr(position_attention)(x).jaxpr))
+    assert largest * 4 <= module.BLOCK_BYTES
+
+
+def test_unknown_softmax_is_an_error():
+    with pytest.raises(ValueError, match=r"row or joint.*rows"):
+        position_attention(features(), "rows")

@@ -1,0 +1,601 @@
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.errors import UserError
+from hkdnet_jax import fuse, images, weights
+from hkdnet_jax.models.student import PRESETS, Student
+from hkdnet_jax.models.teacher import Teacher
+
+H, W = 17, 23  # odd; nearly every test uses this one size, which compiles once
+TINY = dataclasses.replace(PRESETS["tiny"], width=4, reduction=2, sr_rcabs=1)
+# What differs between the scales is the super-resolution part alone.
+TINIEST = dataclasses.replace(TINY, dfag=False, cea=False)
+
+
+def network_of(scale):
+    if scale == 1:
+        return Teacher(alpha=0.5)
+    return Student(TINY if scale == 2 else TINIEST, scale)
+
+
+def config_of(scale):
+    if scale == 1:
+        return {"kind": "teacher", "alpha": 0.5}
+    fields = dataclasses.asdict(network_of(scale).config)
+    return {"kind": "student", "scale": scale, "model": fields}
+
+
+def random_params(network, seed=0):
+    """Random parameters of every shape, without the seconds that compiling init takes.
+
+    No parameter stays zero, so that every branch takes part in the output.
+    """
+    rng = np.random.default_rng(seed)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x, x)["params"]
+
+    def draw(leaf):
+        fan_in = max(1, int(np.prod(leaf.shape[-4:-1])))
+        return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
+
+
+@pytest.fixture(scope="module")
+def dirs(tmp_path_factory):
+    """Scale -> directory of a model with random weights."""
+    root = tmp_path_factory.mktemp("models")
+    for scale in (1, 2, 3, 4):
+        params = random_params(network_of(scale), seed=scale)
+        weights.save_model(root / f"x{scale}", config_of(scale), params)
+    return {scale: root / f"x{scale}" for scale in (1, 2, 3, 4)}
+
+
+def raw_output(directory, scale, ir, vis):
+    """The network applied to float [H, W] images in [0, 1], without hkdnet_jax.fuse."""
+    _, params = weights.load_model(directory)
+    ir, vis = (jnp.asarray(x, jnp.float32)[None, :, :, None] for x in (ir, vis))
+    return jitted_apply(scale)(params, ir, vis)[0, :, :, 0]
+
+
+@functools.cache
+def jitted_apply(scale):
+    return jax.jit(lambda p, a, b: network_of(scale).apply({"params": p}, a, b)[0])
+
+
+def make_pair(seed=0, height=H, width=W):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    ir = 127 + 80 * np.sin(x / 3 + seed) + rng.normal(size=(height, width)) * 8
+    vis = 127 + 80 * np.cos(y / 4 - seed) + rng.normal(size=(height, width)) * 8
+    return ir.clip(0, 255).astype(np.uint8), vis.clip(0, 255).astype(np.uint8)
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Arguments --ir --vis of one pair of files."""
+    ir, vis = make_pair()
+    ir = write(tmp_path / "in" / "cam_ir.png", ir)
+    vis = write(tmp_path / "in" / "cam_vis.png", vis)
+    return ["--ir", str(ir), "--vis", str(vis)]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Arguments --ir --vis of two folders with the pairs a, b and c."""
+    for seed, stem in enumerate("abc"):
+        ir, vis = make_pair(seed)
+        write(tmp_path / "ir" / f"{stem}.png", ir)
+        write(tmp_path / "vis" / f"{stem}.png", vis)
+    return ["--ir", str(tmp_path / "ir"), "--vis", str(tmp_path / "vis")]
+
+
+def run(capfd, *args):
+    """Exit code, stdout and the error lines (without the progress bar) of main."""
+    code = fuse.main([str(arg) for arg in args])
+    out, err = capfd.readouterr()
+    lines = [x for x in err.replace("\r", "\n").split("\n") if x and "%|" not in x]
+    assert "Traceback" not in err
+    return code, out, lines
+
+
+def fails(capfd, *args, says=()):
+    """Runs the command, which must say `says` in one sentence and return 1."""
+    code, out, errors = run(capfd, *args)
+    assert (code, out, len(errors)) == (1, "", 1), (code, out, errors)
+    assert errors[0].startswith("error: ") and errors[0].endswith(".")
+    for words in says:
+        assert str(words) in errors[0]
+    return errors[0]
+
+
+# --- numbers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_equals_the_network_applied_directly(dirs, scale):
+    model = fuse.Model.load(dirs[scale])
+    ir, vis = make_pair()
+    fused = fuse.fuse_pair(model, ir, vis)
+    assert fused.shape == (scale * H, scale * W) and fused.dtype == np.uint8
+    assert model.scale == scale
+    raw = raw_output(dirs[scale], scale, ir / 255, vis / 255)
+    np.testing.assert_array_equal(fused, images.to_uint8(raw))
+    assert len(np.unique(fused)) > 20  # a picture, not a saturated plane
+
+
+def test_roles_are_not_swapped(dirs):
+    model = fuse.Model.load(dirs[1])
+    ir, vis = make_pair()
+    a, b = fuse.fuse_pair(model, ir, vis), fuse.fuse_pair(model, vis, ir)
+    assert np.abs(a.astype(int) - b).max() > 5
+
+
+def test_depths_of_the_same_content_agree(dirs):
+    model = fuse.Model.load(dirs[2])
+    ir, vis = make_pair()
+    ir16, vis16 = (x.astype(np.uint16) * 257 for x in (ir, vis))
+    for normalize in fuse.NORMALIZE:
+        expected = fuse.fuse_pair(model, ir, vis, normalize=normalize)
+        for a, b in ((ir16, vis16), (ir16, vis), (ir, vis16)):
+            got = fuse.fuse_pair(model, a, b, normalize=normalize)
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_minmax_uses_each_image_own_range(dirs):
+    model = fuse.Model.load(dirs[2])
+    rng = np.random.default_rng(1)
+    # Ranges that divide 255 resp. 65535, so that NumPy can stretch them in integers.
+    a = rng.integers(0, 51, (H, W), endpoint=True)
+    b = rng.integers(0, 257, (H, W), endpoint=True)
+    a.flat[:2], b.flat[:2] = (0, 51), (0, 257)
+    ir, vis = (10 + a).astype(np.uint8), (700 + b).astype(np.uint16)
+    full_ir, full_vis = (5 * a).astype(np.uint8), (255 * b).astype(np.uint16)
+    expected = fuse.fuse_pair(model, full_ir, full_vis).astype(int)
+    got = fuse.fuse_pair(model, ir, vis, normalize="minmax").astype(int)
+    assert np.abs(got - expected).max() <= 1
+    unit = fuse.fuse_pair(model, ir, vis, normalize="unit").astype(int)
+    assert np.abs(unit - expected).max() > 30
+
+
+def test_flat_inputs_are_fused(dirs):
+    model = fuse.Model.load(dirs[2])
+    flat = np.full((H, W), 77, np.uint8)
+    black = np.zeros((H, W), np.uint8)
+    got = fuse.fuse_pair(model, flat, flat, normalize="minmax")
+    np.testing.assert_array_equal(got, fuse.fuse_pair(model, black, black))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_stretch_maps_the_outputs_range(dirs, scale):
+    model = fuse.Model.load(dirs[scale])
+    ir, vis = make_pair()
+    raw = np.asarray(raw_output(dirs[scale], scale, ir / 255, vis / 255), np.float64)
+    expected = np.round((raw - raw.min()) / np.ptp(raw) * 255)
+    got = fuse.fuse_pair(model, ir, vis, stretch=True)
+    assert (got.min(), got.max()) == (0, 255)
+    assert np.abs(got - expected).max() <= 1
+    plain = fuse.fuse_pair(model, ir, vis)
+    # One output has levels to spare; the other loses some by clipping unless stretched.
+    assert np.ptp(plain) < 255 if scale == 1 else raw.min() < -0.1 or raw.max() > 1.1
+    assert np.abs(plain - expected).max() > 5
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "kwargs", "error"),
+    [
+        (np.zeros((9, 9), np.uint8), np.zeros((9, 10), np.uint8), {}, ValueError),
+        (np.zeros((7, 9), np.uint8), np.zeros((7, 9), np.uint8), {}, ValueError),
+        (np.zeros((9, 9, 1), np.uint8), np.zeros((9, 9, 1), np.uint8), {}, ValueError),
+        (np.zeros((9, 9), np.float32), np.zeros((9, 9), np.uint8), {}, TypeError),
+        (
+            np.zeros((9, 9), np.uint8),
+            np.zeros((9, 9), np.uint8),
+            {"normalize": "none"},
+            ValueError,
+        ),
+    ],
+)
+def test_fuse_pair_checks_its_arguments(dirs, ir, vis, kwargs, error):
+    with pytest.raises(error):
+        fuse.fuse_pair(fuse.Model.load(dirs[1]), ir, vis, **kwargs)
+
+
+def test_weights_are_arguments_of_one_program_per_size(dirs, tmp_path):
+    other = random_params(network_of(2), seed=99)
+    weights.save_model(tmp_path / "other", config_of(2), other)
+    ir, vis = make_pair()
+    a = fuse.fuse_pair(fuse.Model.load(dirs[2]), ir, vis)
+    programs = fuse._forward._cache_size()
+    model = fuse.Model.load(tmp_path / "other")
+    b = fuse.fuse_pair(model, ir, vis)
+    fuse.fuse_pair(model, ir.astype(np.uint16), vis, "minmax", stretch=True)
+    assert fuse._forward._cache_size() == programs
+    assert np.abs(a.astype(int) - b).max() > 5
+
+
+# --- files --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".png", "PNG"), (".jpg", "JPEG"), (".BMP", "BMP"), (".tif", "TIFF")],
+)
+def test_suffix_decides_the_format(dirs, pair, tmp_path, capfd, suffix, kind):
+    out = tmp_path / "new" / f"fused{suffix}"
+    code, said, errors = run(capfd, *pair, "--out", out, "--model", dirs[2])
+    assert (code, errors) == (0, [])
+    assert said == f"Wrote {out} ({2 * W}x{2 * H}).\n"
+    assert os.listdir(out.parent) == [out.name]
+    with Image.open(out) as image:
+        assert (image.format, image.mode) == (kind, "L")
+        fused = np.asarray(image).astype(int)
+    expected = fuse.fuse_pair(fuse.Model.load(dirs[2]), *make_pair()).astype(int)
+    limit = 30 if kind == "JPEG" else 0
+    assert np.abs(fused - expected).max() <= limit
+
+
+def test_options_reach_the_pair(dirs, pair, tmp_path, capfd):
+    model = fuse.Model.load(dirs[2])
+    out = tmp_path / "fused.png"
+    common = (*pair, "--out", out, "--model", dirs[2], "--scale", 2)
+    for flags, kwargs in (
+        (["--normalize", "minmax"], {"normalize": "minmax"}),
+        (["--stretch"], {"stretch": True}),
+        ([], {}),
+    ):
+        assert run(capfd, *common, *flags)[0] == 0
+        expected = fuse.fuse_pair(model, *make_pair(), **kwargs)
+        np.testing.assert_array_equal(read(out), expected)
+
+
+def test_colour_is_read_as_luma(dirs, tmp_path, capfd):
+    rng = np.random.default_rng(3)
+    rgb = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
+    ir, _ = make_pair()
+    write(tmp_path / "vis.png", rgb)
+    write(tmp_path / "ir.png", np.dstack([ir] * 3))
+    out = tmp_path / "out.png"
+    args = ["--ir", tmp_path / "ir.png", "--vis", tmp_path / "vis.png"]
+    assert run(capfd, *args, "--out", out, "--model", dirs[2])[0] == 0
+    luma = np.round(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    expected = fuse.fuse_pair(fuse.Model.load(dirs[2]), ir, luma).astype(int)
+    assert np.abs(read(out) - expected).max() <= 1
+
+
+def test_depth_of_files(dirs, pair, tmp_path, capfd):
+    ir, vis = make_pair()
+    ir16 = write(tmp_path / "ir16.png", ir.astype(np.uint16) * 257)
+    vis16 = write(tmp_path / "vis16.tif", vis.astype(np.uint16) * 257)
+    args = ["--out", tmp_path / "a.png", "--model", dirs[2]]
+    assert run(capfd, *pair, *args)[0] == 0
+    args[1] = tmp_path / "b.png"
+    assert run(capfd, "--ir", ir16, "--vis", vis16, *args)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_folder_equals_single_files_and_is_deterministic(
+    dirs, folders, tmp_path, capfd
+):
+    out = tmp_path / "out"
+    write(out / "a.png", np.zeros((3, 3), np.uint8))  # is replaced
+    args = (*folders, "--out", out, "--model", dirs[2])
+    assert run(capfd, *args) == (0, f"Wrote 3 fused pictures to {out}.\n", [])
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert sorted(first) == ["a.png", "b.png", "c.png"]
+    assert run(capfd, *args)[0] == 0
+    for name, content in first.items():
+        assert (out / name).read_bytes() == content
+        single = tmp_path / "single.png"
+        files = ("--ir", tmp_path / "ir" / name, "--vis", tmp_path / "vis" / name)
+        assert run(capfd, *files, "--out", single, "--model", dirs[2])[0] == 0
+        assert single.read_bytes() == content
+
+
+def test_folder_does_equal_sizes_together_and_shows_progress(
+    folders, tmp_path, capfd, monkeypatch
+):
+    wide = (*make_pair(height=H, width=2 * W),)
+    write(tmp_path / "ir" / "b.png", wide[0])
+    write(tmp_path / "vis" / "b.png", wide[1])
+    seen = []
+
+    def fuse_files(model, pair, out, normalize, stretch):
+        seen.append(pair.name)
+        raise UserError(f"{pair.name} is bad.")
+
+    monkeypatch.setattr(fuse, "fuse_files", fuse_files)
+    pairs, _ = fuse.match_folders(tmp_path / "ir", tmp_path / "vis")
+    failures = fuse.fuse_folder(None, pairs, tmp_path / "out")
+    assert seen == ["a", "c", "b"]
+    assert failures == ["a is bad.", "b is bad.", "c is bad."]
+    assert "3/3" in capfd.readouterr().err
+
+
+# --- bad input ----------------------------------------------------------------------
+
+
+def test_bad_pairs_are_listed_and_the_others_done(dirs, folders, tmp_path, capfd):
+    ir, vis, out = tmp_path / "ir", tmp_path / "vis", tmp_path / "out"
+    good = (ir / "a.png").read_bytes()
+    (ir / "d.png").write_bytes(good[: len(good) // 2])  # header whole, data cut off
+    (vis / "d.png").write_bytes(good)
+    (ir / "e.png").write_text("no image")
+    (vis / "e.png").write_bytes(good)
+    (ir / "f.png").write_bytes(good)
+    write(vis / "f.png", make_pair(height=H + 1)[1])
+    for folder in (ir, vis):
+        write(folder / "g.png", np.zeros((fuse.MIN_SIDE - 1, 40), np.uint8))
+    (ir / "h.png").write_bytes(good)  # no partner
+    code, said, errors = run(capfd, *folders, "--out", out, "--model", dirs[2])
+    assert code == 1
+    assert said == f"Wrote 3 fused pictures to {out}.\n"
+    assert sorted(os.listdir(out)) == ["a.png", "b.png", "c.png"]
+    named = [ir / "h.png", *(ir / f"{stem}.png" for stem in "defg")]
+    assert len(errors) == len(named)
+    for line, path in zip(errors, named, strict=True):
+        assert line.startswith(f"error: {path} ") and line.endswith(".")
+        assert ".." not in line.replace(str(tmp_path), "")
+    assert "7" in errors[-1] and str(fuse.MIN_SIDE) in errors[-1]
+    assert f"{W}x{H + 1}" in errors[3]
+
+
+def test_smallest_size_is_fused(dirs):
+    smallest = np.zeros((fuse.MIN_SIDE, fuse.MIN_SIDE), np.uint8)
+    fused = fuse.fuse_pair(fuse.Model.load(dirs[1]), smallest, smallest)
+    assert fused.shape == smallest.shape
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis", "out", "says"),
+    [
+        ("ir/a.png", "vis", "out.png", ("ir/a.png is a file", "vis is a folder")),
+        ("ir", "vis/a.png", "out", ("vis/a.png is a file", "ir is a folder")),
+        ("ir/a.png", "vis/a.png", "vis", ("--out", "vis is a folder")),
+        ("ir", "vis", "ir/a.png", ("--out", "ir/a.png is a file")),
+        ("ir", "vis", "new.png", ("--out", "new.png is a file")),
+        ("ir/a.png", "vis/a.png", "ir/a.png", ("--ir", "overwritten")),
+        ("ir/a.png", "vis/a.png", "link.png", ("--vis", "overwritten")),
+        ("ir", "vis", "vis", ("--vis", "overwritten")),
+        ("ir", "vis", "vis/../ir", ("--ir", "overwritten")),
+        ("ir/a.png", "vis/a.png", "out.webp", ("out.webp", ".png")),
+        ("ir/a.png", "vis/a.png", "out", ("out", ".png")),
+        ("ir/z.png", "vis/a.png", "out.png", ("ir/z.png does not exist",)),
+        ("ir", "nowhere", "out", ("nowhere does not exist",)),
+        ("empty", "empty", "out", ("empty", "no pictures", ".png")),
+    ],
+)
+def test_bad_paths_are_refused_before_any_work(
+    folders, tmp_path, capfd, ir, vis, out, says
+):
+    (tmp_path / "link.png").symlink_to(tmp_path / "vis" / "a.png")
+    (tmp_path / "empty").mkdir()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    args = ("--ir", tmp_path / ir, "--vis", tmp_path / vis, "--out", tmp_path / out)
+    # The model does not exist either: the paths are judged first.
+    fails(capfd, *args, "--model", tmp_path / "none", says=says)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_output_that_cannot_be_written(dirs, pair, folders, tmp_path, capfd, kind):
+    (tmp_path / "file").write_text("in the way")
+    inputs, out = {
+        "file": (pair, tmp_path / "file" / "out.png"),
+        "folder": (folders, tmp_path / "file" / "out"),
+    }[kind]
+    fails(capfd, *inputs, "--out", out, "--model", dirs[2], says=[tmp_path / "file"])
+    # A folder where a picture should go fails that one pair only.
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    out = tmp_path / "out"
+    code, said, errors = run(capfd, *folders, "--out", out, "--model", dirs[2])
+    assert (code, len(errors)) == (1, 1)
+    assert str(out / "b.png") in errors[0] and said.startswith("Wrote 2 ")
+    assert sorted(os.listdir(out)) == ["a.png", "b.png", "c.png"]
+
+
+def test_picture_too_large_for_its_format(tmp_path):
+    wide = np.zeros((8, 70_000), np.uint8)
+    with pytest.raises(UserError, match=r"wide.jpg cannot hold 70000x8 .*\.png"):
+        fuse._encode(wide, Path("wide.jpg"))
+    assert fuse._encode(wide, Path("wide.png")).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("scale", "asked", "says"),
+    [(1, 2, "teacher of scale 1"), (2, 1, "student of scale 2"), (4, 3, "scale 4")],
+)
+def test_scale_must_be_the_models(dirs, pair, tmp_path, capfd, scale, asked, says):
+    args = (*pair, "--out", tmp_path / "o.png", "--model", dirs[scale])
+    fails(capfd, *args, "--scale", asked, says=[f"--scale {asked}", says])
+
+
+def test_model_is_asked_for(pair, tmp_path, capfd):
+    says = ["no weights", "python -m hkdnet_jax.main", "--model"]
+    fails(capfd, *pair, "--out", tmp_path / "o.png", says=says)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--scale", "5"],
+        ["--scale", "two"],
+        ["--normalize", "max"],
+        ["--ir"],
+        ["--unknown"],
+    ],
+)
+def test_usage_errors_return_2(pair, capfd, args):
+    with pytest.raises(SystemExit) as error:
+        fuse.main([*pair, "--out", "o.png", *args])
+    assert error.value.code == 2
+    assert "usage:" in capfd.readouterr().err
+
+
+def raising(error):
+    def function(*_):
+        raise error
+
+    return function
+
+
+def test_memory_that_runs_out(dirs, folders, tmp_path, capfd, monkeypatch):
+    ir, vis = make_pair(height=H, width=W + 1)
+    write(tmp_path / "ir" / "b.png", ir)
+    write(tmp_path / "vis" / "b.png", vis)
+    forward = fuse._forward
+    out = tmp_path / "out"
+    args = (*folders, "--out", out, "--model", dirs[2])
+    exhausted = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+    for failure in (exhausted, MemoryError()):
+
+        def small_memory(network, params, ir, vis, failure=failure):
+            if ir.shape[2] > W:
+                raise failure
+            return forward(network, params, ir, vis)
+
+        monkeypatch.setattr(fuse, "_forward", small_memory)
+        code, said, errors = run(capfd, *args)
+        assert code == 1 and said.startswith("Wrote 2 ")
+        assert len(errors) == 1
+        assert f"{tmp_path / 'ir' / 'b.png'} is {W + 1}x{H} pixels" in errors[0]
+        assert "memory" in errors[0]
+        assert sorted(os.listdir(out)) == ["a.png", "c.png"]
+    # Another failure of the device is a bug or a defect, and must not be hidden.
+    broken = jax.errors.JaxRuntimeError("INTERNAL: something else")
+    monkeypatch.setattr(fuse, "_forward", raising(broken))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        fuse.main([str(arg) for arg in args])
+
+
+def test_memory_that_really_runs_out():
+    with (
+        pytest.raises(UserError, match=r"a\.png is 5x4 pixels, .* memory"),
+        fuse.explain_out_of_memory("a.png", 4, 5),
+    ):
+        # 2^48 bytes: more than a process can address, so no system grants them.
+        jax.jit(lambda x: jnp.broadcast_to(x, (2**24, 2**24)) + x)(jnp.uint8(1))
+
+
+def test_interrupt_leaves_whole_files_only(dirs, folders, tmp_path, capfd, monkeypatch):
+    out = tmp_path / "out"
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(weights.os, "replace", replace)
+    code, said, errors = run(capfd, *folders, "--out", out, "--model", dirs[2])
+    assert (code, said, len(errors)) == (130, "", 1)
+    assert os.listdir(out) == ["a.png"]
+    assert read(out / "a.png").shape == (2 * H, 2 * W)
+
+
+# --- models -------------------------------------------------------------------------
+
+
+def student_with(**fields):
+    config = config_of(2)
+    config["model"] |= fields
+    return config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"kind": "critic"},
+        {"kind": "teacher"},
+        {"kind": "teacher", "alpha": "half"},
+        {"kind": "teacher", "alpha": True},
+        {"kind": "teacher", "alpha": 0.5, "beta": 1},
+        {**config_of(2), "scale": 5},
+        {**config_of(2), "scale": True},
+        {**config_of(2), "scale": "2"},
+        {**config_of(2), "more": 1},
+        {**config_of(2), "model": None},
+        student_with(depth=3),
+        student_with(width="8"),
+        student_with(width=0),
+        student_with(dfag=1),
+        student_with(decoder=8),
+        student_with(decoder=["8", 8, 8]),
+        student_with(dfa_softmax="height"),
+    ],
+)
+def test_unknown_configurations_are_refused(tmp_path, config):
+    weights.save_model(tmp_path / "m", config, {"x": np.zeros(1, np.float32)})
+    with pytest.raises(UserError, match=r"m describes no network of this version"):
+        fuse.Model.load(tmp_path / "m")
+
+
+def test_weights_must_fit_the_configuration(dirs, tmp_path, pair, capfd):
+    _, params = weights.load_model(dirs[2])
+    weights.save_model(tmp_path / "wide", student_with(width=16), params)
+    says = [tmp_path / "wide", "do not fit", "fusion/ir/conv/kernel"]
+    args = (*pair, "--out", tmp_path / "o.png", "--model")
+    fails(capfd, *args, tmp_path / "wide", says=says)
+    weights.save_model(tmp_path / "teacher", config_of(1), params)
+    fails(capfd, *args, tmp_path / "teacher", says=["missing: decoder/conv1/bias"])
+    fails(capfd, *args, tmp_path / "none", says=[tmp_path / "none", "does not exist"])
+    fails(capfd, *args, tmp_path / "in", says=[tmp_path / "in", "model.safetensors"])
+
+
+def test_weights_must_be_finite(dirs, tmp_path):
+    config, params = weights.load_model(dirs[1])
+    params["decoder"]["conv4"]["bias"] = np.array([np.nan], np.float32)
+    weights.save_model(tmp_path / "nan", config, params)
+    with pytest.raises(UserError, match=r"nan holds weights that are not finite"):
+        fuse.Model.load(tmp_path / "nan")
+
+
+def test_fields_of_the_configuration_reach_the_network(tmp_path):
+    student = dataclasses.replace(TINY, decoder=(4, 8, 8), cea=False, corner_gamma=1.0)
+    params = random_params(Student(student, 3))
+    fields = dataclasses.asdict(student) | {"corner_gamma": 1}  # as JSON may hold 1.0
+    config = {"kind": "student", "scale": 3, "model": fields}
+    weights.save_model(tmp_path / "s", config, params)
+    assert fuse.Model.load(tmp_path / "s").network == Student(student, 3)
+    params = random_params(Teacher())
+    weights.save_model(tmp_path / "t", {"kind": "teacher", "alpha": 1}, params)
+    assert fuse.Model.load(tmp_path / "t").network == Teacher(alpha=1.0)
+
+
+# --- the process --------------------------------------------------------------------
+
+
+def test_help_shows_an_example_and_heavy_packages_stay_out():
+    code = (
+        "import sys, hkdnet_jax.fuse as fuse\n"
+        "heavy = {'tensorflow', 'orbax', 'tensorstore', 'clu', 'grain'}\n"
+        "print(heavy & {name.split('.')[0] for name in sys.modules})\n"
+        "sys.exit(fuse.main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("set()\n")
+    assert "example:" in done.stdout
+    assert "python -m hkdnet_jax.fuse --ir" in done.stdout
