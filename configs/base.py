@@ -52,7 +52,8 @@ def get_config() -> ConfigDict:
     config.optim.b1 = 0.9
     config.optim.b2 = 0.999
     config.optim.clip_norm = 0.0  # largest global gradient norm; 0: no clipping
-    config.optim.ema = 0.0  # decay a step of averaged weights; 0: no averaging
+    # Decay a step of averaged weights, shorter at first; 0: no averaging.
+    config.optim.ema = 0.0
 
     config.loss = ConfigDict()
     config.loss.mu = 1000.0  # teacher: weight of the SSIM term (Eq. 17)

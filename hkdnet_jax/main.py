@@ -9,8 +9,10 @@ Started again with the same workdir, a run goes on where its last checkpoint is.
 """
 
 import contextlib
+import fcntl
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -21,6 +23,7 @@ from data_pipelines.errors import UserError
 from hkdnet_jax import train_loop
 from hkdnet_jax.checkpoint import Checkpoints
 from hkdnet_jax.config_check import check_config
+from hkdnet_jax.trained import describe
 from hkdnet_jax.writers import Writer, write_run_info
 
 SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
@@ -77,12 +80,12 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
         return
     before = ConfigDict(json.loads(file.read_text()))
     try:
-        old = train_loop.model_config(before)
+        old = describe(before)
     except (AttributeError, KeyError):
         raise UserError(
             f"{file} is not of a run of this program: choose another --workdir."
         ) from None
-    new = train_loop.model_config(config)
+    new = describe(config)
     differing = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
     if differing:
         raise UserError(
@@ -91,20 +94,49 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def sole_user(workdir: str | Path) -> Iterator[None]:
+    """Holds `workdir` for this process; two runs in it would undo each other's saves.
+
+    The lock is the operating system's, so it ends with the process, however killed.
+
+    Raises:
+      UserError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        file = open(Path(workdir) / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written ({error.strerror}): choose another."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another process is training in {workdir}: wait for it, stop it, or "
+                "choose another --workdir."
+            ) from None
+        yield
+
+
 def run(config: ConfigDict, workdir: str | Path) -> bool:
     """Trains what `config` says in `workdir`; True when the run is complete.
 
     Raises:
-      UserError: configuration, data, teacher or workdir are not as they must be.
+      UserError: configuration, data, teacher or workdir are not as they must be, or
+        another process trains in the workdir.
     """
     check_config(config)
     check_workdir(config, workdir)
     training = train_loop.Run(config)
     main_process = jax.process_index() == 0
-    if main_process:
-        devices = [device.device_kind for device in training.mesh.devices.flat]
-        write_run_info(workdir, config.to_dict(), devices)
     with contextlib.ExitStack() as stack:
+        if main_process:
+            stack.enter_context(sole_user(workdir))
+            devices = [device.device_kind for device in training.mesh.devices.flat]
+            write_run_info(workdir, config.to_dict(), devices)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
         writer = Writer(
             workdir,

@@ -98,7 +98,9 @@ def apply_gradients(
 
     ema = state.ema
     if ema is not None:
-        decay = config.optim.ema
+        # Shorter memory at first, so that the random start is soon forgotten.
+        taken = state.step.astype(jnp.float32)
+        decay = jnp.minimum(config.optim.ema, (1.0 + taken) / (10.0 + taken))
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
         ema = keep(average, ema)
 

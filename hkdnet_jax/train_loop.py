@@ -21,6 +21,7 @@ from data_pipelines.errors import UserError
 from hkdnet_jax import schedules, sharding, steps, vgg, weights
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import Params, TrainState, create
+from hkdnet_jax.trained import Model, describe
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -52,28 +53,13 @@ def load_teacher(directory: str | Path) -> tuple[float, Params]:
     Raises:
       UserError: the directory holds no teacher.
     """
-    saved, params = weights.load_model(directory)
-    if saved.get("kind") != "teacher":
+    model = Model.load(directory)
+    if not isinstance(model.network, Teacher):
         raise UserError(
-            f"config.teacher.dir={directory} holds a {saved.get('kind')}, not a "
-            "teacher: give the workdir of a run of configs/teacher.py."
+            f"config.teacher.dir={directory} holds a student, not a teacher: give the "
+            "workdir of a run of configs/teacher.py."
         )
-    image = jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)
-    init = jax.eval_shape(Teacher(saved["alpha"]).init, jax.random.key(0), image, image)
-    weights.check_params(params, init["params"])
-    return saved["alpha"], params
-
-
-def model_config(config: ConfigDict) -> dict[str, Any]:
-    """What a model directory says of the network: enough to build it again."""
-    if config.kind == "teacher":
-        return {"kind": "teacher", "alpha": config.teacher.alpha}
-    model = config.model.to_dict()
-    return {
-        "kind": "student",
-        "scale": config.scale,
-        "model": {k: list(v) if isinstance(v, tuple) else v for k, v in model.items()},
-    }
+    return model.network.alpha, model.params
 
 
 class Run:
@@ -353,5 +339,5 @@ def _validate_and_keep(
         return best
     if jax.process_index() == 0:
         kept = {k: v for k, v in params.items() if k != "adapter"}
-        weights.save_model(workdir, model_config(run.config), jax.device_get(kept))
+        weights.save_model(workdir, describe(run.config), jax.device_get(kept))
     return scalars["val/psnr"]

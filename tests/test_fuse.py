@@ -417,8 +417,8 @@ def test_output_that_cannot_be_written(dirs, pair, folders, tmp_path, capfd, kin
 def test_picture_too_large_for_its_format(tmp_path):
     wide = np.zeros((8, 70_000), np.uint8)
     with pytest.raises(UserError, match=r"wide.jpg cannot hold 70000x8 .*\.png"):
-        fuse._encode(wide, Path("wide.jpg"))
-    assert fuse._encode(wide, Path("wide.png")).startswith(b"\x89PNG")
+        fuse.encode(wide, Path("wide.jpg"))
+    assert fuse.encode(wide, Path("wide.png")).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ class StudentConfig:
 
 PRESETS = {
     "full": StudentConfig(),
+    # Eq. 6 over the channels: over all positions, a hot spot in a picture far larger than
+    # the small training crops gets a weight that training never saw, and burns out.
     "lite": StudentConfig(
         width=32,
         branch_rcabs=1,
@@ -65,6 +67,7 @@ PRESETS = {
         sr_groups=2,
         sr_rcabs=3,
         reduction=8,
+        dfa_softmax="channel",
         global_skip=True,
     ),
     "tiny": StudentConfig(
@@ -75,6 +78,7 @@ PRESETS = {
         sr_groups=1,
         sr_rcabs=2,
         reduction=4,
+        dfa_softmax="channel",
         global_skip=True,
     ),
 }

@@ -36,7 +36,7 @@ def square(size=16, first=5, last=10):
     return image
 
 
-@pytest.mark.parametrize("h,w", [(16, 16), (7, 9), (13, 5), (3, 3), (2, 2), (2, 5)])
+@pytest.mark.parametrize("h,w", [(16, 16), (13, 5), (2, 2), (2, 5)])
 def test_response_equals_opencv_border_included(h, w):
     x = noise((2, h, w, 3))
     got, want = harris(x), opencv(x)

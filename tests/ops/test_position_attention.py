@@ -33,10 +33,9 @@ def both(attend, **options):
     return lambda x: [attend(x, softmax=mode, **options) for mode in ("row", "joint")]
 
 
-# One query, some, all but one, all, more than all; a prime number of positions.
+# Single queries, all but one, all in one; a prime number of positions.
 @pytest.mark.parametrize(
-    "h,w,block",
-    [(5, 7, 1), (5, 7, 8), (5, 7, 34), (5, 7, 1000), (1, 37, 10), (5, 7, None)],
+    "h,w,block", [(5, 7, 1), (5, 7, 34), (5, 7, None), (1, 37, 10)]
 )
 def test_any_block_gives_the_values_of_numpy(h, w, block):
     x = features(h=h, w=w)
@@ -47,7 +46,7 @@ def test_any_block_gives_the_values_of_numpy(h, w, block):
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("h,w,block", [(5, 7, 8), (1, 37, 10), (4, 4, 16)])
+@pytest.mark.parametrize("h,w,block", [(1, 37, 10), (4, 4, 16)])
 def test_gradient_is_that_of_the_materialised_one(h, w, block):
     x, cotangent = features(h=h, w=w), features(h=h, w=w, seed=1)
 

@@ -1,0 +1,136 @@
+"""`make demo`: trains on procedural scenes, fuses held-out ones, draws a sheet.
+
+    python -m hkdnet_jax.quickstart --out out/demo
+
+Needs no data and no weights.  Started again, it goes on where it stopped.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from configs import quickstart
+from data_pipelines import scenes
+from data_pipelines.errors import UserError
+from data_pipelines.pairs import Pair, match_folders, read_gray
+from hkdnet_jax import fuse, losses
+from hkdnet_jax.images import resize_bicubic, to_float, to_uint8
+from hkdnet_jax.main import run
+from hkdnet_jax.trained import Model
+from hkdnet_jax.weights import write_atomically
+
+SCALE = 2
+SHOWN = 4  # held-out scenes on the sheet
+SIZE = (192, 256)  # height and width of their high-resolution pictures
+CAPTION = 16  # pixels above each row of the sheet
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hkdnet_jax.quickstart",
+        description="Train on made scenes for some minutes and draw a comparison.",
+        epilog="example: python -m hkdnet_jax.quickstart --out out/demo",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder (default: out/demo)"
+    )
+    out = parser.parse_args(argv).out
+    start = time.monotonic()
+    try:
+        complete = train(out)
+        if not complete:
+            print("Stopped and saved; the same command goes on.", file=sys.stderr)
+            return 143
+        sheet = draw(out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"Comparison sheet: {sheet} ({time.monotonic() - start:.0f} s in all)")
+    print(f"Low-resolution inputs: {out}/low; fused, x{SCALE}: {out}/fused")
+    return 0
+
+
+def train(out: Path) -> bool:
+    """Trains teacher and student in `out`; False when SIGTERM ended it early."""
+    config = quickstart.get_config("teacher")
+    print(f"1/3 teacher: {config.data.scenes} scenes")
+    if not run(config, out / "teacher"):
+        return False
+    config = quickstart.get_config()
+    config.teacher.dir = str(out / "teacher")
+    print(f"2/3 student: x{config.scale}, two phases")
+    return run(config, out / "student")
+
+
+def draw(out: Path) -> Path:
+    """Fuses held-out scenes at low resolution and draws them beside the others."""
+    print("3/3 fusing held-out scenes")
+    config = quickstart.get_config()
+    seen = config.data.scenes + config.data.val_scenes
+    scenes.write_pairs(out / "high", config.seed, seen, SHOWN, *SIZE)
+    for modality in ("ir", "vis"):
+        (out / "low" / modality).mkdir(parents=True, exist_ok=True)
+        for file in sorted((out / "high" / modality).glob("*.png")):
+            with Image.open(file) as image:
+                small = image.resize(
+                    (image.width // SCALE, image.height // SCALE),
+                    Image.Resampling.BILINEAR,
+                )
+                small.save(out / "low" / modality / file.name)
+    teacher, student = Model.load(out / "teacher"), Model.load(out / "student")
+    pairs, problems = match_folders(out / "low" / "ir", out / "low" / "vis")
+    problems += fuse.fuse_folder(student, pairs, out / "fused")
+    if problems:
+        raise UserError(problems[0])
+    rows = [_row(out, pair, teacher) for pair in pairs]
+    sheet = out / "comparison.png"
+    write_atomically(sheet, fuse.encode(np.vstack(rows), sheet))
+    return sheet
+
+
+def _row(out: Path, pair: Pair, teacher: Model) -> np.ndarray:
+    """IR, VIS, bicubic of the low-resolution fusion, ours; uint8, captioned."""
+    name = f"{pair.name}.png"
+    ir, vis = (read_gray(out / "high" / m / name) for m in ("ir", "vis"))
+    label = fuse.fuse_pair(teacher, ir, vis)
+    low_ir, low_vis = read_gray(pair.ir), read_gray(pair.vis)
+    low_fused = fuse.fuse_pair(teacher, low_ir, low_vis)
+    bicubic = np.asarray(to_uint8(resize_bicubic(_batch(low_fused), SCALE)))[0, :, :, 0]
+    ours = read_gray(out / "fused" / name)
+    enlarged = (
+        np.kron(low, np.ones((SCALE, SCALE), np.uint8)) for low in (low_ir, low_vis)
+    )
+    captions = (
+        "IR, low resolution",
+        "VIS, low resolution",
+        f"teacher, then bicubic: {_psnr(bicubic, label):.1f} dB",
+        f"ours: {_psnr(ours, label):.1f} dB",
+    )
+    pictures = zip(captions, (*enlarged, bicubic, ours), strict=True)
+    return np.hstack([_captioned(text, picture) for text, picture in pictures])
+
+
+def _batch(image: np.ndarray) -> jnp.ndarray:
+    return to_float(image[None, :, :, None])
+
+
+def _psnr(image: np.ndarray, label: np.ndarray) -> float:
+    return float(losses.psnr(_batch(image), _batch(label))[0])
+
+
+def _captioned(text: str, picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape
+    canvas = Image.new("L", (width, height + CAPTION), 255)
+    ImageDraw.Draw(canvas).text((4, 2), text, fill=0)
+    canvas.paste(Image.fromarray(picture), (0, CAPTION))
+    return np.asarray(canvas)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

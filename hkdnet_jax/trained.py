@@ -1,0 +1,117 @@
+"""Trained networks: what a model directory says of its network, and loading it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from data_pipelines.errors import UserError
+from hkdnet_jax import weights
+from hkdnet_jax.models.student import Student, StudentConfig
+from hkdnet_jax.models.teacher import Teacher
+
+SCALES = (1, 2, 3, 4)  # output pixels per input pixel; 1 is a teacher's
+# Smallest side of an input in pixels: below it nearly every pixel is border, and
+# what is left of the picture is what the padding made up.
+MIN_SIDE = 8
+
+
+def describe(config: ConfigDict) -> dict[str, Any]:
+    """What a model directory keeps of a run's configuration: the network alone.
+
+    Returns:
+      A JSON-able dict from which `Model.load` builds the network again.
+    """
+    if config.kind == "teacher":
+        return {"kind": "teacher", "alpha": config.teacher.alpha}
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in config.model.to_dict().items()
+    }
+    return {"kind": "student", "scale": config.scale, "model": fields}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network, ready to fuse.
+
+    Attributes:
+      network: a Teacher or a Student.
+      params: its parameters, on the device.
+      scale: output pixels per input pixel along each side; 1 for a teacher.
+    """
+
+    network: nn.Module
+    params: Mapping[str, Any]
+    scale: int
+
+    @classmethod
+    def load(cls, directory: Path | str) -> "Model":
+        """Loads a model directory, such as the workdir of a training run.
+
+        Raises:
+          UserError: no model is there, or its file is damaged, describes another
+            network than it holds, or holds numbers that are not finite.
+        """
+        config, params = weights.load_model(directory)
+        try:
+            network, scale = _build(config)
+            image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
+            expected = jax.eval_shape(network.init, jax.random.key(0), image, image)
+        except Exception as error:
+            # Whatever a value that no trainer wrote breaks, at whatever depth.
+            raise UserError(
+                f"{directory} describes no network of this version "
+                f"({type(error).__name__}: {error}): train it again, or use the "
+                "version that wrote it."
+            ) from error
+        try:
+            weights.check_params(params, expected["params"])
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from error
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UserError(
+                f"{directory} holds weights that are not finite: its training failed, "
+                "so train it again, with a smaller optim.lr."
+            )
+        return cls(network, jax.device_put(params), scale)
+
+
+def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """The network that a model directory's configuration describes, and its scale.
+
+    Raises:
+      ValueError, TypeError: the configuration is none that training writes.
+    """
+    match config:
+        case {"kind": "teacher", "alpha": float() | int() as alpha, **rest}:
+            if rest or isinstance(alpha, bool) or not math.isfinite(alpha):
+                raise ValueError(f"no teacher's configuration: {config}")
+            return Teacher(alpha=float(alpha)), 1
+        case {"kind": "student", "scale": int() as scale, "model": dict() as fields}:
+            if len(config) != 3 or scale not in SCALES[1:]:
+                raise ValueError(f"no student's configuration: {config}")
+            return Student(_student_config(fields), scale), scale
+    raise ValueError(f"no configuration of a teacher or a student: {config}")
+
+
+def _student_config(fields: Mapping[str, Any]) -> StudentConfig:
+    """StudentConfig from JSON, where a tuple is a list and 1.0 may stand as 1."""
+    values = dict(fields)
+    for name, default in dataclasses.asdict(StudentConfig()).items():
+        if name not in values:
+            continue
+        if isinstance(default, tuple) and isinstance(values[name], list):
+            values[name] = tuple(values[name])
+        if isinstance(default, float) and type(values[name]) is int:
+            values[name] = float(values[name])
+        if type(values[name]) is not type(default):
+            raise TypeError(f"model.{name} is {values[name]!r}")
+    return StudentConfig(**values)
