@@ -27,6 +27,10 @@ from data_pipelines.pairs import (
 
 GIB = 2**30
 
+# Epochs of a stream without an end.  Grain's own endless `repeat()` is sys.maxsize
+# samples long, which its `batch(1)` cannot count.
+_ENDLESS = 2**31
+
 
 class Source:
     """Random access to pairs, decoded once as long as they fit into `cache_bytes`.
@@ -215,7 +219,8 @@ def train_batches(
     )
     # The crop is drawn from the position in the whole stream, hence after the endless
     # repeat and before the processes part.
-    crops = epoch.repeat().random_map(lambda pair, rng: _random_crop(pair, crop, rng))
+    endless = epoch.repeat(_ENDLESS)
+    crops = endless.random_map(lambda pair, rng: _random_crop(pair, crop, rng))
     share = crops.slice(slice(process_index, None, process_count))
     return iter(share.batch(local).to_iter_dataset(_read_options()))
 

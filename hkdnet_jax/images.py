@@ -25,11 +25,21 @@ def to_uint8(image: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
-def degrade(image: jax.Array, scale: int) -> jax.Array:
-    """Low-resolution image as a camera file would hold it (DESIGN.md section 7).
+def _shrink(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Anti-aliased bilinear to `shape`, rounded to the 256 levels of an 8-bit file."""
+    small = jax.image.resize(image, shape, method="linear", antialias=True)
+    # Half up, as PIL does.  Where its integer arithmetic meets an exact half, float32
+    # may fall a rounding error short of it, hence the small excess.
+    return jnp.floor(jnp.clip(small, 0.0, 1.0) * 255.0 + (0.5 + 1e-4)) / 255.0
 
-    Bilinear with anti-aliasing (a triangle filter `scale` times as wide, the same as
-    PIL's BILINEAR), then rounded to the 256 levels of an 8-bit file.
+
+def degrade(image: jax.Array, scale: int) -> jax.Array:
+    """Low-resolution image as a camera file would hold it.
+
+    Equal to `PIL.Image.resize(..., BILINEAR)` of the 8-bit picture, which made the
+    low-resolution inputs that the authors released: a triangle filter `scale` times as
+    wide as the bilinear one, along the width, then along the height, rounded to 8 bit
+    after each.
 
     Args:
       image: float32 [N, H, W, 1] in [0, 1]; H and W divisible by `scale`.
@@ -44,10 +54,8 @@ def degrade(image: jax.Array, scale: int) -> jax.Array:
     n, h, w, c = image.shape
     if h % scale or w % scale:
         raise ValueError(f"degrade: {h}x{w} is not divisible by the scale {scale}")
-    low = jax.image.resize(
-        image, (n, h // scale, w // scale, c), method="linear", antialias=True
-    )
-    return jnp.round(jnp.clip(low, 0.0, 1.0) * 255.0) / 255.0
+    narrow = _shrink(image, (n, h, w // scale, c))
+    return _shrink(narrow, (n, h // scale, w // scale, c))
 
 
 def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:

@@ -54,9 +54,17 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
     flags.DEFINE_bool("help", False, "show this help", flag_values=values)
     try:
         rest = values(["main", *argv])[1:]
+        # A file that cannot be loaded is reported at the first look inside it.
+        if values["config"].present:
+            config.value.keys()
+    except (AttributeError, KeyError) as error:
+        raise UserError(
+            f"The configuration has no key {error}: configs/base.py lists them all."
+        ) from error
     # A config file is a program: whatever it raises, it is not usable.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        # The cause stands in the last line; a traceback may stand before it.
+        reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"The command line cannot be used: {reason}") from error
     if values["help"].value:
         print(f"{__doc__}\nFlags:\n{values.main_module_help() or values.get_help()}")

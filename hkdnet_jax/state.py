@@ -79,7 +79,7 @@ def apply_gradients(
     Returns:
       The state after the step, and `grad_norm` (before clipping) and `skipped`.
     """
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     if config.optim.clip_norm:
         factor = jnp.minimum(1.0, config.optim.clip_norm / jnp.maximum(norm, 1e-12))

@@ -57,8 +57,8 @@ class StudentConfig:
 
 PRESETS = {
     "full": StudentConfig(),
-    # Eq. 6 over the channels: over all positions, a hot spot in a picture far larger than
-    # the small training crops gets a weight that training never saw, and burns out.
+    # Eq. 6 over the channels: over all positions, a hot spot in a picture far larger
+    # than the small training crops gets a weight training never saw, and burns out.
     "lite": StudentConfig(
         width=32,
         branch_rcabs=1,
