@@ -23,10 +23,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.optim.warmup_steps = 10
     elif not variant:
         config = base.student(2, "lite")
-        config.data.samples_per_epoch = 1600
-        config.train.epochs = 3
+        config.data.samples_per_epoch = 800
+        config.train.epochs = 6  # of 50 steps
         config.train.phase1_epochs = 1
-        config.val_every_epochs = 1
+        config.optim.lr = 2e-3
         config.optim.warmup_steps = 10
         config.optim.ema = 0.98
     else:

@@ -101,7 +101,8 @@ def apply_gradients(
         # Shorter memory at first, so that the random start is soon forgotten.
         taken = state.step.astype(jnp.float32)
         decay = jnp.minimum(config.optim.ema, (1.0 + taken) / (10.0 + taken))
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
+        # In this form the average of a frozen group stays exactly as it is.
+        average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
         ema = keep(average, ema)
 
     stop = state.bad_row >= config.max_bad_steps
@@ -111,6 +112,6 @@ def apply_gradients(
         opt_state=opt_state,
         ema=ema,
         skipped=state.skipped + jnp.where(good, 0, 1),
-        bad_row=jnp.where(good & ~stop, 0, state.bad_row + 1),
+        bad_row=jnp.where(stop, state.bad_row, jnp.where(good, 0, state.bad_row + 1)),
     )
     return state, {"grad_norm": norm, "skipped": state.skipped}

@@ -111,7 +111,12 @@ class Run:
 
     def init_state(self) -> TrainState:
         """The state at step 0, born on the mesh."""
-        return jax.jit(self._fresh_state, out_shardings=self.whole)()
+        # It runs once: on a CPU, optimising it takes longer than all else it does.
+        quickly = {"xla_backend_optimization_level": 0}
+        fresh = jax.jit(
+            self._fresh_state, out_shardings=self.whole, compiler_options=quickly
+        )
+        return fresh()
 
     def phase_at(self, step: int) -> int:
         """The phase of a step; a teacher's run is all one phase."""
@@ -237,16 +242,23 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
                 )
                 pending.append(scalars)
                 done = step + 1
-                last = done == run.total_steps or stop.asked
+                asked = stop.asked  # read once: it may turn true at any line
+                last = done == run.total_steps or asked
                 if done % config.log_every_steps == 0 or last:
                     _log(run, writer, bar, done, pending, state)
                     pending = []
                 if _is_validation(run, done):
                     best = _validate_and_keep(run, workdir, writer, done, state, best)
-                if done % config.checkpoint_every_steps == 0 or last:
-                    meta = {"best": best, "frozen": run.frozen_fingerprint}
+                due = done % config.checkpoint_every_steps == 0
+                # A state that has just blown up must not replace a good one.
+                if last or (due and not _bad_row(run, done, state)):
+                    meta = {
+                        "best": best,
+                        "frozen": run.frozen_fingerprint,
+                        "config": config.to_dict(),
+                    }
                     checkpoints.save(done, state, batches.get_state(), meta)
-                if stop.asked:
+                if asked:
                     return done == run.total_steps
     finally:
         stop.restore()
@@ -295,20 +307,31 @@ def _log(
     pending: list[dict[str, jax.Array]],
     state: TrainState,
 ) -> None:
-    """Means over the steps since the last log; the one host sync of the loop."""
-    rows, bad_row = jax.device_get((pending, state.bad_row))
+    """Means over the steps since the last log; stops a run that gets nowhere."""
+    rows = jax.device_get(pending)
     means = {f"train/{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
     means["train/skipped"] = float(rows[-1]["skipped"])
     phase = run.phase_at(done - 1)
     writer.scalars(done, means | {"train/phase": float(phase)})
     bar.update(done * run.config.train.batch_size - bar.n)
     bar.set_postfix(phase=phase, loss=f"{means['train/loss']:.4g}", refresh=False)
+    _bad_row(run, done, state)
+
+
+def _bad_row(run: Run, done: int, state: TrainState) -> int:
+    """Number of steps without a finite loss and gradient that lie just before.
+
+    Raises:
+      UserError: there were `max_bad_steps` of them in a row, now or since last asked.
+    """
+    bad_row = int(jax.device_get(state.bad_row))
     if bad_row >= run.config.max_bad_steps:
         raise UserError(
-            f"The loss or its gradient was not finite for {bad_row} steps in a row, up "
-            f"to step {done}: lower config.optim.lr or set config.optim.clip_norm; the "
-            "last good checkpoint stays in the workdir."
+            f"The loss or its gradient was not finite for {bad_row} steps in a row "
+            f"before step {done}: lower config.optim.lr or set config.optim.clip_norm; "
+            "the last good checkpoint stays in the workdir."
         )
+    return bad_row
 
 
 def _is_validation(run: Run, done: int) -> bool:

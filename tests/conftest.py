@@ -23,3 +23,12 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"HKDNET_DATA={folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory) -> Path:
+    """A model directory of a teacher with random weights, for students' runs."""
+    # Only here: the flags above must be set before the project is imported.
+    import train_fixtures
+
+    return train_fixtures.save_teacher(tmp_path_factory.mktemp("teacher"), seed=0)

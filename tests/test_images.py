@@ -153,16 +153,18 @@ def test_degrade_names_the_size_that_does_not_divide(shape):
 
 # --- bicubic --------------------------------------------------------------------
 
+enlarged = jax.jit(resize_bicubic, static_argnums=1)
+
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("h,w", [(7, 9), (13, 5), (2, 3), (1, 1)])
+@pytest.mark.parametrize("h,w", [(7, 9), (2, 1)])
 def test_bicubic_equals_pil_border_included(scale, h, w):
     plane = np.random.default_rng(3).random((h, w)).astype(np.float32)
     image = Image.fromarray(plane)
     assert image.mode == "F"
     size = (w * scale, h * scale)
     want = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    got = resize_bicubic(batch(plane), scale)
+    got = enlarged(batch(plane), scale)
     assert got.shape == (1, h * scale, w * scale, 1)
     np.testing.assert_allclose(got[0, :, :, 0], want, atol=2e-6)
     # The transcription that the student's reference uses is the same filter.
@@ -172,27 +174,24 @@ def test_bicubic_equals_pil_border_included(scale, h, w):
 def test_bicubic_overshoots_and_is_not_clipped():
     plane = np.zeros((8, 8), np.float32)
     plane[:, 4:] = 1.0
-    got = resize_bicubic(batch(plane), 3)
+    got = enlarged(batch(plane), 3)
     assert np.min(got) < -0.05 and np.max(got) > 1.05
 
 
 def test_bicubic_keeps_images_and_channels_apart():
-    x = jnp.asarray(np.random.default_rng(4).random((2, 4, 5, 3)), jnp.float32)
-    for n in range(2):
-        for c in range(3):
-            alone = resize_bicubic(x[n : n + 1, :, :, c : c + 1], 2)
-            np.testing.assert_allclose(
-                resize_bicubic(x, 2)[n, :, :, c], alone[0, :, :, 0], atol=1e-6
-            )
+    x = np.random.default_rng(4).random((2, 4, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(enlarged(x, 2), ref.bicubic(x, 2), atol=2e-6)
 
 
 # --- normalisation --------------------------------------------------------------
+
+stretched = jax.jit(normalize_minmax)
 
 
 def test_minmax_stretches_each_image_by_itself():
     x = np.random.default_rng(5).uniform(0.2, 0.7, (3, 6, 7, 1)).astype(np.float32)
     x[1] *= 0.01
-    got = np.asarray(normalize_minmax(jnp.asarray(x)))
+    got = np.asarray(stretched(jnp.asarray(x)))
     for image, out in zip(x, got, strict=True):
         want = (image - image.min()) / (image.max() - image.min())
         np.testing.assert_allclose(out, want, atol=1e-5)
@@ -202,4 +201,4 @@ def test_minmax_stretches_each_image_by_itself():
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_minmax_of_a_flat_image_is_black_and_finite(value):
     flat = jnp.full((1, 4, 5, 1), value)
-    np.testing.assert_array_equal(normalize_minmax(flat), np.zeros(flat.shape))
+    np.testing.assert_array_equal(stretched(flat), np.zeros(flat.shape))

@@ -85,8 +85,7 @@ def test_parameter_count(preset, scale):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("preset,scale", COUNTS)
 @pytest.mark.parametrize("h,w", [(7, 9), (13, 5)])
 def test_output_is_exactly_scale_times_the_input(preset, scale, h, w):
     config = PRESETS[preset]
@@ -186,7 +185,7 @@ def test_width_changes_both_branches_and_the_sr_part():
 
 
 SAME_PARAMETERS = [
-    {"dfa_softmax": "width"},
+    {"dfa_softmax": "spatial"},
     {"position_softmax": "joint"},
     {"channel_softmax": "joint"},
     {"corner_gamma": 0.2},

@@ -1,0 +1,342 @@
+"""Training and validation steps: what they train, see, report, and on what devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from train_fixtures import random_batch, student_config, teacher_config
+
+from configs import student_x2
+from hkdnet_jax import images, sharding, steps, train_loop
+from hkdnet_jax.models.student import Student
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.state import create
+
+SIZE = 32  # of the high-resolution crops
+ALPHA = 0.5
+TOTAL_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """A teacher's parameters."""
+    return steps.init_params(teacher_config())
+
+
+def _assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def _largest_change(a, b):
+    changes = jax.tree.map(lambda x, y: float(jnp.max(jnp.abs(x - y))), a, b)
+    return jax.tree.leaves(changes)
+
+
+# Randomness
+
+
+def test_flips_are_a_function_of_seed_and_step_and_the_same_for_both():
+    config = teacher_config()
+    ramp = np.arange(64 * 5 * 7, dtype=np.uint8).reshape(64, 5, 7, 1)
+    batch = {"ir": ramp, "vis": ramp // 2}
+    augmented = jax.jit(
+        lambda step, batch: steps._augmented(config, step, batch)  # noqa: SLF001
+    )
+    seen = []
+    for step in (3, 3, 4):
+        ir, vis = (np.asarray(x) for x in augmented(jnp.int32(step), batch))
+        np.testing.assert_allclose(vis, np.floor(ir * 255 / 2 + 1e-3) / 255, atol=1e-6)
+        seen.append(ir)
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert np.any(seen[0] != seen[2])
+    config.seed += 1
+    other = jax.jit(lambda step: steps._augmented(config, step, batch))(jnp.int32(3))
+    assert np.any(seen[0] != np.asarray(other[0]))
+
+
+def test_each_sample_is_flipped_in_one_of_four_ways():
+    config = teacher_config()
+    one = np.arange(35, dtype=np.uint8).reshape(1, 5, 7, 1)
+    batch = {key: np.repeat(one, 400, axis=0) for key in ("ir", "vis")}
+    ir, _ = steps._augmented(config, jnp.int32(0), batch)
+    got = np.round(np.asarray(ir) * 255).astype(np.uint8)
+    ways = [one[0], one[0, ::-1], one[0, :, ::-1], one[0, ::-1, ::-1]]
+    counts = [sum(np.array_equal(g, way) for g in got) for way in ways]
+    assert sum(counts) == 400
+    assert min(counts) > 60  # 100 each on average, 8.7 the standard deviation
+
+
+# What a phase trains
+
+
+def _student_program(config, frozen, phase):
+    params = jax.eval_shape(lambda: steps.init_params(config))
+    state = jax.eval_shape(lambda: create(config, steps.init_params(config)))
+    step = steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS)
+    batch = random_batch(0, 2, SIZE)
+    program, out = jax.make_jaxpr(step, return_shape=True)(state, frozen, batch)
+    return params, state, program.jaxpr, out
+
+
+def _uses(jaxpr, variables):
+    """Whether an equation reads one of some input variables."""
+    wanted = {id(v) for v in variables}
+    return any(id(v) in wanted for eqn in jaxpr.eqns for v in eqn.invars)
+
+
+def test_the_program_of_phase_1_holds_no_super_resolution(frozen):
+    config = student_x2.get_config("tiny")
+    _, state, program, out = _student_program(config, frozen, phase=1)
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(state)]
+    resting = [i for i, p in enumerate(paths) if "'sr'" in p or "'adapter'" in p]
+    moving = [i for i, p in enumerate(paths) if "'fusion'" in p]
+    assert len(resting) > 20
+    assert not _uses(program, [program.invars[i] for i in resting])
+    # Parameters and moments leave as they came: the very same variables.
+    for i in resting:
+        assert program.outvars[i] is program.invars[i]
+    assert all(program.outvars[i] is not program.invars[i] for i in moving)
+    _, _, both, _ = _student_program(config, frozen, phase=2)
+    assert len(both.eqns) > 1.3 * len(program.eqns)
+
+
+def test_no_state_holds_the_teacher(frozen):
+    config = student_x2.get_config("tiny")
+    params, state, *_ = _student_program(config, frozen, phase=2)
+    assert set(params) == {"fusion", "sr", "adapter"}
+    assert set(state.params) == set(state.opt_state) == set(params)
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(state)]
+    assert not any("encoder" in path for path in paths)
+    # Parameters, two moments, and the counters: one a group, three of the state.
+    size = steps.parameter_count(params)
+    assert steps.parameter_count(state) == 3 * size + len(params) + 3
+
+
+def test_a_student_as_wide_as_the_teacher_needs_no_adapter():
+    config = student_x2.get_config()
+    params = jax.eval_shape(lambda: steps.init_params(config))
+    assert set(params) == {"fusion", "sr"}
+    upsampled = jnp.ones((1, 2, 2, 64))
+    assert steps.adapt(params, upsampled) is upsampled
+
+
+@pytest.fixture(scope="module")
+def taken(frozen):
+    """State before, after a step of phase 1, after one more of phase 2; scalars."""
+    config = student_config("unused")
+    state = create(config, jax.jit(lambda: steps.init_params(config))())
+    states, all_scalars = [state], []
+    for phase in (1, 2):
+        step = jax.jit(steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS))
+        state, scalars = step(state, frozen, random_batch(0, 4, SIZE))
+        states.append(state)
+        all_scalars.append(scalars)
+    return states, all_scalars
+
+
+def test_phase_1_moves_only_the_fusion_part(taken):
+    (start, first, _), (scalars, _) = taken
+    for group in ("sr", "adapter"):
+        _assert_equal(first.params[group], start.params[group])
+        _assert_equal(first.opt_state[group], start.opt_state[group])
+    moved = _largest_change(first.params["fusion"], start.params["fusion"])
+    assert np.mean([change > 0 for change in moved]) > 0.9
+    assert max(moved) < 1.1 * 1e-3  # Adam's first step is the learning rate
+    assert "loss_image" not in scalars
+
+
+def test_phase_2_moves_everything(taken):
+    (_, first, second), (_, scalars) = taken
+    for group in ("fusion", "sr", "adapter"):
+        moved = _largest_change(second.params[group], first.params[group])
+        assert np.mean([change > 0 for change in moved]) > 0.9, group
+        assert second.opt_state[group].count == (2 if group == "fusion" else 1)
+    assert second.step == 2
+    assert {"loss", "loss_image", "loss_feature", "grad_norm", "lr"} <= scalars.keys()
+
+
+def test_the_losses_are_those_of_the_paper(taken, frozen):
+    """Eq. 22 and 23, put together here from the networks' outputs."""
+    (start, first, _), (scalars1, scalars2) = taken
+    config = student_config("unused")
+    teacher = Teacher(ALPHA)
+    student = Student(steps.build_student(config).config, scale=2)
+    values = []
+    for step, state in enumerate((start, first)):
+        ir, vis = steps._augmented(config, jnp.int32(step), random_batch(0, 4, SIZE))
+        low = images.degrade(ir, 2), images.degrade(vis, 2)
+        params = {k: state.params[k] for k in ("fusion", "sr")}
+        label_low = teacher.apply({"params": frozen}, *low)
+        label = teacher.apply({"params": frozen}, ir, vis)
+        output = student.apply({"params": params}, *low)
+        adapter = state.params["adapter"]["conv"]
+        values.append((label_low, label, output, adapter))
+
+    def distance(a, b):
+        return np.abs(np.asarray(a) - np.asarray(b)).mean(dtype=np.float64)
+
+    label_low, _, output, _ = values[0]
+    eq22 = distance(label_low[1]["decoder3"], output[1]["decoded"])
+    np.testing.assert_allclose(scalars1["loss"], eq22, rtol=1e-5)
+
+    _, (image_t, out_t), (image_s, out_s), adapter = values[1]
+    kernel = np.asarray(adapter["kernel"]).reshape(-1, 64)
+    adapted = np.asarray(out_s["upsampled"]) @ kernel + np.asarray(adapter["bias"])
+    features = distance(out_t["decoder3"], out_s["tail"])
+    features += distance(out_t["decoder1"], adapted)
+    np.testing.assert_allclose(scalars2["loss_feature"], features, rtol=1e-5)
+    np.testing.assert_allclose(
+        scalars2["loss"], distance(image_t, image_s) + features, rtol=1e-5
+    )
+
+
+def test_the_teacher_trains_on_both_kinds_of_image():
+    """A step sees the IR or the VIS of a pair, each for about half of the pairs."""
+    config = teacher_config()
+    config.loss.mu = 0.0
+    params = steps.init_params(config)
+    # The output of a decoder that gives 0 is 0: its pixel loss is the image's mean
+    # square, which tells IR (all 1.0) from VIS (all 0.0).
+    params = jax.tree.map(jnp.zeros_like, params)
+    batch = {
+        "ir": np.full((64, 16, 16, 1), 255, np.uint8),
+        "vis": np.zeros((64, 16, 16, 1), np.uint8),
+    }
+    step = jax.jit(steps.teacher_train_step(config, TOTAL_STEPS))
+    shares = []
+    for number in (0, 1):
+        state = create(config, params).replace(step=jnp.int32(number))
+        _, scalars = step(state, {}, batch)
+        shares.append(float(scalars["loss_pixel"]))
+    assert shares[0] != shares[1]
+    assert all(0.25 < share < 0.75 for share in shares)
+
+
+# Devices
+
+
+def _three_steps(config, devices, frozen, phase):
+    """Parameters and scalars after three steps on a mesh, through `Run`'s own jit."""
+    config.mesh.data = devices
+    run = train_loop.Run(config)
+    run.frozen = jax.device_put(frozen, run.whole)
+    state = run.init_state()
+    history = []
+    for number in range(3):
+        batch = sharding.put_batch(random_batch(number, 8, SIZE), run.mesh)
+        assert batch["ir"].addressable_shards[0].data.shape[0] == 8 // devices
+        state, scalars = run.train_step(phase)(state, run.frozen, batch)
+        history.append(jax.device_get(scalars))
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.is_fully_replicated
+        assert len(leaf.sharding.device_set) == devices
+    return jax.device_get(state.params), history
+
+
+@pytest.mark.parametrize("name", ["student, phase 1", "student, phase 2", "teacher"])
+def test_four_devices_train_as_one(name, frozen, tiny_teacher):
+    """Batch statistics, flips and gradients must be those of the global batch."""
+    results = []
+    for devices in (1, 4):
+        if name == "teacher":
+            config, weights = teacher_config(), {}
+            config.optim.clip_norm = 10.0
+        else:
+            config, weights = student_config(tiny_teacher), frozen
+            config.model.cea = config.model.dfag = name.endswith("2")
+        phase = 2 if name.endswith("2") else 1
+        results.append(_three_steps(config, devices, weights, phase))
+    (params1, history1), (params4, history4) = results
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
+        params1,
+        params4,
+    )
+    for row1, row4 in zip(history1, history4, strict=True):
+        for key in row1:
+            np.testing.assert_allclose(row1[key], row4[key], rtol=1e-3, err_msg=key)
+
+
+# Validation
+
+
+def _masked(batch, mask):
+    return batch | {"mask": np.asarray(mask, np.float32)}
+
+
+def test_validation_does_not_count_padding(frozen):
+    step = jax.jit(steps.teacher_val_step(teacher_config()))
+    batch = random_batch(0, 4, SIZE)
+    sums, _ = step(frozen, {}, _masked(batch, [1, 1, 0, 0]))
+    other = {k: np.concatenate([v[:2], 255 - v[2:]]) for k, v in batch.items()}
+    sums_other, _ = step(frozen, {}, _masked(other, [1, 1, 0, 0]))
+    assert sums["count"] == 2
+    _assert_equal(sums, sums_other)
+    everything, _ = step(frozen, {}, _masked(batch, [1, 1, 1, 1]))
+    rest, _ = step(frozen, {}, _masked(batch, [0, 0, 1, 1]))
+    for key, total in everything.items():
+        np.testing.assert_allclose(total, sums[key] + rest[key], rtol=1e-5)
+
+
+def _quality(a, b):
+    """PSNR and SSIM of [H, W] images, from scikit-image."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    _, ssim = structural_similarity(
+        a,
+        b,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return peak_signal_noise_ratio(a, b, data_range=1.0), ssim[5:-5, 5:-5].mean()
+
+
+def test_validation_scores_the_student_against_the_label(taken, frozen):
+    config = student_config("unused")
+    params = taken[0][2].params
+    step = jax.jit(steps.student_val_step(config, ALPHA))
+    batch = random_batch(5, 3, SIZE)
+    sums, strips = step(params, frozen, _masked(batch, [1, 1, 0]))
+
+    ir, vis = (images.to_float(batch[key]) for key in ("ir", "vis"))
+    low = images.degrade(ir, 2), images.degrade(vis, 2)
+    label, _ = Teacher(ALPHA).apply({"params": frozen}, ir, vis)
+    low_fused, _ = Teacher(ALPHA).apply({"params": frozen}, *low)
+    student = steps.build_student(config)
+    inner = {k: params[k] for k in ("fusion", "sr")}
+    image, _ = student.apply({"params": inner}, *low)
+    bicubic = images.resize_bicubic(low_fused, 2)
+
+    pictures = {"": image, "_bicubic": bicubic}
+    for name, picture in pictures.items():
+        pairs = [
+            _quality(np.clip(picture[i, ..., 0], 0, 1), np.clip(label[i, ..., 0], 0, 1))
+            for i in (0, 1)
+        ]
+        psnr, ssim = np.sum(pairs, axis=0)
+        np.testing.assert_allclose(sums[f"psnr{name}"], psnr, rtol=1e-4)
+        np.testing.assert_allclose(sums[f"ssim{name}"], ssim, rtol=1e-3)
+    distance = np.abs(np.asarray(image - label))[:2].mean(axis=(1, 2, 3)).sum()
+    np.testing.assert_allclose(sums["loss_image"], distance, rtol=1e-5)
+
+    assert strips.dtype == jnp.uint8
+    assert strips.shape == (3, SIZE, 5 * SIZE, 1)
+    shown = np.split(np.asarray(strips), 5, axis=2)
+    for got, want in zip(shown, (ir, vis, bicubic, image, label), strict=True):
+        exact = np.clip(np.asarray(want), 0, 1) * 255
+        assert np.max(np.abs(got - exact)) <= 0.51
+
+
+def test_bfloat16_keeps_float32_parameters_and_losses():
+    config = teacher_config()
+    config.dtype = "bfloat16"
+    params = steps.init_params(config)
+    step = jax.jit(steps.teacher_train_step(config, TOTAL_STEPS))
+    state, scalars = step(create(config, params), {}, random_batch(0, 2, SIZE))
+    leaves = jax.tree.leaves((state.params, state.opt_state, scalars))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert np.isfinite(scalars["loss"])
+    assert state.skipped == 0
