@@ -32,3 +32,11 @@ def tiny_teacher(tmp_path_factory) -> Path:
     import train_fixtures
 
     return train_fixtures.save_teacher(tmp_path_factory.mktemp("teacher"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def quick_compile():
+    """Compiles about twice as fast, to slower programs: for tests of whole runs."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from train_fixtures import random_batch, student_config, teacher_config
+from train_fixtures import (
+    random_batch,
+    random_params,
+    student_config,
+    teacher_config,
+)
 
 from configs import student_x2
 from hkdnet_jax import images, sharding, steps, train_loop
-from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import create
 
@@ -17,11 +21,25 @@ SIZE = 32  # of the high-resolution crops
 ALPHA = 0.5
 TOTAL_STEPS = 8
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(scope="module")
 def frozen():
     """A teacher's parameters."""
-    return steps.init_params(teacher_config())
+    return jax.device_put(random_params(teacher_config(), 0))
+
+
+@pytest.fixture(scope="module")
+def fuse():
+    """The teacher's forward."""
+    return jax.jit(Teacher(ALPHA).apply)
+
+
+@pytest.fixture(scope="module")
+def student():
+    """The forward of the student of `student_config`."""
+    return jax.jit(steps.build_student(student_config("unused")).apply)
 
 
 def _assert_equal(a, b):
@@ -40,9 +58,7 @@ def test_flips_are_a_function_of_seed_and_step_and_the_same_for_both():
     config = teacher_config()
     ramp = np.arange(64 * 5 * 7, dtype=np.uint8).reshape(64, 5, 7, 1)
     batch = {"ir": ramp, "vis": ramp // 2}
-    augmented = jax.jit(
-        lambda step, batch: steps._augmented(config, step, batch)  # noqa: SLF001
-    )
+    augmented = jax.jit(lambda step, batch: steps._augmented(config, step, batch))
     seen = []
     for step in (3, 3, 4):
         ir, vis = (np.asarray(x) for x in augmented(jnp.int32(step), batch))
@@ -71,12 +87,12 @@ def test_each_sample_is_flipped_in_one_of_four_ways():
 
 
 def _student_program(config, frozen, phase):
+    """Shapes of parameters and state, and the jaxpr of a phase's step."""
     params = jax.eval_shape(lambda: steps.init_params(config))
     state = jax.eval_shape(lambda: create(config, steps.init_params(config)))
     step = steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS)
     batch = random_batch(0, 2, SIZE)
-    program, out = jax.make_jaxpr(step, return_shape=True)(state, frozen, batch)
-    return params, state, program.jaxpr, out
+    return params, state, jax.make_jaxpr(step)(state, frozen, batch).jaxpr
 
 
 def _uses(jaxpr, variables):
@@ -87,7 +103,7 @@ def _uses(jaxpr, variables):
 
 def test_the_program_of_phase_1_holds_no_super_resolution(frozen):
     config = student_x2.get_config("tiny")
-    _, state, program, out = _student_program(config, frozen, phase=1)
+    _, state, program = _student_program(config, frozen, phase=1)
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(state)]
     resting = [i for i, p in enumerate(paths) if "'sr'" in p or "'adapter'" in p]
     moving = [i for i, p in enumerate(paths) if "'fusion'" in p]
@@ -97,13 +113,14 @@ def test_the_program_of_phase_1_holds_no_super_resolution(frozen):
     for i in resting:
         assert program.outvars[i] is program.invars[i]
     assert all(program.outvars[i] is not program.invars[i] for i in moving)
-    _, _, both, _ = _student_program(config, frozen, phase=2)
-    assert len(both.eqns) > 1.3 * len(program.eqns)
+    # The same question about phase 2 shows that it can be answered with yes.
+    _, _, program = _student_program(config, frozen, phase=2)
+    assert _uses(program, [program.invars[i] for i in resting])
 
 
 def test_no_state_holds_the_teacher(frozen):
     config = student_x2.get_config("tiny")
-    params, state, *_ = _student_program(config, frozen, phase=2)
+    params, state, _ = _student_program(config, frozen, phase=2)
     assert set(params) == {"fusion", "sr", "adapter"}
     assert set(state.params) == set(state.opt_state) == set(params)
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(state)]
@@ -125,7 +142,7 @@ def test_a_student_as_wide_as_the_teacher_needs_no_adapter():
 def taken(frozen):
     """State before, after a step of phase 1, after one more of phase 2; scalars."""
     config = student_config("unused")
-    state = create(config, jax.jit(lambda: steps.init_params(config))())
+    state = create(config, jax.device_put(random_params(config, 1)))
     states, all_scalars = [state], []
     for phase in (1, 2):
         step = jax.jit(steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS))
@@ -141,7 +158,7 @@ def test_phase_1_moves_only_the_fusion_part(taken):
         _assert_equal(first.params[group], start.params[group])
         _assert_equal(first.opt_state[group], start.opt_state[group])
     moved = _largest_change(first.params["fusion"], start.params["fusion"])
-    assert np.mean([change > 0 for change in moved]) > 0.9
+    assert min(moved) > 0
     assert max(moved) < 1.1 * 1e-3  # Adam's first step is the learning rate
     assert "loss_image" not in scalars
 
@@ -150,55 +167,56 @@ def test_phase_2_moves_everything(taken):
     (_, first, second), (_, scalars) = taken
     for group in ("fusion", "sr", "adapter"):
         moved = _largest_change(second.params[group], first.params[group])
-        assert np.mean([change > 0 for change in moved]) > 0.9, group
+        assert min(moved) > 0, group
         assert second.opt_state[group].count == (2 if group == "fusion" else 1)
     assert second.step == 2
     assert {"loss", "loss_image", "loss_feature", "grad_norm", "lr"} <= scalars.keys()
 
 
-def test_the_losses_are_those_of_the_paper(taken, frozen):
+def test_the_losses_are_those_of_the_paper(taken, frozen, fuse, student):
     """Eq. 22 and 23, put together here from the networks' outputs."""
     (start, first, _), (scalars1, scalars2) = taken
     config = student_config("unused")
-    teacher = Teacher(ALPHA)
-    student = Student(steps.build_student(config).config, scale=2)
-    values = []
-    for step, state in enumerate((start, first)):
+
+    def inputs(step):
         ir, vis = steps._augmented(config, jnp.int32(step), random_batch(0, 4, SIZE))
-        low = images.degrade(ir, 2), images.degrade(vis, 2)
-        params = {k: state.params[k] for k in ("fusion", "sr")}
-        label_low = teacher.apply({"params": frozen}, *low)
-        label = teacher.apply({"params": frozen}, ir, vis)
-        output = student.apply({"params": params}, *low)
-        adapter = state.params["adapter"]["conv"]
-        values.append((label_low, label, output, adapter))
+        return (ir, vis), (images.degrade(ir, 2), images.degrade(vis, 2))
 
     def distance(a, b):
         return np.abs(np.asarray(a) - np.asarray(b)).mean(dtype=np.float64)
 
-    label_low, _, output, _ = values[0]
-    eq22 = distance(label_low[1]["decoder3"], output[1]["decoded"])
+    _, low = inputs(step=0)
+    _, label = fuse({"params": frozen}, *low)
+    _, out = student({"params": _inner(start.params)}, *low)
+    eq22 = distance(label["decoder3"], out["decoded"])
     np.testing.assert_allclose(scalars1["loss"], eq22, rtol=1e-5)
 
-    _, (image_t, out_t), (image_s, out_s), adapter = values[1]
+    high, low = inputs(step=1)
+    image_t, label = fuse({"params": frozen}, *high)
+    image_s, out = student({"params": _inner(first.params)}, *low)
+    adapter = first.params["adapter"]["conv"]
     kernel = np.asarray(adapter["kernel"]).reshape(-1, 64)
-    adapted = np.asarray(out_s["upsampled"]) @ kernel + np.asarray(adapter["bias"])
-    features = distance(out_t["decoder3"], out_s["tail"])
-    features += distance(out_t["decoder1"], adapted)
+    adapted = np.asarray(out["upsampled"]) @ kernel + np.asarray(adapter["bias"])
+    features = distance(label["decoder3"], out["tail"])
+    features += distance(label["decoder1"], adapted)
     np.testing.assert_allclose(scalars2["loss_feature"], features, rtol=1e-5)
     np.testing.assert_allclose(
         scalars2["loss"], distance(image_t, image_s) + features, rtol=1e-5
     )
 
 
-def test_the_teacher_trains_on_both_kinds_of_image():
+def _inner(params):
+    """What belongs to the student itself."""
+    return {key: params[key] for key in ("fusion", "sr")}
+
+
+def test_the_teacher_trains_on_both_kinds_of_image(frozen):
     """A step sees the IR or the VIS of a pair, each for about half of the pairs."""
     config = teacher_config()
     config.loss.mu = 0.0
-    params = steps.init_params(config)
-    # The output of a decoder that gives 0 is 0: its pixel loss is the image's mean
-    # square, which tells IR (all 1.0) from VIS (all 0.0).
-    params = jax.tree.map(jnp.zeros_like, params)
+    # A teacher of zeros gives 0, so that its pixel loss is the image's mean square,
+    # which tells IR (all 1.0) from VIS (all 0.0).
+    params = jax.tree.map(jnp.zeros_like, frozen)
     batch = {
         "ir": np.full((64, 16, 16, 1), 255, np.uint8),
         "vis": np.zeros((64, 16, 16, 1), np.uint8),
@@ -221,7 +239,7 @@ def _three_steps(config, devices, frozen, phase):
     config.mesh.data = devices
     run = train_loop.Run(config)
     run.frozen = jax.device_put(frozen, run.whole)
-    state = run.init_state()
+    state = jax.device_put(create(config, random_params(config, 1)), run.whole)
     history = []
     for number in range(3):
         batch = sharding.put_batch(random_batch(number, 8, SIZE), run.mesh)
@@ -234,7 +252,7 @@ def _three_steps(config, devices, frozen, phase):
     return jax.device_get(state.params), history
 
 
-@pytest.mark.parametrize("name", ["student, phase 1", "student, phase 2", "teacher"])
+@pytest.mark.parametrize("name", ["student", "teacher"])
 def test_four_devices_train_as_one(name, frozen, tiny_teacher):
     """Batch statistics, flips and gradients must be those of the global batch."""
     results = []
@@ -244,9 +262,8 @@ def test_four_devices_train_as_one(name, frozen, tiny_teacher):
             config.optim.clip_norm = 10.0
         else:
             config, weights = student_config(tiny_teacher), frozen
-            config.model.cea = config.model.dfag = name.endswith("2")
-        phase = 2 if name.endswith("2") else 1
-        results.append(_three_steps(config, devices, weights, phase))
+            config.model.cea = config.model.dfag = True
+        results.append(_three_steps(config, devices, weights, phase=2))
     (params1, history1), (params4, history4) = results
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
@@ -294,7 +311,7 @@ def _quality(a, b):
     return peak_signal_noise_ratio(a, b, data_range=1.0), ssim[5:-5, 5:-5].mean()
 
 
-def test_validation_scores_the_student_against_the_label(taken, frozen):
+def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, student):
     config = student_config("unused")
     params = taken[0][2].params
     step = jax.jit(steps.student_val_step(config, ALPHA))
@@ -303,11 +320,9 @@ def test_validation_scores_the_student_against_the_label(taken, frozen):
 
     ir, vis = (images.to_float(batch[key]) for key in ("ir", "vis"))
     low = images.degrade(ir, 2), images.degrade(vis, 2)
-    label, _ = Teacher(ALPHA).apply({"params": frozen}, ir, vis)
-    low_fused, _ = Teacher(ALPHA).apply({"params": frozen}, *low)
-    student = steps.build_student(config)
-    inner = {k: params[k] for k in ("fusion", "sr")}
-    image, _ = student.apply({"params": inner}, *low)
+    label, _ = fuse({"params": frozen}, ir, vis)
+    low_fused, _ = fuse({"params": frozen}, *low)
+    image, _ = student({"params": _inner(params)}, *low)
     bicubic = images.resize_bicubic(low_fused, 2)
 
     pictures = {"": image, "_bicubic": bicubic}
@@ -330,12 +345,11 @@ def test_validation_scores_the_student_against_the_label(taken, frozen):
         assert np.max(np.abs(got - exact)) <= 0.51
 
 
-def test_bfloat16_keeps_float32_parameters_and_losses():
+def test_bfloat16_keeps_float32_parameters_and_losses(frozen):
     config = teacher_config()
     config.dtype = "bfloat16"
-    params = steps.init_params(config)
     step = jax.jit(steps.teacher_train_step(config, TOTAL_STEPS))
-    state, scalars = step(create(config, params), {}, random_batch(0, 2, SIZE))
+    state, scalars = step(create(config, frozen), {}, random_batch(0, 2, SIZE))
     leaves = jax.tree.leaves((state.params, state.opt_state, scalars))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert np.isfinite(scalars["loss"])

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -31,12 +33,22 @@ def student_config(teacher_dir: Path | str) -> ConfigDict:
     return config
 
 
+def random_params(config: ConfigDict, seed: int) -> dict[str, Any]:
+    """Parameters of the network that `config` trains, all of them other than 0.
+
+    Drawn with NumPy: compiling the networks' own initialisation takes seconds.
+    """
+    shapes = jax.eval_shape(lambda: steps.init_params(config))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: np.asarray(rng.normal(0, 0.05, x.shape), np.float32), shapes
+    )
+
+
 def save_teacher(directory: Path, seed: int) -> Path:
-    """Writes a teacher with fresh weights; loads like a trained one."""
+    """Writes a teacher with random weights; loads like a trained one."""
     config = teacher_config()
-    config.seed = seed
-    params = steps.init_params(config)
-    weights.save_model(directory, describe(config), params)
+    weights.save_model(directory, describe(config), random_params(config, seed))
     return directory
 
 

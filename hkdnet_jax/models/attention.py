@@ -29,7 +29,12 @@ def dense_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
 
     Returns:
       float32 [N, H, W, C].
+
+    Raises:
+      ValueError: another `softmax`.
     """
+    if softmax not in DFA_AXES:
+        raise ValueError(f"softmax must be one of {list(DFA_AXES)}, got {softmax!r}")
     axes = DFA_AXES[softmax]
     logits = (d1 * d2).astype(jnp.float32)
     count = 1
@@ -148,5 +153,6 @@ class CEA(nn.Module):
             "position": scale("position_scale") * position + f_b,
             "channel": scale("channel_scale") * channel + f_b,
         }
-        mixed = Conv1x1(c, dtype=self.dtype, name="conv_out")(sum(out.values()))
+        total = out["corner"] + out["position"] + out["channel"]
+        mixed = Conv1x1(c, dtype=self.dtype, name="conv_out")(total)
         return mixed, out | {"corner_mask": mask}

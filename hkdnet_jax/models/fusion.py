@@ -6,10 +6,10 @@ from jax import lax
 
 
 def activity(features: jax.Array) -> jax.Array:
-    """Eq. 14: l1 norm over the channels, averaged over 3x3 pixels.
+    """Eq. 14 up to a factor: l1 norm over the channels, summed over 3x3 pixels.
 
-    The window is cut off at the image border.  It is a plain sum here: the factor
-    1/9 (or 1/6, 1/4 at the border) cancels in the ratio of Eq. 15.
+    The paper's mean differs by 1/9, or by 1/6 and 1/4 at the border, where the window
+    is cut off; that factor cancels in the ratio of Eq. 15.
 
     Args:
       features: [N, H, W, C].
@@ -23,10 +23,19 @@ def activity(features: jax.Array) -> jax.Array:
 
 
 def infrared_weight(ir: jax.Array, vis: jax.Array) -> jax.Array:
-    """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where both vanish; float32 [N, H, W, 1]."""
+    """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where the sum vanishes (up to 1e-12).
+
+    Args:
+      ir: [N, H, W, C].
+      vis: as ir.
+
+    Returns:
+      float32 [N, H, W, 1] in [0, 1].
+    """
     m_ir, m_vis = activity(ir), activity(vis)
     total = m_ir + m_vis
-    alive = total > 0.0
+    # Not merely above 0: the gradient divides by the square, which must not vanish.
+    alive = total > 1e-12
     return jnp.where(alive, m_ir / jnp.where(alive, total, 1.0), 0.5)
 
 

@@ -109,7 +109,7 @@ class Conv3x3(nn.Module):
         return out + bias.astype(self.dtype)[None, None, None, :]
 
 
-# 1x1 convolutions are matrix products over the channels.
+# 1x1 convolutions are matrix products over the channels, so they take no padding.
 Conv1x1 = partial(
     nn.Dense,
     kernel_init=nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform"),

@@ -73,5 +73,5 @@ def corner_mask(x: jax.Array, gamma: float = 0.7, k: float = 0.04) -> jax.Array:
     """
     response = harris_response(jax.lax.stop_gradient(x), k)
     peak = jnp.max(response, axis=(1, 2), keepdims=True)
-    mask = (response > gamma * peak) & (peak > 0.0)
-    return jax.lax.stop_gradient(mask.astype(x.dtype))
+    # gamma is below 1, so nothing exceeds the threshold of a peak that is not positive.
+    return (response > gamma * peak).astype(x.dtype)

@@ -1,0 +1,420 @@
+"""Whole small runs in this process: what they write, how they stop and go on."""
+
+import contextlib
+import copy
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+from train_fixtures import read_rows, save_teacher, student_config, teacher_config
+
+from data_pipelines import loader
+from data_pipelines.errors import UserError
+from hkdnet_jax import train_loop, weights
+from hkdnet_jax.checkpoint import Checkpoints
+from hkdnet_jax.images import degrade, resize_bicubic, to_float
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.trained import Model
+from hkdnet_jax.writers import Writer
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+STEPS = 12  # 3 epochs of 4; the first is phase 1
+TOO_MANY = 2  # bad steps in a row
+
+
+@pytest.fixture(scope="module")
+def run(tiny_teacher, quick_compile):
+    """One run, compiled once; the tests train it into folders of their own."""
+    config = student_config(tiny_teacher)
+    config.train.epochs = 3
+    config.max_bad_steps = TOO_MANY
+    config.optim.ema = 0.9
+    config.optim.clip_norm = 1.0
+    config.optim.schedule = "cosine"
+    return train_loop.Run(config)
+
+
+def _train(run, workdir):
+    """What `main.run` does around `train`."""
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        start = checkpoints.latest_step() or 0
+        writer = Writer(workdir, start_step=start, tensorboard=False)
+        stack.enter_context(contextlib.closing(writer))
+        return train_loop.train(run, workdir, checkpoints, writer)
+
+
+def _restore(run, workdir):
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        return checkpoints.restore(run.abstract_state())
+
+
+def _latest(workdir):
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        return checkpoints.latest_step()
+
+
+def _assert_same_end(run, workdir, other):
+    """Weights kept, state and place in the data are equal to the last bit."""
+    files = [folder / weights.WEIGHTS_FILE for folder in (workdir, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    (state, data, meta), expected = _restore(run, workdir), _restore(run, other)
+    jax.tree.map(np.testing.assert_array_equal, state, expected[0])
+    assert (data, meta) == expected[1:]
+
+
+def _changed(run, **config):
+    """The same compiled steps under a config that differs outside of them."""
+    other = copy.copy(run)
+    other.config = run.config.copy_and_resolve_references()
+    other.config.update(config)
+    return other
+
+
+def _wrapped(run, wrap):
+    """The run with `wrap(step_function, done)` in place of each step function.
+
+    `done` counts the steps of the whole run, so it needs a state that says its step.
+    """
+    other = copy.copy(run)
+
+    def train_step(phase):
+        compiled = run.train_step(phase)
+
+        def step(state, frozen, batch):
+            done = int(jax.device_get(state.step)) + 1
+            return wrap(compiled, done)(state, frozen, batch)
+
+        return step
+
+    other.train_step = train_step
+    return other
+
+
+def _terminated_at(run, at):
+    """The run, sent a SIGTERM in its step `at`."""
+
+    def wrap(compiled, done):
+        if done == at:
+            signal.raise_signal(signal.SIGTERM)
+        return compiled
+
+    return _wrapped(run, wrap)
+
+
+def _spoiled_at(run, bad_steps):
+    """The run with a teacher of NaNs in some steps."""
+    nans = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), run.frozen)
+    nans = jax.device_put(nans, run.whole)
+
+    def wrap(compiled, done):
+        if done in bad_steps:
+            return lambda state, _, batch: compiled(state, nans, batch)
+        return compiled
+
+    return _wrapped(run, wrap)
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """Workdir of the unbroken run.  Not to be changed."""
+    workdir = tmp_path_factory.mktemp("finished")
+    assert _train(run, workdir) is True
+    return workdir
+
+
+# What a run writes
+
+
+def test_rows_are_complete_and_in_order(finished):
+    rows = read_rows(finished)
+    steps = [row["step"] for row in rows if "train/loss" in row]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows if "val/psnr" in row] == [4, 8, 12]
+    phases = [row["train/phase"] for row in rows if "train/loss" in row]
+    assert phases == [1, 1, 2, 2, 2, 2]
+    for row in rows:
+        assert all(value is not None for value in row.values()), row
+    last = [row for row in rows if "train/loss" in row][-1]
+    assert last["train/skipped"] == 0
+    # Row 12 is the mean of the rates of steps 10 and 11 (from 0).
+    rate = 1e-3 * np.mean([0.5 * (1 + np.cos(np.pi * k / STEPS)) for k in (10, 11)])
+    assert last["train/lr"] == pytest.approx(rate, rel=1e-4)
+
+
+def test_a_picture_of_each_validation_pair_is_written(run, finished):
+    folders = sorted(path.name for path in (finished / "samples").iterdir())
+    assert folders == ["step_00000004", "step_00000008", "step_00000012"]
+    files = sorted((finished / "samples" / folders[-1]).iterdir())
+    assert [file.name for file in files] == [
+        f"{name}.png" for name in run.val_source.names
+    ]
+    picture = np.asarray(Image.open(files[0]))
+    assert picture.shape == (32, 5 * 32)
+    crop = next(iter(loader.val_batches(run.val_source, crop=32, batch_size=1)))
+    np.testing.assert_array_equal(picture[:, :32], crop["ir"][0, :, :, 0])
+    np.testing.assert_array_equal(picture[:, 32:64], crop["vis"][0, :, :, 0])
+
+
+def test_validation_means_are_over_the_pairs_alone(run, finished):
+    """3 pairs in batches of 4: the filler must not count."""
+    values = []
+    for batch in loader.val_batches(run.val_source, crop=32, batch_size=1):
+        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
+        fuse = jax.jit(Teacher(run.alpha).apply)
+        label, _ = fuse({"params": run.frozen}, ir, vis)
+        low, _ = fuse({"params": run.frozen}, degrade(ir, 2), degrade(vis, 2))
+        images = [np.clip(x, 0, 1) for x in (label, resize_bicubic(low, 2))]
+        values.append(peak_signal_noise_ratio(*images, data_range=1.0))
+    assert len(values) == 3
+    row = next(row for row in read_rows(finished) if "val/psnr" in row)
+    assert row["val/psnr_bicubic"] == pytest.approx(np.mean(values), abs=1e-3)
+
+
+def test_the_workdir_is_a_model_of_the_averaged_weights(run, finished):
+    model = Model.load(finished)
+    assert model.scale == 2
+    assert set(model.params) == {"fusion", "sr"}, "the adapter is for training only"
+    rows = {
+        row["step"]: row["val/psnr"] for row in read_rows(finished) if "val/psnr" in row
+    }
+    state, _, meta = _restore(run, finished)
+    assert meta["best"] == max(rows[8], rows[12])
+    if rows[12] > rows[8]:
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            dict(model.params),
+            {key: state.ema[key] for key in model.params},
+        )
+
+
+def _scored(run, scores):
+    """The run with made-up validation scores, and the weights that were scored."""
+    other, seen, scores = copy.copy(run), [], iter(scores)
+
+    def validate(params):
+        seen.append(jax.device_get(params))
+        return {"val/psnr": next(scores)}, {}
+
+    other.validate = validate
+    return other, seen
+
+
+@pytest.mark.parametrize(("scores", "best"), [((9, 20, 15), 1), ((9, 15, 20), 2)])
+def test_the_best_weights_are_kept_from_phase_2_on(run, tmp_path, scores, best):
+    # Phase 1 has the highest score in both cases: its picture is an untrained part's.
+    scored, seen = _scored(run, (99, *scores[1:]))
+    assert _train(scored, tmp_path)
+    kept = Model.load(tmp_path).params
+    for key in ("fusion", "sr"):
+        jax.tree.map(np.testing.assert_array_equal, kept[key], seen[best][key])
+    assert _restore(run, tmp_path)[2]["best"] == scores[best]
+
+
+def test_phase_1_keeps_no_weights(run, tmp_path):
+    assert _train(_terminated_at(run, 5), tmp_path) is False
+    assert not (tmp_path / weights.WEIGHTS_FILE).exists()
+
+
+def test_a_better_score_of_before_the_stop_is_remembered(run, tmp_path):
+    scored, seen = _scored(run, (99, 20, 15))
+    assert _train(_terminated_at(scored, 9), tmp_path) is False
+    assert _train(scored, tmp_path) is True
+    kept = Model.load(tmp_path).params
+    jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[1]["sr"])
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("stops", [(2,), (4,), (7,), (3, 4, 9)])
+def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops):
+    for at in stops:
+        assert _train(_terminated_at(run, at), tmp_path) is False
+        assert _latest(tmp_path) == at, "saved where it stopped"
+    assert _train(run, tmp_path) is True
+    _assert_same_end(run, tmp_path, finished)
+    steps = [row["step"] for row in read_rows(tmp_path) if "train/loss" in row]
+    assert sorted(set(steps)) == steps
+    assert set(steps) == {2, 4, 6, 8, 10, 12} | set(stops)
+
+
+def test_a_run_terminated_while_it_validates_saves_before_it_ends(
+    run, finished, tmp_path
+):
+    other = copy.copy(run)
+
+    def validate(params):
+        signal.raise_signal(signal.SIGTERM)
+        return run.validate(params)
+
+    other.validate = validate
+    assert _train(other, tmp_path) is False
+    assert _latest(tmp_path) == 5
+    assert _train(run, tmp_path) is True
+    _assert_same_end(run, tmp_path, finished)
+
+
+def test_a_run_terminated_in_its_last_step_is_complete(run, finished, tmp_path):
+    assert _train(_terminated_at(run, STEPS), tmp_path) is True
+    _assert_same_end(run, tmp_path, finished)
+
+
+def test_the_signal_handler_of_before_is_put_back(run, tmp_path):
+    def handler(*_):
+        raise AssertionError("not while it trains")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        _train(_terminated_at(run, 1), tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_finished_run_started_again_does_nothing(run, finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+    def wrap(*_):
+        raise AssertionError("no step was to be taken")
+
+    assert _train(_wrapped(run, wrap), workdir) is True
+    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_a_finished_run_can_be_made_longer(run, finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    longer = copy.copy(run)
+    longer.total_steps = STEPS + 2
+    assert _train(longer, workdir) is True
+    assert _latest(workdir) == STEPS + 2
+
+
+def test_a_teacher_that_changed_is_noticed(run, finished, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    config = run.config.copy_and_resolve_references()
+    config.teacher.dir = str(save_teacher(tmp_path / "other", seed=1))
+    with pytest.raises(UserError, match="teacher.*changed") as caught:
+        _train(train_loop.Run(config), workdir)
+    assert "\n" not in str(caught.value)
+
+
+# Numbers that are not finite
+
+
+def test_a_few_bad_steps_are_skipped_and_counted(run, tmp_path):
+    assert _train(_spoiled_at(run, {6, 9}), tmp_path) is True
+    rows = {row["step"]: row for row in read_rows(tmp_path) if "train/loss" in row}
+    assert rows[6]["train/loss"] is None
+    assert rows[8]["train/loss"] is not None
+    assert [rows[step]["train/skipped"] for step in (4, 6, 8, 12)] == [0, 1, 1, 2]
+    state, *_ = _restore(run, tmp_path)
+    assert state.step == STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(
+    ("bad", "cadence"),
+    [
+        ({7, 8}, {}),
+        # The host looks only at the end of the run: it must still see the row of 2.
+        ({7, 8}, {"log_every_steps": 100, "checkpoint_every_steps": 100}),
+        # A checkpoint is due in and after the bad row.
+        ({7, 8}, {"log_every_steps": 100, "checkpoint_every_steps": 1}),
+        ({7, 8, 9, 10, 11, 12}, {"log_every_steps": 5}),
+    ],
+)
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
+    run, finished, tmp_path, bad, cadence
+):
+    changed = _changed(run, **cadence)
+    with pytest.raises(UserError, match="not finite for 2 steps in a row") as caught:
+        _train(_spoiled_at(changed, bad), tmp_path)
+    assert "config.optim.lr" in str(caught.value)
+    last_good = None if cadence.get("checkpoint_every_steps") == 100 else 6
+    assert _latest(tmp_path) == last_good
+    # From there the run goes on as if nothing had been.
+    assert _train(run, tmp_path) is True
+    _assert_same_end(run, tmp_path, finished)
+
+
+# The loop itself
+
+
+def test_no_array_travels_unasked_in_the_loop(run, tmp_path):
+    def wrap(compiled, done):
+        def step(state, frozen, batch):
+            # Adding a NumPy array copies it to the device behind one's back.
+            state = state.replace(step=state.step + np.zeros((), np.int32))
+            return compiled(state, frozen, batch)
+
+        return step
+
+    with pytest.raises(Exception, match="[Dd]isallowed host-to-device transfer"):
+        _train(_wrapped(run, wrap), tmp_path)
+
+
+def test_the_state_is_donated(run, tmp_path):
+    old = []
+
+    def wrap(compiled, done):
+        def step(state, frozen, batch):
+            old.append(state)
+            return compiled(state, frozen, batch)
+
+        return step
+
+    _train(_terminated_at(_wrapped(run, wrap), 2), tmp_path)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old[0]))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(run.frozen))
+
+
+def test_the_bar_shows_speed_time_left_and_loss(run, tmp_path, capsys):
+    _train(_terminated_at(run, 4), tmp_path)
+    shown = capsys.readouterr().err
+    assert "student" in shown
+    assert "img/s" in shown or "s/img" in shown
+    assert "loss=" in shown
+    assert f"/{STEPS * 8} [" in shown
+
+
+# Data
+
+
+def test_scenes_of_training_and_validation_differ():
+    train, val = train_loop.open_sources(teacher_config())
+    assert len(train) == 8
+    assert len(val) == 3
+    assert not set(train.names) & set(val.names)
+    assert train[0]["ir"].shape[0] > 16, "room for random crops"
+
+
+def test_pairs_of_folders(tmp_path):
+    config = teacher_config()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        for modality in ("ir", "vis"):
+            folder = tmp_path / f"root{number % 2}" / modality
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (20, 24), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    config.data.roots = f"{tmp_path}/root0, {tmp_path}/root1"
+    config.data.val_fraction = 0.4
+    train, val = train_loop.open_sources(config)
+    assert len(train) + len(val) == 6
+    assert not set(train.names) & set(val.names)
+
+    config.data.val_fraction = 0.0
+    with pytest.raises(UserError, match="validation.*val_fraction"):
+        train_loop.open_sources(config)
