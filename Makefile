@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up on a fresh machine: only python3
 # (3.11 to 3.13, with venv) and make are assumed.
 PYTHON ?= python3
+# Test processes; most of their time is compilation, which uses one core each.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python -m hkdnet_jax.quickstart --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,103 @@
+"""Every shipped config is sound and trains a real step, with its own network."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hkdnet_jax import sharding, steps, train_loop
+from hkdnet_jax.config_check import check_config
+from hkdnet_jax.models.student import PRESETS, StudentConfig
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SHIPPED = {
+    "teacher": (None, "lite", "tiny"),
+    "student_x2": (None, "lite", "tiny"),
+    "student_x3": (None, "lite", "tiny"),
+    "student_x4": (None, "lite", "tiny"),
+    "quickstart": (None, "teacher"),
+}
+CASES = [(name, variant) for name in SHIPPED for variant in SHIPPED[name]]
+
+
+def load(name: str, variant: str | None, teacher: Path):
+    """The config with its paths set, and nothing else changed."""
+    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    if config.kind == "student":
+        config.teacher.dir = str(teacher)
+    config.lock()
+    return config
+
+
+def test_every_config_file_is_tested():
+    files = {file.stem for file in CONFIGS.glob("*.py")} - {"__init__", "base"}
+    assert files == set(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_is_accepted_as_shipped(name, variant, tiny_teacher):
+    config = load(name, variant, tiny_teacher)
+    check_config(config)
+    preset = {None: "full", "teacher": "full"}.get(variant, variant)
+    if name == "quickstart" and variant is None:
+        preset = "lite"
+    if config.kind == "student":
+        assert StudentConfig(**config.model) == PRESETS[preset]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_unknown_variant(name):
+    with pytest.raises(ValueError, match="'huge'"):
+        load(name, "huge", Path())
+
+
+def test_paper_schedule(tiny_teacher):
+    for scale, crop in ((2, 128), (3, 126), (4, 128)):
+        config = load(f"student_x{scale}", None, tiny_teacher)
+        assert (config.scale, config.data.crop) == (scale, crop)
+        assert (config.train.epochs, config.train.phase1_epochs) == (250, 60)
+        assert (config.train.batch_size, config.optim.lr) == (64, 1e-4)
+        assert config.optim.schedule == "constant" and config.loss.phi == 1.0
+        assert not config.optim.clip_norm and not config.optim.ema
+    config = load("teacher", None, tiny_teacher)
+    assert (config.train.epochs, config.loss.mu) == (100, 1000.0)
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_trains_one_step(name, variant, tiny_teacher):
+    config = load(name, variant, tiny_teacher)
+    with config.unlocked():
+        config.mesh.data = config.train.batch_size = 1
+        config.data.crop = config.data.val_crop = 16 * config.scale
+        config.data.scenes = config.data.val_scenes = 1
+        config.loss.percep = 0.0  # the weights of VGG16 are not shipped
+        config.optim.warmup_steps = 0
+    run = train_loop.Run(config)
+    # The last step: phase 2 of a student, which moves every parameter.
+    phase = run.phase_at(run.total_steps - 1)
+    # Compiling the initialisation takes longer than compiling the step.
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: jax.device_put(
+            (0.02 * rng.standard_normal(x.shape)).astype(x.dtype), x.sharding
+        ),
+        run.abstract_state(),
+    )
+    zero = {
+        group: jax.tree.map(lambda x: 0 * x, moments)
+        for group, moments in state.opt_state.items()
+    }
+    state = state.replace(opt_state=zero, bad_row=0 * state.bad_row)
+    before = jax.device_get(state.params)
+    batch = sharding.put_batch(next(run.batches()), run.mesh)
+    state, scalars = run.train_step(phase)(state, run.frozen, batch)
+
+    assert np.isfinite(scalars["loss"]) and int(scalars["skipped"]) == 0
+    after = jax.device_get(state.params)
+    assert steps.parameter_count(after) == steps.parameter_count(before)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), after, before)
+    assert all(moved[group] for group in moved)
+    # A gate of the tiny preset has one or two hidden units, which may all be dead.
+    assert np.mean(jax.tree.leaves(moved)) > 0.8

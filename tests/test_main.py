@@ -1,0 +1,188 @@
+"""The command line: every mistake is one sentence, found before anything compiles."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from train_fixtures import random_params, save_teacher, student_config
+
+from hkdnet_jax import main, train_loop, weights
+from hkdnet_jax.trained import describe
+
+TINY = "--config=configs/student_x2.py:tiny"
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiles(monkeypatch):
+    """A run that gets as far as training fails the test."""
+
+    def train(*_):
+        raise AssertionError("the mistake was not found before training")
+
+    monkeypatch.setattr(train_loop, "train", train)
+
+
+def fails(capsys, *argv: str) -> str:
+    """The one sentence that `argv` fails with."""
+    assert main.main(list(argv)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ([], "--config is missing"),
+        ([TINY], "--workdir is missing"),
+        (["--config=configs/nope.py", "--workdir=W"], "configs/nope.py"),
+        (["--config=configs/student_x2.py:huge", "--workdir=W"], "'huge'"),
+        ([TINY, "--workdir=W", "--config.foo=1"], "foo"),
+        ([TINY, "--workdir=W", "--config.model.wdith=8"], "width"),
+        ([TINY, "--workdir=W", "--config.scale=two"], "two"),
+        ([TINY, "--workdir=W", "--config.model.width=wide"], "wide"),
+        ([TINY, "--workdir=W", "--nonsense=1"], "nonsense"),
+        ([TINY, "--workdir=W", "stray"], "stray"),
+    ],
+)
+def test_unusable_command_lines(capsys, argv, named):
+    assert named in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("scale=5", "config.scale is 5"),
+        ("data.crop=33", "config.data.crop is 33: it must be divisible by the scale 2"),
+        ("data.val_crop=50001", "config.data.val_crop"),
+        ("data.crop=2", "config.data.crop is 2"),
+        ("kind=pupil", "config.kind"),
+        ("dtype=float64", "config.dtype"),
+        ("optim.schedule=linear", "config.optim.schedule"),
+        ("optim.lr=-1.0", "config.optim.lr"),
+        ("optim.ema=1.0", "config.optim.ema"),
+        ("model.dfa_softmax=rows", "config.model.dfa_softmax"),
+        ("model.width=0", "config.model.width"),
+        ("model.corner_gamma=1.5", "config.model.corner_gamma"),
+        ("loss.vgg_layers=('relu9_9',)", "config.loss.vgg_layers"),
+        ("train.phase1_epochs=99", "config.train.phase1_epochs"),
+        ("train.batch_size=6", "divisible by the 4 devices"),
+        ("mesh.data=64", "config.mesh.data"),
+        ("teacher.dir=", "config.teacher.dir"),
+        ("teacher.dir=no/such/folder", "no/such/folder"),
+    ],
+)
+def test_unusable_values(capsys, tmp_path, override, named):
+    teacher = f"--config.teacher.dir={tmp_path}"
+    argv = [TINY, f"--workdir={tmp_path / 'w'}", teacher, f"--config.{override}"]
+    assert named in fails(capsys, *argv)
+    assert not (tmp_path / "w").exists()
+
+
+def test_teacher_folder_without_a_teacher(capsys, tmp_path):
+    workdir = f"--workdir={tmp_path / 'w'}"
+    empty = fails(capsys, TINY, workdir, f"--config.teacher.dir={tmp_path}")
+    assert str(tmp_path) in empty and "model.safetensors" in empty
+
+
+def test_teacher_folder_with_a_student(capsys, tmp_path, tiny_teacher):
+    config = student_config(tiny_teacher)
+    params = random_params(config, seed=0)
+    params.pop("adapter")
+    weights.save_model(tmp_path / "s", describe(config), params)
+    sentence = fails(
+        capsys,
+        TINY,
+        f"--workdir={tmp_path / 'w'}",
+        f"--config.teacher.dir={tmp_path / 's'}",
+    )
+    assert "student, not a teacher" in sentence
+
+
+def test_workdir_of_another_model(capsys, tmp_path, tiny_teacher):
+    config = student_config(tiny_teacher)
+    (tmp_path / "config.json").write_text(weights.to_json(config.to_dict()))
+    teacher = f"--config.teacher.dir={tiny_teacher}"
+    argv = ["--config=configs/student_x3.py:tiny", f"--workdir={tmp_path}", teacher]
+    sentence = fails(capsys, *argv)
+    assert "another model" in sentence and "scale" in sentence
+
+
+def test_workdir_that_is_a_file(capsys, tmp_path, tiny_teacher):
+    (tmp_path / "w").write_text("")
+    teacher = f"--config.teacher.dir={tiny_teacher}"
+    sentence = fails(capsys, TINY, f"--workdir={tmp_path / 'w'}", teacher)
+    assert "is a file" in sentence
+
+
+def test_one_workdir_takes_one_process(tmp_path):
+    with main.sole_user(tmp_path):
+        code = (
+            "import sys; from hkdnet_jax import main\n"
+            f"with main.sole_user({str(tmp_path)!r}): pass"
+        )
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert b"Another process is training" in second.stderr
+    with main.sole_user(tmp_path):  # free again
+        pass
+
+
+def make_root(folder, count: int, size: int):
+    for modality in ("ir", "vis"):
+        (folder / modality).mkdir(parents=True)
+        for i in range(count):
+            image = np.full((size, size), 40 * i, np.uint8)
+            Image.fromarray(image).save(folder / modality / f"p{i}.png")
+    return folder
+
+
+def test_data_folder_without_pairs(capsys, tmp_path, tiny_teacher):
+    root = make_root(tmp_path / "root", count=0, size=0)
+    sentence = fails(
+        capsys,
+        TINY,
+        f"--workdir={tmp_path / 'w'}",
+        f"--config.teacher.dir={tiny_teacher}",
+        f"--config.data.roots={root}",
+    )
+    assert str(root) in sentence
+
+
+def test_images_smaller_than_the_crop_are_listed(capsys, tmp_path, tiny_teacher):
+    root = make_root(tmp_path / "root", count=3, size=24)
+    sentence = fails(
+        capsys,
+        TINY,
+        f"--workdir={tmp_path / 'w'}",
+        f"--config.teacher.dir={tiny_teacher}",
+        f"--config.data.roots={root}",
+    )
+    assert "24x24" in sentence and "data.crop" in sentence
+
+
+def test_vgg_file_that_is_missing(capsys, tmp_path):
+    sentence = fails(
+        capsys,
+        "--config=configs/teacher.py:tiny",
+        f"--workdir={tmp_path / 'w'}",
+        "--config.loss.percep=1.0",
+        f"--config.loss.vgg_path={tmp_path / 'none.npz'}",
+    )
+    assert "none.npz" in sentence and "config.loss.percep=0" in sentence
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "--workdir" in text and "--config.data.roots=" in text
+
+
+def test_save_teacher_is_what_the_loop_loads(tmp_path):
+    folder = save_teacher(tmp_path / "t", seed=0)
+    alpha, params = train_loop.load_teacher(folder)
+    assert alpha == 0.5 and set(params) == {"encoder", "decoder"}
