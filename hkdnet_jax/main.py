@@ -86,10 +86,9 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
         raise UserError(f"--workdir={workdir} is a file: name a folder.")
     if not file.exists():
         return
-    before = ConfigDict(json.loads(file.read_text()))
     try:
-        old = describe(before)
-    except (AttributeError, KeyError):
+        old = describe(ConfigDict(json.loads(file.read_text())))
+    except (AttributeError, KeyError, ValueError):
         raise UserError(
             f"{file} is not of a run of this program: choose another --workdir."
         ) from None

@@ -11,6 +11,8 @@ from hkdnet_jax import sharding, steps, train_loop
 from hkdnet_jax.config_check import check_config
 from hkdnet_jax.models.student import PRESETS, StudentConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
     "teacher": (None, "lite", "tiny"),

@@ -168,11 +168,13 @@ def test_a_teacher_killed_at_a_random_moment(environment, tmp_path):
     process = _start([*arguments, f"--workdir={killed}"], environment)
     rows = killed / "metrics.jsonl"
     deadline = time.monotonic() + TIMEOUT
-    while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(random.SystemRandom().uniform(0, 1.5))
-    process.kill()
+    try:
+        while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(random.SystemRandom().uniform(0, 1.5))
+    finally:
+        process.kill()
     code, *_ = _finish(process)
     assert code in (-signal.SIGKILL, 0), "it may have been quicker"
 

@@ -111,6 +111,17 @@ def test_workdir_of_another_model(capsys, tmp_path, tiny_teacher):
     assert "another model" in sentence and "scale" in sentence
 
 
+@pytest.mark.parametrize(
+    "text", ["", "no json", "[]", "3", "null", "{}", '{"kind": 1}']
+)
+def test_workdir_with_a_foreign_config_file(capsys, tmp_path, tiny_teacher, text):
+    (tmp_path / "config.json").write_text(text)
+    teacher = f"--config.teacher.dir={tiny_teacher}"
+    sentence = fails(capsys, TINY, f"--workdir={tmp_path}", teacher)
+    assert "config.json is not of a run" in sentence
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def test_workdir_that_is_a_file(capsys, tmp_path, tiny_teacher):
     (tmp_path / "w").write_text("")
     teacher = f"--config.teacher.dir={tiny_teacher}"
@@ -172,6 +183,19 @@ def test_vgg_file_that_is_missing(capsys, tmp_path):
         f"--config.loss.vgg_path={tmp_path / 'none.npz'}",
     )
     assert "none.npz" in sentence and "config.loss.percep=0" in sentence
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), ([TINY], 1)])
+def test_a_real_command(argv, code):
+    command = [sys.executable, "-m", "hkdnet_jax.main", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code
+    if code:
+        assert done.stderr == "error: --workdir is missing: see --help.\n"
+        assert not done.stdout
+    else:
+        assert "--config" in done.stdout
+        assert not done.stderr
 
 
 def test_help(capsys):

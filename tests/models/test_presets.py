@@ -133,13 +133,13 @@ def changed(**fields):
 @pytest.mark.parametrize(
     "fields,prefixes",
     [
-        ({"branch_rcabs": 2}, {"fusion/ir/rg", "fusion/vis/rg1", "fusion/vis/rg2"}),
-        ({"dfabs": 2}, {"fusion/ir/dfag"}),
-        ({"sr_groups": 2}, {"sr/rg2"}),
-        ({"sr_rcabs": 3}, {"sr/rg1"}),
-        ({"dfag": False}, {"fusion/ir/dfag"}),
-        ({"cea": False}, {"fusion/vis/cea"}),
-        ({"decoder": (8, 6, 8)}, {"fusion/decoder2", "fusion/decoder3"}),
+        ({"branch_rcabs": 2}, ["fusion/ir/rg", "fusion/vis/rg1", "fusion/vis/rg2"]),
+        ({"dfabs": 2}, ["fusion/ir/dfag"]),
+        ({"sr_groups": 2}, ["sr/rg2"]),
+        ({"sr_rcabs": 3}, ["sr/rg1"]),
+        ({"dfag": False}, ["fusion/ir/dfag"]),
+        ({"cea": False}, ["fusion/vis/cea"]),
+        ({"decoder": (8, 6, 8)}, ["fusion/decoder2", "fusion/decoder3"]),
     ],
     ids=str,
 )
