@@ -1,6 +1,6 @@
 """The networks' equations in plain float64 NumPy, for tests only.
 
-Written from DESIGN.md and the paper, not from the JAX code: loops over images and
+Written from the paper, not from the JAX code: loops over images and
 channels, SciPy's `correlate2d` for convolutions, whole affinity matrices.  Arrays are
 [N, H, W, C]; parameters are the nested dicts of the JAX modules, so that the names are
 all the two share.

@@ -1,4 +1,4 @@
-"""The order of the files (DESIGN.md section 2), read from their import statements."""
+"""The order of the files in the flow of data, read from their import statements."""
 
 import ast
 import graphlib

@@ -48,7 +48,7 @@ def shapes(config, scale=2):
 
 
 def hand_count(c, branch_rcabs, dfabs, decoder, groups, rcabs, reduction, scale):
-    """Parameters of the student, added up from DESIGN.md's list of layers."""
+    """Parameters of the student, added up from the paper's list of layers."""
 
     def conv(inputs, outputs, side=3):
         return side * side * inputs * outputs + outputs
