@@ -27,7 +27,7 @@ def _params(seed=0):
 
     return {
         "fusion": {"conv": {"kernel": draw(3, 3, 2, 4), "bias": draw(4)}},
-        "sr": {"conv": {"kernel": draw(4, 2), "scale": draw()}},
+        "sr": {"conv": {"kernel": draw(40, 20), "scale": draw()}},
     }
 
 
