@@ -150,8 +150,11 @@ def make_root(folder, count: int, size: int):
     return folder
 
 
-def test_data_folder_without_pairs(capsys, tmp_path, tiny_teacher):
-    root = make_root(tmp_path / "root", count=0, size=0)
+@pytest.mark.parametrize(
+    ("count", "size", "named"), [(0, 0, "root"), (3, 24, "24x24"), (3, 24, "data.crop")]
+)
+def test_unusable_data_folders(capsys, tmp_path, tiny_teacher, count, size, named):
+    root = make_root(tmp_path / "root", count, size)
     sentence = fails(
         capsys,
         TINY,
@@ -159,19 +162,7 @@ def test_data_folder_without_pairs(capsys, tmp_path, tiny_teacher):
         f"--config.teacher.dir={tiny_teacher}",
         f"--config.data.roots={root}",
     )
-    assert str(root) in sentence
-
-
-def test_images_smaller_than_the_crop_are_listed(capsys, tmp_path, tiny_teacher):
-    root = make_root(tmp_path / "root", count=3, size=24)
-    sentence = fails(
-        capsys,
-        TINY,
-        f"--workdir={tmp_path / 'w'}",
-        f"--config.teacher.dir={tiny_teacher}",
-        f"--config.data.roots={root}",
-    )
-    assert "24x24" in sentence and "data.crop" in sentence
+    assert named in sentence
 
 
 def test_vgg_file_that_is_missing(capsys, tmp_path):
