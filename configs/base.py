@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.optim.lr = 1e-4  # Adam's step size
     config.optim.schedule = "constant"  # constant | cosine (to 0) | step
     config.optim.milestones = (0.5, 0.75)  # shares of the run where `step` halves it
-    config.optim.warmup_steps = 0  # linear from 0
+    config.optim.warmup_steps = 0  # linear, from lr / warmup_steps
     config.optim.b1 = 0.9
     config.optim.b2 = 0.999
     config.optim.clip_norm = 0.0  # largest global gradient norm; 0: no clipping

@@ -163,6 +163,12 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "error: interrupted; the same command goes on from the last checkpoint.",
+            file=sys.stderr,
+        )
+        return 130
     if not complete:
         print(f"Stopped and saved; the same command goes on: {workdir}")
         return SIGTERM_EXIT

@@ -15,8 +15,9 @@ def steps_per_epoch(config: ConfigDict, samples: int) -> int:
 def learning_rate(config: ConfigDict, step: jax.Array, total_steps: int) -> jax.Array:
     """Step size at a step, float32 scalar.
 
-    A linear warm-up from 0 multiplies a constant, a half cosine that reaches 0 at
-    `total_steps`, or a constant halved at each milestone (a share of the run).
+    A linear warm-up, `lr / warmup_steps` at the first step, multiplies a constant, a
+    half cosine that reaches 0 at `total_steps`, or a constant halved at each milestone
+    (a share of the run).
 
     Args:
       config: reads `optim.lr`, `.schedule`, `.milestones`, `.warmup_steps`.

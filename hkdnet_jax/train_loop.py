@@ -173,7 +173,8 @@ class Run:
         sums: dict[str, float] = {}
         pictures: dict[str, np.ndarray] = {}
         wanted = self.config.val_samples
-        val_batch = max(self.mesh.size, 4 - 4 % self.mesh.size)
+        # About 4 images, and divisible by the devices.
+        val_batch = self.mesh.size * max(1, 4 // self.mesh.size)
         for batch in loader.val_batches(
             self.val_source,
             crop=self.config.data.val_crop,

@@ -189,6 +189,15 @@ def test_a_real_command(argv, code):
         assert not done.stderr
 
 
+def test_interrupt_is_one_sentence(capsys, monkeypatch, tmp_path):
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run", run)
+    assert main.main([TINY, f"--workdir={tmp_path}"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit) as exit_:
         main.main(["--help"])
