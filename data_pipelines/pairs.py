@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.errors import UserError
 
@@ -75,6 +75,35 @@ def match_folders(
         if len(ir[stem]) == len(vis[stem]) == 1
     ]
     return pairs, problems
+
+
+def match_fused(
+    folder: Path | str, pairs: Sequence[Pair]
+) -> tuple[dict[str, Path], list[str]]:
+    """Finds the fused image of each pair in a folder, by file stem.
+
+    Returns:
+      The file of each pair's name, and one sentence for each image that is no pair's,
+      for each pair that has none, and for each stem used twice.
+
+    Raises:
+      UserError: the folder does not exist.
+    """
+    found, problems = _by_stem(Path(folder))
+    names = {pair.name for pair in pairs}
+    problems += [
+        f"{path} belongs to no pair of infrared and visible images named '{stem}.*'"
+        for stem, paths in found.items()
+        if stem not in names
+        for path in paths
+    ]
+    problems += [
+        f"{folder} holds no '{pair.name}.*', the fused image of {pair.ir}"
+        for pair in pairs
+        if pair.name not in found
+    ]
+    single = {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
+    return {stem: path for stem, path in single.items() if stem in names}, problems
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
@@ -292,8 +321,9 @@ def image_size(path: Path | str) -> tuple[int, int]:
 def read_gray(path: Path | str) -> np.ndarray:
     """Reads a PNG, JPEG, BMP or TIFF file as one luminance channel.
 
-    Gray, RGB, RGBA (alpha ignored), palette and CMYK files; colour becomes BT.601 luma,
-    ``0.299 R + 0.587 G + 0.114 B``, rounded.  EXIF orientation is applied.
+    Gray, RGB, RGBA (alpha ignored), palette and CMYK files; colour becomes BT.601 luma
+    as MATLAB's rgb2gray, ``0.298936 R + 0.587043 G + 0.114021 B``, rounded.  EXIF
+    orientation is applied.
 
     Returns:
       [H, W] uint8, or uint16 if the file holds 16 bits a channel.
@@ -341,6 +371,9 @@ def _unreadable(path: Path | str, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist.")
     detail = str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        # Its own words name the object in memory that held the file's content.
+        detail = f"it is none of {', '.join(_FORMATS)}"
     return UserError(
         f"{path} cannot be read as an image ({detail}); replace or remove it."
     )
@@ -369,8 +402,11 @@ def _to_gray(image: Image.Image) -> np.ndarray | None:
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
     """BT.601 luma of [H, W, >=3] in the same dtype, exact in integers."""
-    red, green, blue = (rgb[..., i].astype(np.uint32) for i in range(3))
-    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(rgb.dtype)
+    # MATLAB's coefficients, which published metric values rest on: the rounded ones of
+    # the standard (0.299, 0.587, 0.114) change one pixel in two hundred by a level.
+    red, green, blue = (rgb[..., i].astype(np.uint64) for i in range(3))
+    millionths = 298936 * red + 587043 * green + 114021 * blue
+    return ((millionths + 500_000) // 1_000_000).astype(rgb.dtype)
 
 
 def _read_colour16(content: bytes, mode: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from data_pipelines.pairs import (
     image_size,
     listing,
     match_folders,
+    match_fused,
     read_gray,
     read_pair,
     read_split,
@@ -38,10 +39,9 @@ ALPHA16 = RNG.integers(0, 65536, (HEIGHT, WIDTH, 1), dtype=np.uint16)
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """BT.601 luma in exact decimal arithmetic, halves up."""
-    whole = rgb.astype(np.int64)
-    total = 299 * whole[..., 0] + 587 * whole[..., 1] + 114 * whole[..., 2]
-    return np.floor(total / 1000 + 0.5).astype(rgb.dtype)
+    """MATLAB's rgb2gray, halves up."""
+    levels = rgb[..., :3] @ np.array([0.298936, 0.587043, 0.114021])
+    return np.floor(levels.round(9) + 0.5).astype(rgb.dtype)
 
 
 def put(path: Path, image: np.ndarray) -> Path:
@@ -255,8 +255,9 @@ def test_other_files_are_named(tmp_path):
     missing = tmp_path / "missing.png"
     for path, word in ((text, "cannot be read"), (missing, "does not exist")):
         for read in (read_gray, image_size):
-            with pytest.raises(UserError, match=f"{path.name}.*{word}"):
+            with pytest.raises(UserError, match=f"{path.name}.*{word}") as error:
                 read(path)
+            assert "object at" not in str(error.value)
     with pytest.raises(UserError, match=r"real\.tif.*'F'.*8 or 16 bit"):
         read_gray(real)
 
@@ -303,6 +304,24 @@ def test_match_folders_stem_used_twice(tmp_path):
 def test_match_folders_missing(tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder"):
         match_folders(tmp_path / "nowhere", tmp_path)
+
+
+def test_match_fused(tmp_path):
+    make_root(tmp_path, ["a", "b", "c", "d.e"])
+    pairs, _ = match_folders(tmp_path / "ir", tmp_path / "vis")
+    fused = tmp_path / "fused"
+    for name in ("a.jpg", "b.png", "b.bmp", "d.e.tif", "stale.png", ".c.png"):
+        put(fused / name, GRAY8)
+    (fused / "c.txt").write_text("no image")
+    files, problems = match_fused(fused, pairs)
+    assert files == {"a": fused / "a.jpg", "d.e": fused / "d.e.tif"}
+    assert len(problems) == 3
+    assert "b.bmp, b.png" in problems[0]
+    assert f"{fused / 'stale.png'} belongs to no pair" in problems[1]
+    assert f"{fused} holds no 'c.*'" in problems[2]
+    assert str(tmp_path / "ir" / "c.png") in problems[2]
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        match_fused(tmp_path / "nowhere", pairs)
 
 
 def test_find_pairs_several_roots(tmp_path):

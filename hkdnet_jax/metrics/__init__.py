@@ -1,0 +1,138 @@
+"""Fusion metrics: the six of the paper and those that fusion papers print beside them.
+
+Every metric is a pure function of three floating [H, W] arrays of levels 0..255, the
+infrared, the visible and the fused image, in a module of its own that gives formula,
+range and source; docs/metrics.md has them all.  `score` runs any of them:
+
+    values = score(ir, vis, fused)  # uint8 [H, W] each
+    values["FMI_dct"], values["SCD"], ...
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.errors import UserError
+from hkdnet_jax.metrics.ag import ag
+from hkdnet_jax.metrics.cc import cc
+from hkdnet_jax.metrics.en import en
+from hkdnet_jax.metrics.fmi import fmi_dct, fmi_w
+from hkdnet_jax.metrics.mi import mi
+from hkdnet_jax.metrics.ms_ssim import MIN_SIDE as MS_SSIM_MIN_SIDE
+from hkdnet_jax.metrics.ms_ssim import ms_ssim
+from hkdnet_jax.metrics.nabf import nabf
+from hkdnet_jax.metrics.psnr import psnr
+from hkdnet_jax.metrics.qabf import qabf
+from hkdnet_jax.metrics.scd import scd
+from hkdnet_jax.metrics.sd import sd
+from hkdnet_jax.metrics.sf import sf
+from hkdnet_jax.metrics.ssim import ssim
+from hkdnet_jax.metrics.vif import vif
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+      compute: (ir, vis, fused), floating [H, W] levels 0..255, to a scalar.
+      min_side: pixels; an image with a shorter side has no value.
+      higher_is_better: the direction in which it is read.
+    """
+
+    compute: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    min_side: int = 1
+    higher_is_better: bool = True
+
+
+PAPER = ("FMI_dct", "FMI_w", "SCD", "MS_SSIM", "AG", "CC")
+EXTRA = ("EN", "SD", "SF", "MI", "Qabf", "VIF", "SSIM", "PSNR", "Nabf")
+METRICS: dict[str, Metric] = {
+    "FMI_dct": Metric(fmi_dct, min_side=3),
+    "FMI_w": Metric(fmi_w),
+    "SCD": Metric(scd),
+    "MS_SSIM": Metric(ms_ssim, MS_SSIM_MIN_SIDE),
+    "AG": Metric(ag, min_side=2),
+    "CC": Metric(cc),
+    "EN": Metric(en),
+    "SD": Metric(sd),
+    "SF": Metric(sf, min_side=2),
+    "MI": Metric(mi),
+    "Qabf": Metric(qabf, min_side=3),
+    "VIF": Metric(vif, min_side=41),
+    "SSIM": Metric(ssim, min_side=11),
+    "PSNR": Metric(psnr),
+    "Nabf": Metric(nabf, min_side=3, higher_is_better=False),
+}
+
+
+def select(spec: str) -> tuple[str, ...]:
+    """The names that `paper`, `all` or a comma-separated list stand for.
+
+    Raises:
+      UserError: a name that is no metric's, or given twice.
+    """
+    if spec in ("paper", "all"):
+        return PAPER if spec == "paper" else tuple(METRICS)
+    names = tuple(name.strip() for name in spec.split(","))
+    wrong = [name for name in names if name not in METRICS or names.count(name) > 1]
+    if wrong:
+        raise UserError(
+            f"Metrics {spec!r}: {wrong[0]!r} is no metric or is there twice; give "
+            f"paper, all, or some of {', '.join(METRICS)}, separated by commas."
+        )
+    return names
+
+
+def score(
+    ir: np.ndarray,
+    vis: np.ndarray,
+    fused: np.ndarray,
+    names: Sequence[str] = PAPER,
+) -> dict[str, np.ndarray]:
+    """Computes metrics of one fused image, or of a batch of equal sizes.
+
+    Runs in float64 on the host's CPU whatever the other devices are: the reference
+    values cannot be met in float32.  Compiles once for each size and choice of names;
+    threads may call it side by side.
+
+    Args:
+      ir, vis, fused: uint8, all [H, W] or all [N, H, W].
+      names: of METRICS.
+
+    Returns:
+      For each name float64 [] or [N]; NaN where the metric has no value, as for a
+      flat image or one smaller than `Metric.min_side`.
+
+    Raises:
+      TypeError: another dtype.
+      ValueError: another or unequal shapes.
+    """
+    shapes = {image.shape for image in (ir, vis, fused)}
+    if any(image.dtype != np.uint8 for image in (ir, vis, fused)):
+        raise TypeError("score takes uint8 images")
+    if len(shapes) > 1 or ir.ndim not in (2, 3):
+        raise ValueError(f"score takes three images of one size, got {sorted(shapes)}")
+    small = [name for name in names if min(ir.shape[-2:]) < METRICS[name].min_side]
+    possible = tuple(name for name in names if name not in small)
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.enable_x64(True):
+        images = jax.device_put((ir, vis, fused), cpu)
+        values = jax.device_get(_compute(*images, names=possible))
+    values |= {name: np.full(ir.shape[:-2], np.nan) for name in small}
+    finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values.items()}
+    return {name: finite[name] for name in names}
+
+
+@partial(jax.jit, static_argnames="names")
+def _compute(ir, vis, fused, names):
+    images = [jnp.asarray(image, jnp.float64) for image in (ir, vis, fused)]
+
+    def single(ir, vis, fused):
+        return {name: METRICS[name].compute(ir, vis, fused) for name in names}
+
+    return jax.vmap(single)(*images) if ir.ndim == 3 else single(*images)

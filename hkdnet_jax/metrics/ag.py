@@ -1,0 +1,31 @@
+"""AG, average gradient of the fused image.
+
+    AG = sum over all H * W pixels of sqrt((gx^2 + gy^2) / 2) / ((H - 1) (W - 1))
+
+gx and gy are central differences, one-sided on the first and last row and column, of F
+scaled to [0, 1].  The divisor is not the number of terms: the published code has it so.
+Range [0, inf), higher counts as better; the sources are not looked at.
+Source: Cui, Feng, Xu, Li & Chen, Optics Communications 341, 2015, as the public
+evaluation scripts compute it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def ag(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Average gradient, see the module.
+
+    Args:
+      ir, vis: not used, so that every metric takes the same arguments.
+      fused: floating [H, W], levels 0..255; H and W at least 2.
+
+    Returns:
+      Scalar, the mean step between neighbouring pixels in shares of the full range.
+    """
+    del ir, vis
+    height, width = fused.shape
+    # Scaled at the end: differences of whole levels are exact.
+    gy, gx = jnp.gradient(fused)
+    total = jnp.sum(jnp.sqrt((gx**2 + gy**2) / 2)) / 255
+    return total / ((height - 1) * (width - 1))

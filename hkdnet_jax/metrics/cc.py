@@ -1,0 +1,25 @@
+"""CC, correlation coefficient.
+
+    CC = (corr(A, F) + corr(B, F)) / 2
+
+A is the infrared, B the visible, F the fused image, corr Pearson's correlation over all
+pixels.  Range [-1, 1], higher is better; unchanged by a positive affine change of F.
+Source: the public fusion evaluation scripts; Ma, Ma & Li, "Infrared and visible image
+fusion methods and applications: A survey", Information Fusion 45, 2019.
+"""
+
+import jax
+
+from hkdnet_jax.metrics.statistics import correlation
+
+
+def cc(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Mean correlation with both sources, see the module.
+
+    Args:
+      ir, vis, fused: floating [H, W], levels 0..255.
+
+    Returns:
+      Scalar; NaN where any image is flat.
+    """
+    return (correlation(ir, fused) + correlation(vis, fused)) / 2

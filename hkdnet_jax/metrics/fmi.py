@@ -1,0 +1,238 @@
+"""FMI, feature mutual information, on DCT and on wavelet features.
+
+    FMI = mean over all 3x3 windows of (score(A, F) + score(B, F)) / 2
+
+Each image becomes a feature map: `FMI_dct` takes one DCT-II of the whole frame, `FMI_w`
+the mosaic of one level of the discrete Meyer wavelet transform (`metrics.meyer`).  The
+values of a window, scaled to [0, 1] and to sum 1, are read as the distribution of a
+random index 1..9.  Two such windows have a joint distribution between independence and
+the Fréchet bound, as their correlation says, and
+
+    score = 2 (H_x + H_f - H_xf) / (H_x + H_f).
+
+Values lie about 0.1 to 0.7 on real images, 1 for equal images; higher is better.  The
+values inside a window are taken down the columns, so that transposing the images
+changes the result a little.
+Source: Haghighat & Razian, "Fast-FMI: Non-reference image fusion metric", AICT 2014,
+and the authors' MATLAB code; comments say what it does where the paper is silent.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hkdnet_jax.metrics import meyer
+
+_SIDE = 3  # of a window
+_CELLS = _SIDE * _SIDE
+# Windows worked on at once: their temporaries stay in a core's second-level cache, and
+# the memory does not grow with the image.
+_STRIP_WINDOWS = 4096
+# Of an index 1..9.  Rounding leaves some 1e-14; real ones below this change a score by
+# some 1e-9.
+_LEAST_VARIANCE = 1e-10
+
+# Nine arrays, one for each place in a window, each with one value a window: everything
+# is elementwise, which XLA turns into vectorised loops; on [9, ...] arrays it ran four
+# times slower.
+Cells = list[jax.Array]
+
+
+def fmi_dct(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """FMI on the DCT of the whole image, see the module.
+
+    Args:
+      ir, vis, fused: floating [H, W], levels 0..255, H and W at least 3; float32 is too
+        coarse for the small coefficients.
+
+    Returns:
+      Scalar.
+    """
+    dct = partial(jax.scipy.fft.dctn, norm="ortho")
+    return _mean_score(dct(ir), dct(vis), dct(fused))
+
+
+def fmi_w(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """FMI on the wavelet mosaic, see the module.
+
+    Args:
+      ir, vis, fused: floating [H, W], levels 0..255; float32 is too coarse.
+
+    Returns:
+      Scalar.
+    """
+    # The MATLAB code scales the whole mosaic to [0, 1] first; each window is scaled by
+    # itself again, so that makes no difference.
+    return _mean_score(*(meyer.mosaic(image) for image in (ir, vis, fused)))
+
+
+def _mean_score(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Mean over the two sources and all windows of feature maps [m, n]."""
+    # One after the other: side by side they would double what there is to compile.
+    scores = lax.map(lambda source: _score(source, fused), jnp.stack([ir, vis]))
+    return jnp.mean(scores)
+
+
+def _score(source: jax.Array, fused: jax.Array) -> jax.Array:
+    """Mean score of all windows of two maps [m, n], a strip of rows at a time."""
+    height, width = fused.shape
+    windows = height - _SIDE + 1  # in a column
+    rows = min(windows, max(1, _STRIP_WINDOWS // width))
+    strips = -(-windows // rows)
+    missing = strips * rows - windows  # rows by which the last strip sticks out
+    maps = [jnp.pad(m, ((0, missing), (0, 0)), mode="edge") for m in (source, fused)]
+
+    def strip_sum(start: jax.Array) -> jax.Array:
+        x, f = (
+            _windows(lax.dynamic_slice_in_dim(m, start, rows + _SIDE - 1)) for m in maps
+        )
+        inside = start + jnp.arange(rows) < windows
+        return jnp.sum(jnp.where(inside[:, None], window_score(x, f), 0))
+
+    sums = lax.map(strip_sum, rows * jnp.arange(strips))
+    return jnp.sum(sums) / (windows * (width - _SIDE + 1))
+
+
+def _windows(strip: jax.Array) -> Cells:
+    """All 3x3 windows of [h, w]: nine [h - 2, w - 2], down the columns first."""
+    h, w = strip.shape
+    return [
+        strip[i : h - _SIDE + 1 + i, j : w - _SIDE + 1 + j]
+        for j in range(_SIDE)
+        for i in range(_SIDE)
+    ]
+
+
+def window_score(x: Cells, f: Cells) -> jax.Array:
+    """Score of windows of a source, x, and of the fused image, f.
+
+    Args:
+      x, f: nine floating arrays of one shape, one element a window; a window's values
+        down its first column, then the second, then the third.
+
+    Returns:
+      An array of that shape.
+    """
+    p, x_flat = _distribution(x)
+    q, f_flat = _distribution(f)
+    c = jnp.where(x_flat | f_flat, 0, _correlation(p, q))
+    # Each value is used some twenty times below; without the barrier XLA would compute
+    # it anew each time.
+    p, q, c = lax.optimization_barrier((p, q, c))
+    h_x, h_f = _entropy(p), _entropy(q)
+    information = h_x + h_f - _joint_entropy(p, q, c)
+    score = 2 * information / (h_x + h_f)
+    # Between a flat window and another one there is only the noise of rounding, which
+    # the MATLAB code rounds to some 1e-16; to two flat ones it gives 1.
+    score = jnp.where(x_flat | f_flat | (information == 0), 0, score)
+    equal = _all(a == b for a, b in zip(x, f, strict=True))
+    return jnp.where((x_flat & f_flat) | equal, 1, score)
+
+
+def _distribution(cells: Cells) -> tuple[Cells, jax.Array]:
+    """Values scaled to [0, 1] and then to sum 1; where they were all equal."""
+    low, high = cells[0], cells[0]
+    for cell in cells[1:]:
+        low, high = jnp.minimum(low, cell), jnp.maximum(high, cell)
+    flat = low == high
+    span = jnp.where(flat, 1, high - low)
+    scaled = [jnp.where(flat, 1, (cell - low) / span) for cell in cells]
+    total = sum(scaled)
+    return [cell / total for cell in scaled], flat
+
+
+def _correlation(p: Cells, q: Cells) -> jax.Array:
+    """Pearson's correlation of the nine values; 0 where the covariance is exactly 0."""
+    mean = 1 / _CELLS
+    product = sum((a - mean) * (b - mean) for a, b in zip(p, q, strict=True))
+    norm = sum((a - mean) ** 2 for a in p) * sum((b - mean) ** 2 for b in q)
+    return jnp.where(product == 0, 0, product / jnp.sqrt(norm))
+
+
+def _entropy(p: Cells) -> jax.Array:
+    return -sum(_x_log_x(cell) for cell in p)
+
+
+def _x_log_x(x: jax.Array) -> jax.Array:
+    """x log2 |x|, 0 at 0: a joint "probability" below may be negative."""
+    return x * jnp.log2(jnp.where(x == 0, 1, jnp.abs(x)))
+
+
+def _joint_entropy(p: Cells, q: Cells, c: jax.Array) -> jax.Array:
+    """Entropy of `phi D + (1 - phi) q p`: phi = c / rho.
+
+    D is the joint distribution of the Fréchet bound, the upper one where c >= 0, and
+    rho the correlation of the two indices under it.  phi is not clamped: above 1 it
+    makes some entries negative.
+    """
+    p_end, q_end = _cumulative(p), _cumulative(q)
+    p_start, q_start = _starts(p_end), _starts(q_end)
+    # Under the upper bound both indices come from one uniform number u: index j belongs
+    # to the u of its own piece of [0, 1], and D is the length that two pieces share.
+    # The lower bound runs one of them backwards.
+    upper = c >= 0
+    start = [jnp.where(upper, a, 1 - b) for a, b in zip(p_start, p_end, strict=True)]
+    end = [jnp.where(upper, b, 1 - a) for a, b in zip(p_start, p_end, strict=True)]
+    phi = _share_of_bound(p, q, p_end, q_end, c)
+
+    def add_row(entropy: jax.Array, row: tuple[jax.Array, ...]):
+        start_i, end_i, q_i = row
+        for start_j, end_j, p_j in zip(start, end, p, strict=True):
+            shared = jnp.minimum(end_i, end_j) - jnp.maximum(start_i, start_j)
+            joint = phi * jnp.maximum(shared, 0) + (1 - phi) * q_i * p_j
+            entropy -= _x_log_x(joint)
+        return entropy, None
+
+    # A loop over the rows of D: written out, all 81 entries compile ten times longer.
+    rows = jnp.stack(q_start), jnp.stack(q_end), jnp.stack(q)
+    entropy, _ = lax.scan(add_row, jnp.zeros_like(c), rows)
+    return entropy
+
+
+def _share_of_bound(
+    p: Cells, q: Cells, p_end: Cells, q_end: Cells, c: jax.Array
+) -> jax.Array:
+    """phi = c s_p s_q / S, S = sum of (bound - independence) of the cumulative sums.
+
+    By Hoeffding's formula S is the covariance of the two indices under the bound.
+    """
+    upper = c >= 0
+    # min(Q, P) for the upper, max(Q + P - 1, 0) = Q - min(Q, 1 - P) for the lower one.
+    level = [jnp.where(upper, cell, 1 - cell) for cell in p_end]
+    least = sum(jnp.minimum(a, b) for a in q_end for b in level)
+    p_sum, q_sum = sum(p_end), sum(q_end)
+    covariance = jnp.where(upper, least, _CELLS * q_sum - least) - p_sum * q_sum
+    scale = c * _deviation(p) * _deviation(q)
+    none = (scale == 0) | (covariance == 0)
+    return jnp.where(none, 0, scale / jnp.where(none, 1, covariance))
+
+
+def _deviation(p: Cells) -> jax.Array:
+    """Standard deviation of the index 1..9, 0 where it is but rounding."""
+    mean = sum(k * cell for k, cell in enumerate(p, start=1))
+    square = sum(k**2 * cell for k, cell in enumerate(p, start=1))
+    variance = square - mean**2
+    # Nearly all weight may be on one index, as at the mean of a flat image among its
+    # DCT coefficients; phi, a ratio of two rounding errors, would be anything.
+    real = variance > _LEAST_VARIANCE
+    return jnp.where(real, jnp.sqrt(jnp.where(real, variance, 1)), 0)
+
+
+def _cumulative(p: Cells) -> Cells:
+    sums = [p[0]]
+    for cell in p[1:]:
+        sums.append(sums[-1] + cell)
+    return sums
+
+
+def _starts(ends: Cells) -> Cells:
+    return [jnp.zeros_like(ends[0]), *ends[:-1]]
+
+
+def _all(conditions) -> jax.Array:
+    result = True
+    for condition in conditions:
+        result &= condition
+    return result

@@ -1,0 +1,59 @@
+"""Qabf, edge information carried over from the sources.
+
+    Qabf = sum(Q_A g_A + Q_B g_B) / sum(g_A + g_B)
+    Q_X = 0.9994 / (1 + exp(-15 (G - 0.5))) * 0.9879 / (1 + exp(-22 (D - 0.8)))
+    G = min(g_X, g_F) / max(g_X, g_F),  D = 1 - |a_X - a_F| / (pi / 2)
+
+g is the Sobel strength, a = atan(s_y / s_x) the orientation, pi/2 where s_x is 0, y
+upwards, zeros outside the image.  Range 0 to 0.975, higher is better; any common scale.
+The common MATLAB code puts G = g_F instead of 1 where both strengths are equal: up to
+0.06 % more there on levels, but far less on images in [0, 1].  Petrovic's later papers
+wrap the difference of orientations and have other constants, as Nabf here.
+Source: Xydeas & Petrovic, "Objective image fusion performance measure", Electronics
+Letters 36(4), 2000.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hkdnet_jax.metrics.edges import relative_strength, sobel
+
+
+def qabf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Edge preservation, see the module.
+
+    Args:
+      ir, vis, fused: floating [H, W], levels 0..255.
+
+    Returns:
+      Scalar; NaN where both sources are flat: the only edges left are those that the
+      zeros outside make.
+    """
+    edges_f = _edges(fused)
+    kept, total = 0, 0
+    for source in (ir, vis):
+        edges = _edges(source)
+        kept += jnp.sum(_preservation(edges, edges_f) * edges[0])
+        total += jnp.sum(edges[0])
+    flat = (jnp.max(ir) == jnp.min(ir)) & (jnp.max(vis) == jnp.min(vis))
+    return jnp.where(flat, jnp.nan, kept / jnp.where(flat, 1, total))
+
+
+def _edges(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Strength, and orientation in (-pi/2, pi/2], [H, W] each."""
+    right, down = sobel(jnp.pad(x, 1))
+    vertical = right == 0
+    orientation = jnp.arctan(-down / jnp.where(vertical, 1, right))
+    return jnp.sqrt(right**2 + down**2), jnp.where(vertical, np.pi / 2, orientation)
+
+
+def _preservation(
+    source: tuple[jax.Array, jax.Array], fused: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Q of every pixel for one source, [H, W]."""
+    strength = relative_strength(source[0], fused[0])
+    orientation = 1 - jnp.abs(source[1] - fused[1]) / (np.pi / 2)
+    of_strength = 0.9994 / (1 + jnp.exp(-15 * (strength - 0.5)))
+    of_orientation = 0.9879 / (1 + jnp.exp(-22 * (orientation - 0.8)))
+    return of_strength * of_orientation

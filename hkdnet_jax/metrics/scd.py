@@ -1,0 +1,26 @@
+"""SCD, sum of the correlations of differences.
+
+    SCD = corr(F - B, A) + corr(F - A, B)
+
+What F has beyond one source should look like the other one.  Range [-2, 2], higher is
+better; the differences are signed, so F's absolute level counts for nothing but its
+contrast does.
+Source: Aslantas & Bendes, "A new image quality metric for image fusion: The sum of the
+correlations of differences", AEU 69(12), 2015.
+"""
+
+import jax
+
+from hkdnet_jax.metrics.statistics import correlation
+
+
+def scd(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Sum of the correlations of differences, see the module.
+
+    Args:
+      ir, vis, fused: floating [H, W], levels 0..255.
+
+    Returns:
+      Scalar; NaN where a source or a difference is constant.
+    """
+    return correlation(fused - vis, ir) + correlation(fused - ir, vis)

@@ -1,0 +1,27 @@
+"""SD, standard deviation of the fused image.
+
+    SD = sqrt(mean((F - mean F)^2))
+
+In levels of 0..255, divided by the number of pixels (MATLAB's `std2` divides by one
+less).  Range 0 to 127.5, 0 for a flat image; higher counts as better; the sources are
+not looked at.  Toolboxes that scale images to [0, 1] print 1/255 of it.
+Source: Rao, "In-fibre Bragg grating sensors", Measurement Science and Technology 8,
+1997, as fusion papers cite it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def sd(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+    """Standard deviation in levels, see the module.
+
+    Args:
+      ir, vis: not used, so that every metric takes the same arguments.
+      fused: floating [H, W], levels 0..255.
+
+    Returns:
+      Scalar.
+    """
+    del ir, vis
+    return jnp.std(fused)
