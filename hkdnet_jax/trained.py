@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError
 from hkdnet_jax import weights
+from hkdnet_jax.models.released import Released
 from hkdnet_jax.models.student import Student, StudentConfig
 from hkdnet_jax.models.teacher import Teacher
 
@@ -43,7 +44,7 @@ class Model:
     """A trained network, ready to fuse.
 
     Attributes:
-      network: a Teacher or a Student.
+      network: a Teacher, a Student, or the authors' Released one.
       params: its parameters, on the device.
       scale: output pixels per input pixel along each side; 1 for a teacher.
     """
@@ -83,6 +84,37 @@ class Model:
             )
         return cls(network, jax.device_put(params), scale)
 
+    def on(self, device: jax.Device) -> "Model":
+        """The same model with its parameters on `device`, so that it runs there."""
+        params = jax.device_put(self.params, device)
+        return dataclasses.replace(self, params=params)
+
+
+def load_sr(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The super-resolution part's parameters of a model, for a run to start from.
+
+    Args:
+      directory: of a student or of a converted release.
+      wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
+
+    Raises:
+      UserError: no model is there, or it has no such part of these sizes.
+    """
+    params = Model.load(directory).params
+    part = {name: tree for name, tree in params.items() if name == "sr"}
+    have, want = (
+        {name: weights.describe(leaf) for name, leaf in weights.flatten(tree).items()}
+        for tree in (part, {"sr": wanted})
+    )
+    differences = weights.list_differences(have, want)
+    if differences:
+        raise UserError(
+            f"config.init_from={directory} holds no super-resolution part of this "
+            f"run's scale and sizes ({differences}): give a model of the same "
+            "config.scale and config.model."
+        )
+    return part["sr"]
+
 
 def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
     """The network that a model directory's configuration describes, and its scale.
@@ -99,7 +131,11 @@ def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
             if len(config) != 3 or scale not in SCALES[1:]:
                 raise ValueError(f"no student's configuration: {config}")
             return Student(_student_config(fields), scale), scale
-    raise ValueError(f"no configuration of a teacher or a student: {config}")
+        case {"kind": "released", "scale": int() as scale}:
+            if len(config) != 2 or scale not in SCALES[1:]:
+                raise ValueError(f"no released network's configuration: {config}")
+            return Released(scale), scale
+    raise ValueError(f"no configuration of a network: {config}")
 
 
 def _student_config(fields: Mapping[str, Any]) -> StudentConfig:

@@ -14,6 +14,7 @@ PACKAGES = ("data_pipelines", "configs", "hkdnet_jax")
 # results.  A new module needs a place here.
 LAYERS = (
     ("data_pipelines",),
+    ("hkdnet_jax.command_line", "hkdnet_jax.flops", "hkdnet_jax.hlo"),
     ("hkdnet_jax.images",),
     ("hkdnet_jax.ops",),
     ("hkdnet_jax.models",),
@@ -21,12 +22,16 @@ LAYERS = (
     ("hkdnet_jax.vgg", "hkdnet_jax.losses", "hkdnet_jax.metrics"),
     ("hkdnet_jax.schedules", "hkdnet_jax.state", "hkdnet_jax.sharding"),
     ("hkdnet_jax.weights", "hkdnet_jax.trained", "hkdnet_jax.pretrained"),
+    ("hkdnet_jax.released_weights",),
     ("hkdnet_jax.config_check",),
     ("hkdnet_jax.steps",),
+    ("hkdnet_jax.validation",),
     ("hkdnet_jax.train_loop",),
     ("hkdnet_jax.checkpoint", "hkdnet_jax.writers"),
+    ("hkdnet_jax.fuse",),
+    ("hkdnet_jax.scoring", "hkdnet_jax.tables"),
     (
-        "hkdnet_jax.fuse",
+        "hkdnet_jax.convert",
         "hkdnet_jax.evaluate",
         "hkdnet_jax.report",
         "hkdnet_jax.export",

@@ -80,13 +80,14 @@ def conv3x3_reflect(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution with bias, stride 1.
+    """3x3 convolution, stride 1.
 
     Attributes:
       features: output channels.
       padding: `zero` or `reflect`.
       dtype: of the computation and the output; parameters are float32.
       kernel_init: initialiser of the [3, 3, I, O] kernel; the bias starts at zero.
+      use_bias: False leaves the bias out.
     """
 
     features: int
@@ -97,15 +98,18 @@ class Conv3x3(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
         1.0 / 3.0, "fan_in", "uniform"
     )
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, I] to [N, H, W, features]."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         conv = {"zero": conv3x3, "reflect": conv3x3_reflect}[self.padding]
         out = conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return out
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return out + bias.astype(self.dtype)[None, None, None, :]
 
 

@@ -10,7 +10,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from hkdnet_jax.ops import position_attention as module
-from hkdnet_jax.ops.position_attention import position_attention
+from hkdnet_jax.ops.position_attention import attention, position_attention
 
 
 def features(n=2, h=5, w=7, c=3, seed=0, size=1.0):
@@ -26,6 +26,59 @@ def materialised(x, softmax):
     axes = (2,) if softmax == "row" else (1, 2)
     weights = jax.nn.softmax(logits, axis=axes)
     return jnp.einsum("npq,nqc->npc", weights, f).reshape(x.shape)
+
+
+def separate(h, w):
+    """Queries and keys of 2 channels, values of 5, in no way alike."""
+    return [features(h=h, w=w, c=c, seed=seed) for c, seed in ((2, 1), (2, 2), (5, 3))]
+
+
+def whole_matrix(query, key, value, softmax):
+    """The same average with the whole N x N matrix, differentiated by jax."""
+    n, h, w, _ = value.shape
+    q, k, v = (x.reshape(n, h * w, -1) for x in (query, key, value))
+    axes = (2,) if softmax == "row" else (1, 2)
+    weights = jax.nn.softmax(jnp.einsum("nqd,npd->nqp", q, k), axis=axes)
+    return jnp.einsum("nqp,npc->nqc", weights, v).reshape(value.shape)
+
+
+def numpy_average(query, key, value, softmax):
+    """The same in float64 NumPy, an image at a time."""
+    out = []
+    for q, k, v in zip(query, key, value, strict=True):
+        q, k, v = (
+            np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (q, k, v)
+        )
+        weights = np.exp(q @ k.T)
+        total = weights.sum() if softmax == "joint" else weights.sum(1, keepdims=True)
+        out.append((weights / total @ v).reshape(value.shape[1:]))
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+@pytest.mark.parametrize("h,w,block", [(5, 7, 4), (5, 7, None), (1, 37, 36)])
+def test_separate_queries_keys_and_values(h, w, block, softmax):
+    args = separate(h, w)
+    attend = functools.partial(attention, softmax=softmax, block=block)
+    want = numpy_average(*args, softmax)
+    for got in (attend(*args), jax.jit(attend)(*args)):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+@pytest.mark.parametrize("h,w,block", [(1, 37, 10), (4, 4, 16)])
+def test_gradients_of_queries_keys_and_values(h, w, block, softmax):
+    cotangent = features(h=h, w=w, c=5, seed=4)
+
+    def gradients(attend):
+        def loss(*args):
+            return jnp.sum(attend(*args, softmax=softmax) * cotangent)
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*separate(h, w))
+
+    blocked = gradients(functools.partial(attention, block=block))
+    for got, want in zip(blocked, gradients(whole_matrix), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())
 
 
 def both(attend, **options):
@@ -117,6 +170,17 @@ def test_large_images_never_hold_all_pairs(softmax):
         # One block of affinities, or the padded features where those are larger.
         assert largest * 4 <= module.BLOCK_BYTES
         assert largest >= 480 * 640 * 8
+
+
+def test_narrow_queries_never_hold_all_pairs_either():
+    # The released network's sizes: queries and keys of 8 channels, values of 64.
+    narrow, wide = (
+        jax.ShapeDtypeStruct((1, 240, 320, c), jnp.float32) for c in (8, 64)
+    )
+    gradient = jax.grad(lambda *args: jnp.sum(attention(*args)), argnums=(0, 1, 2))
+    for function in (attention, gradient):
+        jaxpr = jax.make_jaxpr(function)(narrow, narrow, wide).jaxpr
+        assert max(sizes(jaxpr)) * 4 <= module.BLOCK_BYTES
 
 
 def test_compiled_memory_of_the_gradient_grows_linearly():
