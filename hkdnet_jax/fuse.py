@@ -260,14 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         "folders, the folder that gets a STEM.png for each pair; what is there "
         "already is replaced",
     )
-    add("--model", type=Path, metavar="DIR", help="workdir of a training run")
-    add(
-        "--scale",
-        type=int,
-        choices=SCALES,
-        help="the scale that the model must have: 1 is a teacher's, 2 to 4 a "
-        "student's (default: the model's own)",
-    )
+    add_model_arguments(parser)
     add(
         "--normalize",
         choices=NORMALIZE,
@@ -283,6 +276,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --model and --scale, the arguments of `load_model`."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="workdir of a training run, or a converted release",
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=SCALES,
+        help="the scale that the model must have: 1 is a teacher's, 2 to 4 a "
+        "student's (default: the model's own)",
+    )
+
+
 def _run(args: argparse.Namespace) -> int:
     folders = _check_paths(args.ir, args.vis, args.out)
     if folders:
@@ -292,8 +302,8 @@ def _run(args: argparse.Namespace) -> int:
                 f"{args.ir} and {args.vis} hold no pictures: give folders with files "
                 f"of equal stems ({', '.join(IMAGE_SUFFIXES)})."
             )
-    model = _load_model(args.model, args.scale)
-    _make_writable(args.out if folders else args.out.parent)
+    model = load_model(args.model, args.scale)
+    make_writable(args.out if folders else args.out.parent)
     options = {"normalize": args.normalize, "stretch": args.stretch}
     if not folders:
         pair = Pair(args.ir.stem, args.ir, args.vis)
@@ -341,7 +351,8 @@ def _check_paths(ir: Path, vis: Path, out: Path) -> bool:
     return folders
 
 
-def _load_model(directory: Path | None, scale: int | None) -> Model:
+def load_model(directory: Path | None, scale: int | None) -> Model:
+    """Loads --model; UserError if there is none, or --scale is not its scale."""
     if directory is None:
         raise UserError(
             "This build ships no weights, so train a model (python -m hkdnet_jax.main "
@@ -358,7 +369,7 @@ def _load_model(directory: Path | None, scale: int | None) -> Model:
     return model
 
 
-def _make_writable(folder: Path) -> None:
+def make_writable(folder: Path) -> None:
     """Makes `folder`, so that a bad one is found before the work and not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -278,7 +278,7 @@ def test_colour_is_read_as_luma(dirs, tmp_path, capfd):
     out = tmp_path / "out.png"
     args = ["--ir", tmp_path / "ir.png", "--vis", tmp_path / "vis.png"]
     assert run(capfd, *args, "--out", out, "--model", dirs[2])[0] == 0
-    luma = np.round(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    luma = np.round(rgb @ np.array([0.298936, 0.587043, 0.114021])).astype(np.uint8)
     expected = fuse.fuse_pair(fuse.Model.load(dirs[2]), ir, luma).astype(int)
     assert np.abs(read(out) - expected).max() <= 1
 
