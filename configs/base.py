@@ -17,6 +17,10 @@ def get_config() -> ConfigDict:
     config.scale = 2  # super-resolution factor of the student: 2 | 3 | 4
     config.seed = 0  # of initial weights, data order, crops and flips
     config.dtype = "float32"  # of the networks' arithmetic: float32 | bfloat16
+    # Student: model directory (a converted release, or a student's) whose
+    # super-resolution part the run starts from; empty: random weights.
+    config.init_from = ""
+    config.init_freeze = False  # keep that part as it is, and train all else
 
     # The student's sizes and readings: fields of models.student.StudentConfig.
     config.model = ConfigDict(dataclasses.asdict(PRESETS["full"]))
@@ -66,6 +70,11 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = 500
     config.val_every_epochs = 1
     config.val_samples = 4  # validation pictures drawn each time
+    # Fusion metrics of the validation pictures against their high-resolution sources:
+    # paper | all | names separated by commas (hkdnet_jax.metrics); empty: none.
+    config.val_metrics = ""
+    # A multiple of val_every_epochs; also after the last step.
+    config.val_metrics_every_epochs = 10
     config.tensorboard = True  # also write TensorBoard events (needs TensorFlow)
     # Stop after this many steps in a row with a loss or gradient that is not finite.
     config.max_bad_steps = 20

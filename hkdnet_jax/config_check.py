@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError
-from hkdnet_jax import vgg
+from hkdnet_jax import metrics, vgg
 from hkdnet_jax.models.attention import DFA_AXES
 from hkdnet_jax.schedules import SCHEDULES
 
@@ -31,6 +31,7 @@ AT_LEAST_ONE = (
     "log_every_steps",
     "checkpoint_every_steps",
     "val_every_epochs",
+    "val_metrics_every_epochs",
     "max_bad_steps",
     "model.width",
     "model.branch_rcabs",
@@ -65,7 +66,15 @@ def _require(condition: bool, key: str, value, remedy: str) -> None:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises UserError for the first value that cannot work."""
+    """Raises UserError for the first value that cannot work on this machine."""
+    check_values(config)
+    _check_devices(config)
+    if config.kind == "student":
+        _check_teacher_dir(config)
+
+
+def check_values(config: ConfigDict) -> None:
+    """The part of `check_config` that looks neither at devices nor at folders."""
     for key, choices in CHOICES.items():
         value = _get(config, key)
         listed = ", ".join(str(c) for c in choices)
@@ -82,10 +91,24 @@ def check_config(config: ConfigDict) -> None:
     gamma = config.model.corner_gamma
     _require(0 < gamma < 1, "model.corner_gamma", gamma, "it must lie between 0 and 1")
     _check_layers(config)
+    _check_val_metrics(config)
     _check_crops(config)
-    _check_devices(config)
+    _require(
+        bool(config.init_from) or not config.init_freeze,
+        "init_freeze",
+        config.init_freeze,
+        "a part that starts at random must be trained; name its weights in "
+        "config.init_from",
+    )
     if config.kind == "student":
         _check_student(config)
+    else:
+        _require(
+            not config.init_from,
+            "init_from",
+            config.init_from,
+            "a teacher has no super-resolution part; leave it empty",
+        )
 
 
 def _check_layers(config: ConfigDict) -> None:
@@ -95,6 +118,23 @@ def _check_layers(config: ConfigDict) -> None:
         "loss.vgg_layers",
         tuple(config.loss.vgg_layers),
         f"name some of {', '.join(vgg.LAYERS)}",
+    )
+
+
+def _check_val_metrics(config: ConfigDict) -> None:
+    if not config.val_metrics:
+        return
+    try:
+        metrics.select(config.val_metrics)
+    except UserError as error:
+        raise UserError(f"config.val_metrics: {error}") from error
+    every = config.val_metrics_every_epochs
+    _require(
+        every % config.val_every_epochs == 0,
+        "val_metrics_every_epochs",
+        every,
+        "it must be a multiple of config.val_every_epochs "
+        f"({config.val_every_epochs}), since validation computes them",
     )
 
 
@@ -133,6 +173,9 @@ def _check_student(config: ConfigDict) -> None:
         config.train.phase1_epochs,
         f"the whole run has only {config.train.epochs} epochs",
     )
+
+
+def _check_teacher_dir(config: ConfigDict) -> None:
     teacher = config.teacher.dir
     remedy = (
         "a student needs the workdir of a trained teacher; train one with "

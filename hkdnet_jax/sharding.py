@@ -1,6 +1,7 @@
 """The device mesh: the one file that names its axes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,18 +13,23 @@ DATA = "data"  # the batch is split along this axis
 def make_mesh(data: int = 0) -> Mesh:
     """A one-axis mesh over the first `data` devices, or over all of them with 0.
 
-    The axis is Auto: Linen code does not carry the annotations that jax's default,
-    Explicit, asks for.
-
     Raises:
       ValueError: more devices asked for than there are.
     """
     devices = jax.devices()
     if data > len(devices):
         raise ValueError(f"mesh of {data} devices asked for, there are {len(devices)}")
-    count = data or len(devices)
+    return mesh_over(devices[: data or len(devices)])
+
+
+def mesh_over(devices: Sequence[jax.Device]) -> Mesh:
+    """A one-axis mesh over these devices.
+
+    The axis is Auto: Linen code does not carry the annotations that jax's default,
+    Explicit, asks for.
+    """
     return jax.make_mesh(
-        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=devices[:count]
+        (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices
     )
 
 
@@ -35,6 +41,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis split over the mesh."""
     return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def jit_train_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Jits (state, frozen, batch) -> (state, scalars) over the mesh.
+
+    The batch is split, all else is on every device; the state is donated.
+    """
+    whole = replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(whole, whole, split_batch(mesh)),
+        out_shardings=whole,
+    )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -28,8 +28,10 @@ Scalars = dict[str, jax.Array]
 # (state, frozen parameters, batch) -> (state, scalars)
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 # (params, frozen parameters, batch)
-#   -> (sums over the batch, uint8 strips [N, H, k * W, 1] of k pictures side by side)
-ValStep = Callable[[Params, Params, Batch], tuple[Scalars, jax.Array]]
+#   -> (sums over the batch, pictures by name, each uint8 [N, H, W, 1])
+ValStep = Callable[[Params, Params, Batch], tuple[Scalars, dict[str, jax.Array]]]
+# As they are drawn, left to right.
+PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 
 
 def build_teacher(config: ConfigDict) -> Teacher:
@@ -48,10 +50,9 @@ def init_params(config: ConfigDict) -> Params:
 
     A student whose width is not the teacher's gets a third group, `adapter`.
     """
-    key = jax.random.key(config.seed)
-    image = jnp.zeros((1, 16, 16, 1))
     if config.kind == "teacher":
-        return build_teacher(config).init(key, image, image)["params"]
+        return init_teacher(config)
+    key, image = jax.random.key(config.seed), jnp.zeros((1, 16, 16, 1))
     params = build_student(config).init(key, image, image)["params"]
     if config.model.width != TEACHER_CHANNELS:
         features = jnp.zeros((1, 1, 1, config.model.width))
@@ -84,6 +85,28 @@ def _augmented(
     """The batch's IR and VIS as floats, flipped."""
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
     return _flip(_step_key(config, step, stream=0), ir, vis)
+
+
+def init_teacher(config: ConfigDict) -> Params:
+    """Fresh parameters of the teacher."""
+    key, image = jax.random.key(config.seed), jnp.zeros((1, 16, 16, 1))
+    return build_teacher(config).init(key, image, image)["params"]
+
+
+def train_step(
+    config: ConfigDict, alpha: float, phase: int, total_steps: int
+) -> TrainStep:
+    """The step of a phase of a teacher's or a student's run, to be jitted.
+
+    Args:
+      config: of the run.
+      alpha: the teacher's weight of Eq. 5; of a student's run.
+      phase: 1 or 2; a teacher's run has only 1.
+      total_steps: of all phases, for the learning rate.
+    """
+    if config.kind == "teacher":
+        return teacher_train_step(config, total_steps)
+    return student_train_step(config, alpha, phase, total_steps)
 
 
 def teacher_train_step(config: ConfigDict, total_steps: int) -> TrainStep:
@@ -137,7 +160,7 @@ def student_train_step(
     """The step of a student's phase; the frozen parameters are the teacher's.
 
     Phase 1 (Eq. 22) runs and trains the fusion part alone.  Phase 2 (Eq. 23) trains
-    all groups.
+    all groups, but for the super-resolution part where `init_freeze` is set.
 
     Args:
       config: of the run.
@@ -148,33 +171,37 @@ def student_train_step(
     teacher = Teacher(alpha, jnp.dtype(config.dtype))
     student = build_student(config)
 
-    def phase1_loss(trained: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
+    def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         low = degrade(ir, config.scale), degrade(vis, config.scale)
         _, label = teacher.apply({"params": frozen}, *low)
-        features, _ = student.apply({"params": trained}, *low, method=Student.fuse_only)
+        features, _ = student.apply({"params": params}, *low, method=Student.fuse_only)
         return losses.student_phase1_loss(label["decoder3"], features)
 
-    def phase2_loss(trained: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
+    def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         image_t, label = teacher.apply({"params": frozen}, ir, vis)
         low = degrade(ir, config.scale), degrade(vis, config.scale)
-        image_s, out = student.apply({"params": trained}, *low)
+        image_s, out = student.apply({"params": params}, *low)
         return losses.student_phase2_loss(
             image_t,
             image_s,
             [label["decoder3"], label["decoder1"]],
-            [out["tail"], adapt(trained, out["upsampled"])],
+            [out["tail"], adapt(params, out["upsampled"])],
             phi=config.loss.phi,
         )
 
     groups = ("fusion",) if phase == 1 else ("fusion", "sr", "adapter")
+    if config.init_freeze:
+        groups = tuple(group for group in groups if group != "sr")
     loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         ir, vis = _augmented(config, state.step, batch)
+
+        def loss_fn(trained: Params):
+            return loss_of_phase({**state.params, **trained}, frozen, ir, vis)
+
         trained = {k: v for k, v in state.params.items() if k in groups}
-        (loss, terms), gradients = jax.value_and_grad(loss_of_phase, has_aux=True)(
-            trained, frozen, ir, vis
-        )
+        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
         rate = schedules.learning_rate(config, state.step, total_steps)
         state, scalars = apply_gradients(config, state, gradients, loss, rate)
         return state, scalars | {"loss": loss, "lr": rate} | _named(terms)
@@ -199,11 +226,6 @@ def _sums(mask: jax.Array, values: Scalars) -> Scalars:
     return sums | {"count": jnp.sum(mask)}
 
 
-def _strip(*images: jax.Array) -> jax.Array:
-    """Images [N, H, W, 1] side by side, as uint8."""
-    return to_uint8(jnp.concatenate(images, axis=2))
-
-
 def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
     return {
         f"psnr{name}": losses.psnr(image, target),
@@ -212,7 +234,7 @@ def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
 
 
 def teacher_val_step(config: ConfigDict) -> ValStep:
-    """How well the teacher reconstructs IR and VIS; strips of IR, VIS, fused."""
+    """How well the teacher reconstructs IR and VIS; pictures of IR, VIS, fused."""
     model = build_teacher(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
@@ -224,7 +246,8 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
         values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
         values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         fused, _ = model.apply({"params": params}, ir, vis)
-        return _sums(batch["mask"], values), _strip(ir, vis, fused)
+        pictures = {"ir": ir, "vis": vis, "fused": fused}
+        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
 
@@ -235,7 +258,7 @@ def student_val_step(config: ConfigDict, alpha: float) -> ValStep:
     `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
     would do without a student, the teacher on the low-resolution pair, then bicubic.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23.
-    The strips show IR, VIS, bicubic, student, teacher.
+    The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """
     teacher = Teacher(alpha, jnp.dtype(config.dtype))
     student = build_student(config)
@@ -264,8 +287,9 @@ def student_val_step(config: ConfigDict, alpha: float) -> ValStep:
             "loss_feature": distance(out["tail"], high["decoder3"])
             + distance(upsampled, high["decoder1"]),
         }
-        strip = _strip(ir, vis, bicubic, image, label)
-        return _sums(batch["mask"], values), strip
+        pictures = {"ir": ir, "vis": vis, "bicubic": bicubic, "fused": image}
+        pictures |= {"label": label}
+        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
 

@@ -7,6 +7,7 @@ The loop talks to the disk through two objects that the caller opens (`main.run`
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,18 @@ from tqdm import tqdm
 
 from data_pipelines import loader, pairs
 from data_pipelines.errors import UserError
-from hkdnet_jax import schedules, sharding, steps, vgg, weights
+from hkdnet_jax import (
+    metrics,
+    schedules,
+    sharding,
+    steps,
+    validation,
+    vgg,
+    weights,
+)
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import Params, TrainState, create
-from hkdnet_jax.trained import Model, describe
+from hkdnet_jax.trained import Model, describe, load_sr
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -100,23 +109,31 @@ class Run:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, without its arrays."""
-        shapes = jax.eval_shape(self._fresh_state)
+        shapes = jax.eval_shape(self._fresh_state, {})
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.whole),
             shapes,
         )
 
-    def _fresh_state(self) -> TrainState:
-        return create(self.config, steps.init_params(self.config))
+    def _fresh_state(self, start: Params) -> TrainState:
+        return create(self.config, {**steps.init_params(self.config), **start})
 
     def init_state(self) -> TrainState:
-        """The state at step 0, born on the mesh."""
+        """The state at step 0, born on the mesh.
+
+        Raises:
+          UserError: `config.init_from` does not fit the run.
+        """
+        start = {}
+        if self.config.init_from:  # only here: a resumed run needs it no more
+            wanted = self.abstract_state().params["sr"]
+            start["sr"] = load_sr(self.config.init_from, wanted)
         # It runs once: on a CPU, optimising it takes longer than all else it does.
         quickly = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(
             self._fresh_state, out_shardings=self.whole, compiler_options=quickly
         )
-        return fresh()
+        return fresh(jax.device_put(start, self.whole))
 
     def phase_at(self, step: int) -> int:
         """The phase of a step; a teacher's run is all one phase."""
@@ -128,22 +145,8 @@ class Run:
         """The jitted step of a phase; the state is donated."""
         name = f"train{phase}"
         if name not in self._compiled:
-            if self.config.kind == "teacher":
-                step = steps.teacher_train_step(self.config, self.total_steps)
-            else:
-                step = steps.student_train_step(
-                    self.config, self.alpha, phase, self.total_steps
-                )
-            self._compiled[name] = jax.jit(
-                step,
-                donate_argnums=0,
-                in_shardings=(
-                    self.whole,
-                    self.whole,
-                    sharding.split_batch(self.mesh),
-                ),
-                out_shardings=self.whole,
-            )
+            step = steps.train_step(self.config, self.alpha, phase, self.total_steps)
+            self._compiled[name] = sharding.jit_train_step(step, self.mesh)
         return self._compiled[name]
 
     def val_step(self) -> steps.ValStep:
@@ -168,32 +171,30 @@ class Run:
             process_count=jax.process_count(),
         )
 
-    def validate(self, params: Params) -> tuple[dict[str, float], dict[str, Any]]:
-        """Means over the validation pairs, and pictures of the first of them."""
-        sums: dict[str, float] = {}
-        pictures: dict[str, np.ndarray] = {}
-        wanted = self.config.val_samples
-        # About 4 images, and divisible by the devices.
-        val_batch = self.mesh.size * max(1, 4 // self.mesh.size)
-        for batch in loader.val_batches(
+    def validate(
+        self, params: Params, with_metrics: bool = False
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Means over the validation pairs, and pictures of the first of them.
+
+        Args:
+          params: of the network that is trained.
+          with_metrics: also the fusion metrics that `val_metrics` names.
+        """
+        batches = loader.val_batches(
             self.val_source,
             crop=self.config.data.val_crop,
-            batch_size=val_batch,
+            # About 4 images, and divisible by the devices.
+            batch_size=self.mesh.size * max(1, 4 // self.mesh.size),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-        ):
-            names = batch.pop("name")
-            mask = batch["mask"]
-            placed = sharding.put_batch(batch, self.mesh)
-            got, strips = self.val_step()(params, self.frozen, placed)
-            for key, value in jax.device_get(got).items():
-                sums[key] = sums.get(key, 0.0) + float(value)
-            strips = jax.device_get(strips) if len(pictures) < wanted else []
-            for name, real, strip in zip(names, mask, strips, strict=False):
-                if real and len(pictures) < wanted:
-                    pictures[name.replace("/", "_")] = strip[:, :, 0]
-        count = sums.pop("count")
-        return {f"val/{k}": v / count for k, v in sums.items()}, pictures
+        )
+        return validation.validate(
+            partial(self.val_step(), params, self.frozen),
+            batches,
+            self.mesh,
+            self.config.val_samples,
+            metrics.select(self.config.val_metrics) if with_metrics else (),
+        )
 
 
 class _Stop:
@@ -340,6 +341,14 @@ def _is_validation(run: Run, done: int) -> bool:
     return done % every == 0 or done == run.total_steps
 
 
+def _is_scored(run: Run, done: int) -> bool:
+    """Whether the validation after `done` steps computes the fusion metrics too."""
+    every = run.config.val_metrics_every_epochs * run.epoch_steps
+    return bool(run.config.val_metrics) and (
+        done % every == 0 or done == run.total_steps
+    )
+
+
 def _validate_and_keep(
     run: Run,
     workdir: str | Path,
@@ -353,7 +362,7 @@ def _validate_and_keep(
     In phase 1 the student's image comes from an untrained part: nothing is kept yet.
     """
     params = state.best_params()
-    scalars, pictures = run.validate(params)
+    scalars, pictures = run.validate(params, with_metrics=_is_scored(run, done))
     writer.scalars(done, scalars)
     writer.images(done, pictures)
     student = run.config.kind == "student"

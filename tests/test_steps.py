@@ -316,7 +316,7 @@ def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, st
     params = taken[0][2].params
     step = jax.jit(steps.student_val_step(config, ALPHA))
     batch = random_batch(5, 3, SIZE)
-    sums, strips = step(params, frozen, _masked(batch, [1, 1, 0]))
+    sums, drawn = step(params, frozen, _masked(batch, [1, 1, 0]))
 
     ir, vis = (images.to_float(batch[key]) for key in ("ir", "vis"))
     low = images.degrade(ir, 2), images.degrade(vis, 2)
@@ -337,12 +337,12 @@ def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, st
     distance = np.abs(np.asarray(image - label))[:2].mean(axis=(1, 2, 3)).sum()
     np.testing.assert_allclose(sums["loss_image"], distance, rtol=1e-5)
 
-    assert strips.dtype == jnp.uint8
-    assert strips.shape == (3, SIZE, 5 * SIZE, 1)
-    shown = np.split(np.asarray(strips), 5, axis=2)
-    for got, want in zip(shown, (ir, vis, bicubic, image, label), strict=True):
+    wanted = {"ir": ir, "vis": vis, "bicubic": bicubic, "fused": image, "label": label}
+    assert drawn.keys() == wanted.keys() == set(steps.PICTURES)
+    for name, want in wanted.items():
+        assert drawn[name].dtype == jnp.uint8
         exact = np.clip(np.asarray(want), 0, 1) * 255
-        assert np.max(np.abs(got - exact)) <= 0.51
+        assert np.max(np.abs(drawn[name] - exact)) <= 0.51, name
 
 
 def test_bfloat16_keeps_float32_parameters_and_losses(frozen):

@@ -167,6 +167,44 @@ def test_a_picture_of_each_validation_pair_is_written(run, finished):
     np.testing.assert_array_equal(picture[:, 32:64], crop["vis"][0, :, :, 0])
 
 
+def test_fusion_metrics_are_computed_when_asked_for(run, finished):
+    # 2 of 3 epochs are validated with metrics: the second, and the last.
+    other = _changed(run, val_metrics="CC,AG", val_metrics_every_epochs=2)
+    assert [train_loop._is_scored(other, done) for done in (4, 8, 12)] == [0, 1, 1]
+    assert not any(train_loop._is_scored(run, done) for done in (4, 8, 12))
+
+    params = jax.device_put(_restore(run, finished)[0].best_params(), run.whole)
+    with jax.transfer_guard("disallow"):
+        plain, strips = other.validate(params)
+        means, _ = other.validate(params, with_metrics=True)
+    assert means.keys() - plain.keys() == {"val/CC", "val/AG"}
+    correlations, gradients = [], []
+    for strip in strips.values():
+        ir, vis, _, fused, _ = np.split(strip.astype(np.float64), 5, axis=1)
+        pairs = [np.corrcoef(source.ravel(), fused.ravel()) for source in (ir, vis)]
+        correlations.append(np.mean([pair[0, 1] for pair in pairs]))
+        gy, gx = np.gradient(fused / 255)
+        total = np.sqrt((gx**2 + gy**2) / 2).sum()
+        gradients.append(total / np.prod(np.array(fused.shape) - 1))
+    assert len(strips) == 3  # all validation pairs, so the last batch is part filler
+    assert means["val/CC"] == pytest.approx(np.mean(correlations), rel=1e-6)
+    assert means["val/AG"] == pytest.approx(np.mean(gradients), rel=1e-6)
+
+
+def test_pairs_without_a_value_do_not_count(monkeypatch, run, finished):
+    from hkdnet_jax import metrics
+
+    def score(ir, vis, fused, names):
+        return {"CC": np.linspace(0.0, 1.0, len(ir)) * np.nan, "AG": np.arange(4.0)}
+
+    monkeypatch.setattr(metrics, "score", score)
+    other = _changed(run, val_metrics="CC,AG")
+    params = jax.device_put(_restore(run, finished)[0].best_params(), run.whole)
+    means, _ = other.validate(params, with_metrics=True)
+    assert np.isnan(means["val/CC"])
+    assert means["val/AG"] == np.mean([0, 1, 2])  # 3 pairs and a filler
+
+
 def test_validation_means_are_over_the_pairs_alone(run, finished):
     """3 pairs in batches of 4: the filler must not count."""
     values = []
@@ -203,7 +241,7 @@ def _scored(run, scores):
     """The run with made-up validation scores, and the weights that were scored."""
     other, seen, scores = copy.copy(run), [], iter(scores)
 
-    def validate(params):
+    def validate(params, with_metrics):
         seen.append(jax.device_get(params))
         return {"val/psnr": next(scores)}, {}
 
@@ -255,9 +293,9 @@ def test_a_run_terminated_while_it_validates_saves_before_it_ends(
 ):
     other = copy.copy(run)
 
-    def validate(params):
+    def validate(params, with_metrics):
         signal.raise_signal(signal.SIGTERM)
-        return run.validate(params)
+        return run.validate(params, with_metrics)
 
     other.validate = validate
     assert _train(other, tmp_path) is False
