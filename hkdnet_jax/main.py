@@ -16,67 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError
 from hkdnet_jax import train_loop
 from hkdnet_jax.checkpoint import Checkpoints
+from hkdnet_jax.command_line import parse_config
 from hkdnet_jax.config_check import check_config
 from hkdnet_jax.trained import describe
 from hkdnet_jax.writers import Writer, write_run_info
 
 SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
-
-
-def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
-    """The locked configuration and the workdir that a command line names.
-
-    Args:
-      argv: without the program's name.
-
-    Raises:
-      UserError: an unknown flag or key, a wrong type, a missing or broken file.
-      SystemExit: `--help`, after printing it.
-    """
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config",
-        help_string="the run, for example configs/student_x3.py:lite; single keys are "
-        "overridden with --config.key=value",
-        flag_values=values,
-        # The overrides are looked for here, before absl parses the rest.
-        sys_argv=["main", *argv],
-    )
-    workdir = flags.DEFINE_string(
-        "workdir", None, "folder of the run, made if missing", flag_values=values
-    )
-    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
-    try:
-        rest = values(["main", *argv])[1:]
-        # A file that cannot be loaded is reported at the first look inside it.
-        if values["config"].present:
-            config.value.keys()
-    except (AttributeError, KeyError) as error:
-        raise UserError(
-            f"The configuration has no key {error}: configs/base.py lists them all."
-        ) from error
-    # A config file is a program: whatever it raises, it is not usable.
-    except Exception as error:
-        # The cause stands in the last line; a traceback may stand before it.
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"The command line cannot be used: {reason}") from error
-    if values["help"].value:
-        print(f"{__doc__}\nFlags:\n{values.main_module_help() or values.get_help()}")
-        raise SystemExit(0)
-    if rest:
-        raise UserError(
-            f"Unexpected argument {rest[0]!r}: every option is --name=value."
-        )
-    for name, value in (("config", config.value), ("workdir", workdir.value)):
-        if not value:
-            raise UserError(f"--{name} is missing: see --help.")
-    return config.value, workdir.value
 
 
 def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
@@ -158,7 +108,12 @@ def run(config: ConfigDict, workdir: str | Path) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
     try:
-        config, workdir = parse_flags(sys.argv[1:] if argv is None else argv)
+        config, others = parse_config(
+            sys.argv[1:] if argv is None else argv,
+            doc=__doc__,
+            required={"workdir": "folder of the run, made if missing"},
+        )
+        workdir = others["workdir"]
         complete = run(config, workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -123,12 +123,29 @@ def _read_h5(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def abstract_params() -> Params:
+    """Shapes of the weights that `load` returns, of the whole network."""
+    shapes, channels = {}, 3
+    for name, width in _WIDTHS.items():
+        shapes[f"conv{name}"] = {
+            part: jax.ShapeDtypeStruct(shape, np.float32)
+            for part, shape in _shapes(channels, width).items()
+        }
+        channels = width
+    return shapes
+
+
+def _shapes(channels: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Of a convolution's parameters."""
+    return {"kernel": (3, 3, channels, width), "bias": (width,)}
+
+
 def _checked(arrays: dict[str, np.ndarray], file: Path) -> Params:
     """The convolutions at the start of the network, their shapes checked."""
     params: Params = {}
     channels = 3
     for name, width in _WIDTHS.items():
-        expected = {"kernel": (3, 3, channels, width), "bias": (width,)}
+        expected = _shapes(channels, width)
         found = {part: arrays.get(f"conv{name}/{part}") for part in expected}
         if all(array is None for array in found.values()):
             break

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 from train_fixtures import random_params, save_teacher, student_config
 
+from configs import base
+from data_pipelines.errors import UserError
 from hkdnet_jax import main, train_loop, weights
+from hkdnet_jax.config_check import check_config
 from hkdnet_jax.trained import describe
 
 TINY = "--config=configs/student_x2.py:tiny"
@@ -64,6 +67,8 @@ def test_unusable_command_lines(capsys, argv, named):
         ("optim.schedule=linear", "config.optim.schedule"),
         ("optim.lr=-1.0", "config.optim.lr"),
         ("optim.ema=1.0", "config.optim.ema"),
+        ("val_metrics=FMI", "config.val_metrics: Metrics 'FMI'"),
+        ("val_metrics_every_epochs=0", "config.val_metrics_every_epochs"),
         ("model.dfa_softmax=rows", "config.model.dfa_softmax"),
         ("model.width=0", "config.model.width"),
         ("model.corner_gamma=1.5", "config.model.corner_gamma"),
@@ -120,6 +125,16 @@ def test_workdir_with_a_foreign_config_file(capsys, tmp_path, tiny_teacher, text
     sentence = fails(capsys, TINY, f"--workdir={tmp_path}", teacher)
     assert "config.json is not of a run" in sentence
     assert (tmp_path / "config.json").read_text() == text
+
+
+def test_metrics_are_computed_when_there_is_a_validation(tiny_teacher):
+    config = base.student(2, "tiny")
+    config.teacher.dir = str(tiny_teacher)
+    config.val_every_epochs, config.val_metrics_every_epochs = 3, 10
+    check_config(config)  # no metrics are asked for
+    config.val_metrics = "all"
+    with pytest.raises(UserError, match=r"val_metrics_every_epochs is 10.*multiple"):
+        check_config(config)
 
 
 def test_workdir_that_is_a_file(capsys, tmp_path, tiny_teacher):

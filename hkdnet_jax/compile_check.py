@@ -1,0 +1,242 @@
+"""Compiles the real train step for a TPU slice, on a machine that has none.
+
+    pip install -r requirements-tpu.txt
+    python -m hkdnet_jax.compile_check --config=configs/student_x3.py --topology v5e:2x4
+
+TPU's own compiler says how many bytes of each chip's memory a step of the configuration
+takes, so that a run that does not fit is found before the slice is rented.  State and
+batch are shapes only: no data, no teacher and no weights are read.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from data_pipelines.errors import UserError
+from hkdnet_jax import flops, sharding, steps, vgg, weights
+from hkdnet_jax.command_line import parse_config
+from hkdnet_jax.config_check import check_values
+from hkdnet_jax.hlo import collectives
+from hkdnet_jax.state import create
+
+# Of the run, for the learning rate's schedule: it changes a constant of the program.
+_TOTAL_STEPS = 10**6
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the makers publish of a TPU chip.
+
+    Attributes:
+      capacity_bytes: high-bandwidth memory.
+      peak_flops: matrix products a second in bfloat16.
+    """
+
+    capacity_bytes: int
+    peak_flops: float
+
+
+# By `device_kind`; cloud.google.com/tpu/docs, "System architecture".
+CHIPS = {
+    "TPU v4": Chip(32 * 2**30, 275e12),
+    "TPU v5 lite": Chip(16 * 2**30, 197e12),
+    "TPU v5": Chip(95 * 2**30, 459e12),
+    "TPU v6 lite": Chip(32 * 2**30, 918e12),
+}
+
+
+def tpu_devices(topology: str) -> Sequence[jax.Device]:
+    """The chips of a slice such as `v5e:2x4`, which need not exist.
+
+    Raises:
+      UserError: TPU's compiler is not installed, or knows no such slice.
+    """
+    # libtpu would otherwise wait for the metadata server of a TPU machine.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # A v4 chip's two cores work as one, as they do on Cloud TPU.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        ).devices
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        if "not installed" in reason:
+            raise UserError(
+                "TPU's compiler is not installed, so get it with "
+                "pip install -r requirements-tpu.txt (0.7 GB; no TPU is needed)."
+            ) from error
+        raise UserError(
+            f"--topology {topology} is no TPU slice that the compiler knows "
+            f"({reason}): give a generation and the chips along each side, such as "
+            "v5e:2x4, v4:2x2x4, v5p:2x2x2 or v6e:4x4."
+        ) from error
+
+
+def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict:
+    """Compiles the train step of one phase for `devices`.
+
+    Args:
+      config: of the run; neither its data nor its teacher is opened.
+      devices: of the mesh, over which the batch is split.
+      phase: 1 or 2; a teacher has only 1.
+
+    Returns:
+      JSON-able: `argument_bytes`, `temp_bytes`, `peak_bytes`, `capacity_bytes` and
+      `fits` of one chip; `collectives`, a list of kind, count and bytes in one chip's
+      program (one inside a loop counts once); `flops` of a step over all chips, and
+      `floor_seconds`, what they take at the chips' bfloat16 peak.
+
+    Raises:
+      UserError: the batch cannot be split over the devices, or the chip is unknown.
+    """
+    kind, batch_size = devices[0].device_kind, config.train.batch_size
+    if kind not in CHIPS:
+        raise UserError(
+            f"The memory of a {kind} is not known here: take one of {', '.join(CHIPS)}."
+        )
+    if batch_size % len(devices):
+        raise UserError(
+            f"config.train.batch_size is {batch_size}, not divisible by the "
+            f"{len(devices)} chips of the slice: give a multiple."
+        )
+    chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
+    arguments = abstract_arguments(config)
+    step = steps.train_step(config, config.teacher.alpha, phase, _TOTAL_STEPS)
+    compiled = sharding.jit_train_step(step, mesh).lower(*arguments).compile()
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    total = flops.count(step, *arguments)
+    return {
+        "phase": phase,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": peak,
+        "capacity_bytes": chip.capacity_bytes,
+        "fits": peak <= chip.capacity_bytes,
+        "collectives": collectives(compiled.as_text()),
+        "flops": total,
+        "floor_seconds": total / (len(devices) * chip.peak_flops),
+    }
+
+
+def abstract_arguments(config: ConfigDict) -> tuple[Any, Any, dict[str, Any]]:
+    """Shapes of a train step's state, frozen parameters and batch."""
+    state = jax.eval_shape(lambda: create(config, steps.init_params(config)))
+    if config.kind == "student":
+        frozen = jax.eval_shape(lambda: steps.init_teacher(config))
+    else:
+        frozen = vgg.abstract_params() if config.loss.percep else {}
+    crops = (config.train.batch_size, config.data.crop, config.data.crop, 1)
+    crop = jax.ShapeDtypeStruct(crops, jnp.uint8)
+    return state, frozen, {"ir": crop, "vis": crop}
+
+
+def report(row: dict[str, Any]) -> str:
+    """A row of `check` as lines of text."""
+    peak, capacity, arguments, temporaries = (
+        row[f"{name}_bytes"] / 2**30
+        for name in ("peak", "capacity", "argument", "temp")
+    )
+    moved = ", ".join(
+        f"{c['kind']} of {c['count']} arrays, {c['bytes'] / 1e6:.1f} MB"
+        for c in row["collectives"]
+    )
+    return (
+        f"phase {row['phase']}: {peak:.2f} GiB of {capacity:.0f} GiB a chip "
+        f"({'fits' if row['fits'] else 'DOES NOT FIT'}; arguments {arguments:.2f}, "
+        f"temporaries {temporaries:.2f})\n"
+        f"  a step: {moved or 'no collective'}; {row['flops'] / 1e12:.2f} TFLOP over "
+        f"all chips, at least {1e3 * row['floor_seconds']:.1f} ms at the bfloat16 peak"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; exit code 0 only if every phase compiles and fits."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    # With libtpu installed, jax would look for a TPU and wait for it.
+    jax.config.update("jax_platforms", "cpu")
+    config, others = parse_config(
+        argv,
+        doc=__doc__,
+        required={"topology": "TPU slice, for example v5e:2x4"},
+        optional={
+            "phase": "1 or 2 (default: all that the run has)",
+            "out": "FILE.json to write the figures to",
+        },
+    )
+    check_values(config)
+    out = Path(others["out"]) if others["out"] else None
+    if out and (out.suffix != ".json" or not out.parent.is_dir()):
+        raise UserError(f"--out {out} must be a FILE.json in a folder that exists.")
+    phases = phases_of(config, others["phase"])
+    devices = tpu_devices(others["topology"])
+    print(
+        f"{others['topology']}: {len(devices)} chips ({devices[0].device_kind}), batch "
+        f"{config.train.batch_size}, {config.dtype}"
+    )
+    rows = []
+    for phase in phases:
+        rows.append(check(config, devices, phase))
+        print(report(rows[-1]), flush=True)
+    if out:
+        figures = {
+            "topology": others["topology"],
+            "chips": len(devices),
+            "device_kind": devices[0].device_kind,
+            "batch_size": config.train.batch_size,
+            "dtype": config.dtype,
+            "phases": rows,
+        }
+        weights.write_atomically(out, (json.dumps(figures, indent=1) + "\n").encode())
+    unfit = [str(row["phase"]) for row in rows if not row["fits"]]
+    if unfit:
+        raise UserError(
+            f"Phase {' and '.join(unfit)} does not fit: take a smaller "
+            "config.train.batch_size, more chips, or config.dtype=bfloat16."
+        )
+    return 0
+
+
+def phases_of(config: ConfigDict, asked: str) -> tuple[int, ...]:
+    """The phases to compile: `asked`, or all that the run has.
+
+    Raises:
+      UserError: the run has no such phase.
+    """
+    there = (1,) if config.kind == "teacher" else (1, 2)
+    if asked and asked not in map(str, there):
+        raise UserError(
+            f"--phase {asked} is none of this run's: give "
+            f"{' or '.join(map(str, there))}."
+        )
+    return (int(asked),) if asked else there
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The compile check, on this machine's devices and, with libtpu, on TPU's."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from configs import base, teacher
+from data_pipelines.errors import UserError
+from hkdnet_jax import compile_check, steps
+from hkdnet_jax.compile_check import Chip, check
+
+NO_LIBTPU = importlib.util.find_spec("libtpu") is None
+TINY = "--config=configs/student_x2.py:tiny"
+
+
+@pytest.fixture
+def cpu_as_chip(monkeypatch):
+    """Lets `check` compile for this machine's devices."""
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(compile_check.CHIPS, kind, Chip(10**9, 1e12))
+    return kind
+
+
+def _trained(config, groups):
+    params = jax.eval_shape(lambda: steps.init_params(config))
+    return sum(steps.parameter_count(params[group]) for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("phase", "groups"), [(1, ("fusion",)), (2, ("fusion", "sr", "adapter"))]
+)
+def test_a_step_moves_its_gradient_and_little_else(
+    quick_compile, cpu_as_chip, phase, groups
+):
+    config = base.student(2, "tiny")
+    row = check(config, jax.devices(), phase)
+    assert [c["kind"] for c in row["collectives"]] == ["all-reduce"]
+    gradient = 4 * _trained(config, groups)
+    assert gradient <= row["collectives"][0]["bytes"] <= gradient + 64
+    assert row["fits"] is True and row["phase"] == phase
+    assert row["temp_bytes"] > 0
+    assert row["peak_bytes"] > row["argument_bytes"] > gradient
+    assert row["floor_seconds"] == row["flops"] / 4e12
+    json.dumps(row)
+
+
+def test_what_is_too_large_does_not_fit(quick_compile, cpu_as_chip, monkeypatch):
+    monkeypatch.setitem(compile_check.CHIPS, cpu_as_chip, Chip(1000, 1e12))
+    row = check(teacher.get_config("tiny"), jax.devices()[:1], 1)
+    assert row["fits"] is False
+    assert row["collectives"] == []  # one device
+
+
+def test_arguments_of_a_teacher_hold_the_network_of_its_loss():
+    config = teacher.get_config()
+    _, frozen, batch = compile_check.abstract_arguments(config)
+    assert frozen["conv1_1"]["kernel"].shape == (3, 3, 3, 64)
+    assert batch["ir"].shape == (64, 128, 128, 1)
+    config.loss.percep = 0.0
+    assert compile_check.abstract_arguments(config)[1] == {}
+
+
+def test_the_batch_must_be_divisible(cpu_as_chip):
+    config = base.student(2, "tiny")
+    config.train.batch_size = 6
+    with pytest.raises(UserError, match=r"batch_size is 6, not divisible by the 4"):
+        check(config, jax.devices(), 1)
+
+
+def test_an_unknown_chip():
+    with pytest.raises(UserError, match="memory of a cpu is not known"):
+        check(base.student(2, "tiny"), jax.devices(), 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ([TINY], "--topology is missing"),
+        ([TINY, "--topology=v5e:2x4", "--phase=3"], "--phase 3 is none"),
+        ([TINY, "--topology=v5e:2x4", "--out=no/such/x.json"], "--out no/such/x.json"),
+        ([TINY, "--topology=v5e:2x4", "--out=x.txt"], "--out x.txt must be a FILE"),
+        ([TINY, "--topology=v5e:2x4", "--config.scale=7"], "config.scale is 7"),
+        ([TINY, "--topology=nope:2x2"], "requirements-tpu" if NO_LIBTPU else "nope"),
+    ],
+)
+def test_mistakes(capsys, argv, named):
+    assert compile_check.main(argv) == 1
+    line, *rest = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("error: ") and named in line and not rest
+
+
+@pytest.mark.skipif(NO_LIBTPU, reason="libtpu is not installed (requirements-tpu.txt)")
+def test_a_tpu_slice(tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    argv = [TINY, "--topology=v5e:2x2", f"--out={out}"]
+    assert compile_check.main(argv) == 0
+    figures = json.loads(out.read_text())
+    assert (figures["chips"], figures["device_kind"]) == (4, "TPU v5 lite")
+    for row, phase in zip(figures["phases"], (1, 2), strict=True):
+        assert row["phase"] == phase and row["fits"]
+        assert row["capacity_bytes"] == 16 * 2**30
+        assert [c["kind"] for c in row["collectives"]] == ["all-reduce"]
+    assert "phase 2" in capsys.readouterr().out
