@@ -21,6 +21,7 @@ import safetensors.numpy
 
 from data_pipelines.errors import UserError
 from hkdnet_jax import weights
+from hkdnet_jax.models.released import CORNER_SKIPS
 from hkdnet_jax.released_weights import REMEDY, UNUSED, convert
 from hkdnet_jax.trained import SCALES
 
@@ -116,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             params = convert(arrays, args.scale)
         except UserError as error:
             raise UserError(f"{args.checkpoint}: {error}") from error
-        description = {"kind": "released", "scale": args.scale}
+        description = {
+            "kind": "released",
+            "scale": args.scale,
+            "corner_skip": args.corner_skip,
+        }
         weights.save_model(args.out, description, params)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -169,6 +174,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="model directory to write, for fuse, evaluate and export; a model that "
         "it holds already is replaced",
+    )
+    add(
+        "--corner-skip",
+        choices=CORNER_SKIPS,
+        default=CORNER_SKIPS[0],
+        help="what the corner module adds: feature, as the authors' code does on a "
+        "GPU; map, as it does on a CPU (default: feature)",
     )
     return parser
 

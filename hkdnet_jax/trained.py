@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError
 from hkdnet_jax import weights
-from hkdnet_jax.models.released import Released
+from hkdnet_jax.models.released import CORNER_SKIPS, Released
 from hkdnet_jax.models.student import Student, StudentConfig
 from hkdnet_jax.models.teacher import Teacher
 
@@ -131,10 +131,11 @@ def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
             if len(config) != 3 or scale not in SCALES[1:]:
                 raise ValueError(f"no student's configuration: {config}")
             return Student(_student_config(fields), scale), scale
-        case {"kind": "released", "scale": int() as scale}:
-            if len(config) != 2 or scale not in SCALES[1:]:
+        case {"kind": "released", "scale": int() as scale, "corner_skip": skip}:
+            known = scale in SCALES[1:] and skip in CORNER_SKIPS
+            if len(config) != 3 or not known:
                 raise ValueError(f"no released network's configuration: {config}")
-            return Released(scale), scale
+            return Released(scale, skip), scale
     raise ValueError(f"no configuration of a network: {config}")
 
 

@@ -38,9 +38,9 @@ def x2_file(x2, tmp_path_factory):
     return path
 
 
-def run(capfd, path, out, scale=2):
+def run(capfd, path, out, scale=2, more=()):
     """Exit code, stdout and error lines of the command."""
-    options = ["--checkpoint", path, "--scale", scale, "--out", out]
+    options = ["--checkpoint", path, "--scale", scale, "--out", out, *more]
     code = command.main([str(option) for option in options])
     printed, errors = capfd.readouterr()
     return code, printed, errors.splitlines()
@@ -203,10 +203,24 @@ def test_safetensors_file_gives_the_same_model(x2, x2_file, tmp_path, capfd):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_the_corner_of_a_cpu_is_part_of_the_model(x2_file, tmp_path, capfd):
+    for skip in ("feature", "map"):
+        more = [] if skip == "feature" else ["--corner-skip", skip]
+        assert run(capfd, x2_file, tmp_path / skip, more=more)[0] == 0
+        assert Model.load(tmp_path / skip).network == Released(2, skip)
+
+
 def test_model_directory_of_another_scale_or_with_more_in_it_is_refused(tmp_path):
     params = {"sr": np.zeros(1, np.float32)}
-    for config in ({"scale": 5}, {"scale": True}, {"scale": 2, "width": 3}, {}):
-        weights.save_model(tmp_path, {"kind": "released"} | config, params)
+    good = {"kind": "released", "scale": 2, "corner_skip": "map"}
+    for change in (
+        {"scale": 5},
+        {"scale": True},
+        {"corner_skip": "x"},
+        {"corner_skip": 1},
+        {"width": 3},
+    ):
+        weights.save_model(tmp_path, good | change, params)
         with pytest.raises(UserError, match="describes no network"):
             Model.load(tmp_path)
 
@@ -277,7 +291,7 @@ def test_torch_file_gives_the_same_model(
     code, printed, errors = run(capfd, file, tmp_path / "out")
     assert code == 0 and not errors and "Converted 1154 tensors" in printed
     config, params = weights.load_model(tmp_path / "out")
-    assert config == {"kind": "released", "scale": 2}
+    assert config == {"kind": "released", "scale": 2, "corner_skip": "feature"}
     jax.tree.map(np.testing.assert_array_equal, params, convert(x2, 2))
 
     whole = file.read_bytes()

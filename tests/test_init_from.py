@@ -119,7 +119,8 @@ def test_a_run_with_the_part_frozen_keeps_it_and_resumes_without_the_source(
 @pytest.mark.parametrize("scale", [2, 3])
 def test_a_released_model_starts_a_full_student(scale, tmp_path):
     params = convert(released_fixtures.tensors(scale), scale)
-    weights.save_model(tmp_path, {"kind": "released", "scale": scale}, params)
+    description = {"kind": "released", "scale": scale, "corner_skip": "feature"}
+    weights.save_model(tmp_path, description, params)
     config = student_x3.get_config()
     wanted = jax.eval_shape(lambda: steps.init_params(config))["sr"]
     if scale == 3:

@@ -9,6 +9,9 @@ The released demo stretches each input by its own minimum and maximum to [0, 1],
 its output likewise to 0..255: `fuse --normalize minmax --stretch`.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -152,19 +155,28 @@ class Channel(nn.Module):
         return gamma * channel_mixture(x) + x
 
 
-class Corner(nn.Module):
-    """`corner_map(x) * relu(conv(x)) + x`, a 1x1 convolution.
+# What the corner module adds to its product, see `Corner`.
+CORNER_SKIPS = ("feature", "map")
 
-    So the released code does on a GPU, the only place where it runs unchanged.  With
-    its tensors on a CPU, OpenCV's array is the feature's own memory: the map would
-    overwrite x before it is added.
+
+class Corner(nn.Module):
+    """`corner_map(x) * relu(conv(x)) + skip`, a 1x1 convolution.
+
+    Attributes:
+      skip: `feature` adds x, as the released code does on a GPU, the only place where
+        it runs unchanged.  `map` adds the map, as it does with its tensors on a CPU:
+        there OpenCV's array is the feature's own memory, and the map written to it
+        takes the place of x.
     """
+
+    skip: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         b = nn.relu(Conv1x1(x.shape[-1], name="conv")(x))
-        return corner_map(x) * b + x
+        corners = corner_map(x)
+        return corners * b + {"feature": x, "map": corners}[self.skip]
 
 
 class ReleasedCEA(nn.Module):
@@ -172,31 +184,37 @@ class ReleasedCEA(nn.Module):
 
     A path: 3x3 convolution, ReLU, attention, 3x3 convolution, ReLU, 1x1 convolution.
     Batch normalisation is folded into its 3x3 convolutions.
+
+    Attributes:
+      corner_skip: see `Corner`.
     """
+
+    corner_skip: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
 
-        def path(name: str, module: type[nn.Module]) -> jax.Array:
+        def path(name: str, module: Callable[..., nn.Module]) -> jax.Array:
             y = nn.relu(Conv3x3(c, name=f"{name}_in")(x))
             y = module(name=name)(y)
             y = nn.relu(Conv3x3(c, name=f"{name}_out")(y))
             return Conv1x1(c, name=f"{name}_mix")(y)
 
         total = path("position", Position) + path("channel", Channel)
-        return Conv1x1(c, name="mix")(total + path("corner", Corner))
+        corner = partial(Corner, self.corner_skip)
+        return Conv1x1(c, name="mix")(total + path("corner", corner))
 
 
 class Branch(nn.Module):
     """`x + conv(attention(RG(x)))`: a branch behind the shared convolutions.
 
     Attributes:
-      attention: class of the branch's attention module.
+      attention: makes the branch's attention module, given its `name`.
     """
 
-    attention: type[nn.Module]
+    attention: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -211,7 +229,13 @@ def _conv_relu(x: jax.Array, features: int, name: str) -> jax.Array:
 
 
 class ReleasedFusionPart(nn.Module):
-    """Shared convolutions, both branches, fusion and decoder."""
+    """Shared convolutions, both branches, fusion and decoder.
+
+    Attributes:
+      corner_skip: see `Corner`.
+    """
+
+    corner_skip: str
 
     @nn.compact
     def __call__(
@@ -222,7 +246,8 @@ class ReleasedFusionPart(nn.Module):
         both = _conv_relu(jnp.concatenate([ir, vis]), FIRST_CHANNELS, "conv1")
         first_ir, first_vis = jnp.split(_conv_relu(both, SIZES.width, "conv2"), 2)
         f_ir = Branch(ReleasedDFAG, name="ir")(first_ir)
-        f_vis = Branch(ReleasedCEA, name="vis")(first_vis)
+        cea = partial(ReleasedCEA, self.corner_skip)
+        f_vis = Branch(cea, name="vis")(first_vis)
         x = fused = fuse_features(f_ir, f_vis)
         for i, features in enumerate((*SIZES.decoder, DECODED_CHANNELS)):
             x = _conv_relu(x, features, f"decoder{i + 1}")
@@ -235,13 +260,18 @@ class Released(nn.Module):
 
     Its parameters are the two subtrees `fusion` and `sr`; `sr` has the names and
     shapes of our own `full` Student's.
+
+    Attributes:
+      scale: 2, 3 or 4.
+      corner_skip: `feature` or `map`, see `Corner`.
     """
 
     scale: int
+    corner_skip: str = "feature"
 
     def setup(self):
         """Declares the two parts."""
-        self.fusion = ReleasedFusionPart()
+        self.fusion = ReleasedFusionPart(self.corner_skip)
         self.sr = SuperResolutionPart(SIZES, self.scale)
 
     def __call__(
