@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_pipelines.errors import UserError
 from data_pipelines.pairs import IMAGE_SUFFIXES, Pair, match_folders, match_fused
-from hkdnet_jax import metrics, tables
+from hkdnet_jax import compile_cache, metrics, tables
 from hkdnet_jax.fuse import add_model_arguments, load_model, make_writable
 from hkdnet_jax.scoring import (
     PROTOCOLS,
@@ -37,6 +37,7 @@ _WRITERS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if everything was scored."""
     args = _parser().parse_args(argv)
+    compile_cache.enable()
     try:
         return _run(args)
     except UserError as error:

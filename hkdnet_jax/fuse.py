@@ -37,7 +37,7 @@ from data_pipelines.pairs import (
     match_folders,
     read_pair,
 )
-from hkdnet_jax import images, weights
+from hkdnet_jax import compile_cache, images, weights
 from hkdnet_jax.trained import MIN_SIDE, SCALES, Model
 
 NORMALIZE = ("unit", "minmax")
@@ -218,6 +218,7 @@ def fuse_folder(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every pair was fused."""
     args = _parser().parse_args(argv)
+    compile_cache.enable()
     try:
         return _run(args)
     except UserError as error:

@@ -19,7 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError
-from hkdnet_jax import train_loop
+from hkdnet_jax import compile_cache, train_loop
 from hkdnet_jax.checkpoint import Checkpoints
 from hkdnet_jax.command_line import parse_config
 from hkdnet_jax.config_check import check_config
@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
             required={"workdir": "folder of the run, made if missing"},
         )
         workdir = others["workdir"]
+        compile_cache.enable()
         complete = run(config, workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

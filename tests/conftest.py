@@ -8,6 +8,8 @@ import pytest
 
 # Four virtual devices, so that sharded code is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 4)
+# Every run compiles anew, and leaves nothing in the user's folders.
+os.environ["HKDNET_CACHE"] = ""
 # A missing axis must be an error, not a silently broadcast result.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # float64 that is asked for while it is off is a warning, and warnings are errors.

@@ -14,7 +14,12 @@ PACKAGES = ("data_pipelines", "configs", "hkdnet_jax")
 # results.  A new module needs a place here.
 LAYERS = (
     ("data_pipelines",),
-    ("hkdnet_jax.command_line", "hkdnet_jax.flops", "hkdnet_jax.hlo"),
+    (
+        "hkdnet_jax.command_line",
+        "hkdnet_jax.compile_cache",
+        "hkdnet_jax.flops",
+        "hkdnet_jax.hlo",
+    ),
     ("hkdnet_jax.images",),
     ("hkdnet_jax.ops",),
     ("hkdnet_jax.models",),
