@@ -1,4 +1,9 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and how commands end on it."""
+
+import sys
+from collections.abc import Callable
+
+INTERRUPTED_EXIT = 130  # 128 + SIGINT, what a shell reports
 
 
 class UserError(Exception):
@@ -6,3 +11,26 @@ class UserError(Exception):
 
     Commands print the sentence and exit with code 1; no stack trace.
     """
+
+
+def exit_code(
+    run: Callable[[], int], interrupted: str = "what was written is whole"
+) -> int:
+    """Runs a command's work; what its `main` returns.
+
+    Args:
+      run: the work; returns the exit code.
+      interrupted: what Ctrl-C has left behind, for the sentence.
+
+    Returns:
+      Of `run`, or 1 after a UserError, or 130 after Ctrl-C, each with one `error:` line
+      on stderr.
+    """
+    try:
+        return run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"error: interrupted; {interrupted}.", file=sys.stderr)
+        return INTERRUPTED_EXIT

@@ -25,7 +25,7 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import listing
 from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, PairBuilder
 
@@ -51,11 +51,7 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 only if no pair had to be left out."""
     args = _parser().parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ import jaxlib
 import numpy as np
 
 from data_pipelines import scenes
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from hkdnet_jax import metrics
 from hkdnet_jax.metrics import plain
 from hkdnet_jax.weights import to_json, write_atomically
@@ -222,19 +222,16 @@ def _memory() -> int | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _parser().parse_args(argv)
-    try:
-        _check_common(args)
-        rows = args.run(args)
-        if args.out is not None:
-            report = {"machine": machine(), "rows": rows}
-            write_atomically(args.out, to_json(report).encode())
-            print(f"Wrote {args.out}.")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(args), interrupted="nothing was written")
+
+
+def _run(args: argparse.Namespace) -> int:
+    _check_common(args)
+    rows = args.run(args)
+    if args.out is not None:
+        report = {"machine": machine(), "rows": rows}
+        write_atomically(args.out, to_json(report).encode())
+        print(f"Wrote {args.out}.")
     return 0
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from hkdnet_jax import flops, sharding, steps, vgg, weights
 from hkdnet_jax.command_line import parse_config
 from hkdnet_jax.config_check import check_values
@@ -168,14 +168,8 @@ def report(row: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; exit code 0 only if every phase compiles and fits."""
-    try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
-        return 130
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: _run(argv), interrupted="nothing was written")
 
 
 def _run(argv: list[str]) -> int:

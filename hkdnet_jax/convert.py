@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from hkdnet_jax import weights
 from hkdnet_jax.models.released import CORNER_SKIPS
 from hkdnet_jax.released_weights import REMEDY, UNUSED, convert
@@ -111,24 +111,21 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if the model was written."""
     args = _parser().parse_args(argv)
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    arrays = read_checkpoint(args.checkpoint)
     try:
-        arrays = read_checkpoint(args.checkpoint)
-        try:
-            params = convert(arrays, args.scale)
-        except UserError as error:
-            raise UserError(f"{args.checkpoint}: {error}") from error
-        description = {
-            "kind": "released",
-            "scale": args.scale,
-            "corner_skip": args.corner_skip,
-        }
-        weights.save_model(args.out, description, params)
+        params = convert(arrays, args.scale)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; what was written is whole.", file=sys.stderr)
-        return 130
+        raise UserError(f"{args.checkpoint}: {error}") from error
+    description = {
+        "kind": "released",
+        "scale": args.scale,
+        "corner_skip": args.corner_skip,
+    }
+    weights.save_model(args.out, description, params)
     unused = [name for name in UNUSED if name in arrays]
     print(
         f"Converted {len(arrays) - len(unused)} tensors of {args.checkpoint}; the "

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import IMAGE_SUFFIXES, Pair, match_folders, match_fused
 from hkdnet_jax import compile_cache, metrics, tables
 from hkdnet_jax.fuse import add_model_arguments, load_model, make_writable
@@ -38,14 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if everything was scored."""
     args = _parser().parse_args(argv)
     compile_cache.enable()
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; what was written is whole.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ from flax import linen as nn
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import (
     IMAGE_SUFFIXES,
     Pair,
@@ -219,14 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every pair was fused."""
     args = _parser().parse_args(argv)
     compile_cache.enable()
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; what was written is whole.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from hkdnet_jax import compile_cache, train_loop
 from hkdnet_jax.checkpoint import Checkpoints
 from hkdnet_jax.command_line import parse_config
@@ -107,24 +107,20 @@ def run(config: ConfigDict, workdir: str | Path) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
-    try:
-        config, others = parse_config(
-            sys.argv[1:] if argv is None else argv,
-            doc=__doc__,
-            required={"workdir": "folder of the run, made if missing"},
-        )
-        workdir = others["workdir"]
-        compile_cache.enable()
-        complete = run(config, workdir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "error: interrupted; the same command goes on from the last checkpoint.",
-            file=sys.stderr,
-        )
-        return 130
+    argv = sys.argv[1:] if argv is None else argv
+    remains = "the same command goes on from the last checkpoint"
+    return exit_code(lambda: _run(argv), interrupted=remains)
+
+
+def _run(argv: list[str]) -> int:
+    config, others = parse_config(
+        argv,
+        doc=__doc__,
+        required={"workdir": "folder of the run, made if missing"},
+    )
+    workdir = others["workdir"]
+    compile_cache.enable()
+    complete = run(config, workdir)
     if not complete:
         print(f"Stopped and saved; the same command goes on: {workdir}")
         return SIGTERM_EXIT

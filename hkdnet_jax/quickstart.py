@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw
 
 from configs import quickstart
 from data_pipelines import scenes
-from data_pipelines.errors import UserError
+from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import Pair, match_folders, read_gray
 from hkdnet_jax import fuse, losses
 from hkdnet_jax.images import resize_bicubic, to_float, to_uint8
-from hkdnet_jax.main import run
+from hkdnet_jax.main import SIGTERM_EXIT, run
 from hkdnet_jax.trained import Model
 from hkdnet_jax.weights import write_atomically
 
@@ -41,16 +41,16 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("out/demo"), help="folder (default: out/demo)"
     )
     out = parser.parse_args(argv).out
+    remains = "the same command goes on"
+    return exit_code(lambda: _run(out), interrupted=remains)
+
+
+def _run(out: Path) -> int:
     start = time.monotonic()
-    try:
-        complete = train(out)
-        if not complete:
-            print("Stopped and saved; the same command goes on.", file=sys.stderr)
-            return 143
-        sheet = draw(out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not train(out):
+        print("Stopped and saved; the same command goes on.", file=sys.stderr)
+        return SIGTERM_EXIT
+    sheet = draw(out)
     print(f"Comparison sheet: {sheet} ({time.monotonic() - start:.0f} s in all)")
     print(f"Low-resolution inputs: {out}/low; fused, x{SCALE}: {out}/fused")
     return 0

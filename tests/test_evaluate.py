@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import command_fixtures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,22 +73,8 @@ def probes(monkeypatch):
     return ("--metrics", "IR_MIN,IR_MAX,VIS_MIN,VIS_MAX,F_MIN,F_MAX")
 
 
-def run(capfd, *args):
-    """Exit code, stdout and the lines of stderr (without the progress bar) of main."""
-    code = evaluate.main([str(arg) for arg in args])
-    out, err = capfd.readouterr()
-    lines = [x for x in err.replace("\r", "\n").split("\n") if x and "%|" not in x]
-    assert "Traceback" not in err
-    return code, out, lines
-
-
-def fails(capfd, *args, says=()):
-    """Runs the command, which must say `says` in one sentence and return 1."""
-    code, out, errors = run(capfd, *args)
-    assert (code, out, len(errors)) == (1, "", 1), (code, out, errors)
-    assert errors[0].startswith("error: ") and errors[0].endswith(".")
-    for words in says:
-        assert str(words) in errors[0]
+run = functools.partial(command_fixtures.run, evaluate)
+fails = functools.partial(command_fixtures.fails, evaluate)
 
 
 def scored(capfd, tmp_path, *args):

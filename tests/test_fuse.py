@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_fixtures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,23 +111,8 @@ def folders(tmp_path):
     return ["--ir", str(tmp_path / "ir"), "--vis", str(tmp_path / "vis")]
 
 
-def run(capfd, *args):
-    """Exit code, stdout and the error lines (without the progress bar) of main."""
-    code = fuse.main([str(arg) for arg in args])
-    out, err = capfd.readouterr()
-    lines = [x for x in err.replace("\r", "\n").split("\n") if x and "%|" not in x]
-    assert "Traceback" not in err
-    return code, out, lines
-
-
-def fails(capfd, *args, says=()):
-    """Runs the command, which must say `says` in one sentence and return 1."""
-    code, out, errors = run(capfd, *args)
-    assert (code, out, len(errors)) == (1, "", 1), (code, out, errors)
-    assert errors[0].startswith("error: ") and errors[0].endswith(".")
-    for words in says:
-        assert str(words) in errors[0]
-    return errors[0]
+run = functools.partial(command_fixtures.run, fuse)
+fails = functools.partial(command_fixtures.fails, fuse)
 
 
 # --- numbers ------------------------------------------------------------------------
