@@ -54,9 +54,11 @@ def test_of_a_condition_the_dearest_branch_counts():
     assert flops.count(run, flag, x) == 2 * (2 * 4**3)
 
 
-def test_the_branches_of_the_platforms_count_once():
+def test_of_the_branches_of_the_platforms_the_default_counts():
     def run(x):
-        return lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x @ x)
+        return lax.platform_dependent(
+            x, cpu=lambda x: (x @ x) @ x, default=lambda x: x @ x
+        )
 
     assert flops.count(run, jax.ShapeDtypeStruct((4, 4), jnp.float32)) == 2 * 4**3
 

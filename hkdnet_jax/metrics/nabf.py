@@ -30,7 +30,7 @@ def nabf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
     """Share of artefacts, lower is better, see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255; H and W at least 2.
+      ir, vis, fused: floating [H, W], levels 0..255; H and W at least 3.
 
     Returns:
       Scalar.

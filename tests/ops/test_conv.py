@@ -86,6 +86,24 @@ def test_gradients_inside_a_scan(padding):
     assert_same_gradients(gradients(CONVS[padding]), gradients(plain(padding)))
 
 
+@pytest.mark.parametrize("h,w", [(5, 7), (2, 3), (1, 1), (4, 65)])
+@pytest.mark.parametrize("i,o", [(32, 32), (40, 33), (31, 64)])
+def test_many_channels(h, w, i, o):
+    """From 32 on, the CPU's convolution is stated with one more column."""
+    x, kernel, cotangent = arrays(1, h, w, i, o)
+
+    def results(conv):
+        def loss(x, kernel):
+            out = conv(x, kernel)
+            return jnp.sum(out * cotangent), out
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
+
+    (_, got), got_gradients = results(conv3x3)
+    (_, want), gradients = results(plain("zero"))
+    assert_same_gradients((got, got_gradients), (want, gradients))
+
+
 def test_weight_gradient_for_accelerators_is_the_same():
     # Only the CPU's branch runs here: the other one is compared by itself.
     from hkdnet_jax.ops import conv
