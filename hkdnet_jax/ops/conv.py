@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from hkdnet_jax.ops import winograd
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-# Channels from which `_same_cpu` pays.
+# Channels from which the CPU's own ways below pay.
 _MANY_CHANNELS = 32
 
 
@@ -62,7 +64,14 @@ def _forward(x: jax.Array, kernel: jax.Array):
 
 
 def _kernel_gradient_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Weight gradient as a plain NHWC convolution: I is the batch, N the channels."""
+    """Weight gradient by Winograd's method where it pays, else as a convolution.
+
+    As a plain NHWC one: I is the batch, N the channels.
+    """
+    together = winograd.images_at_once(x.shape, grad.shape[-1])
+    many = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
+    if together and many and x.dtype == jnp.float32:
+        return winograd.weight_gradient(x, grad, together)
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),  # [I, H, W, N]
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
