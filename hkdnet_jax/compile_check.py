@@ -93,8 +93,8 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
     Returns:
       JSON-able: `argument_bytes`, `temp_bytes`, `peak_bytes`, `capacity_bytes` and
       `fits` of one chip; `collectives`, a list of kind, count and bytes in one chip's
-      program (one inside a loop counts once); `flops` of a step over all chips, and
-      `floor_seconds`, what they take at the chips' bfloat16 peak.
+      program (those inside a loop as often as it turns); `flops` of a step over all
+      chips, and `floor_seconds`, what they take at the chips' bfloat16 peak.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the chip is unknown.

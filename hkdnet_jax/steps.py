@@ -287,8 +287,8 @@ def student_val_step(config: ConfigDict, alpha: float) -> ValStep:
             "loss_feature": distance(out["tail"], high["decoder3"])
             + distance(upsampled, high["decoder1"]),
         }
-        pictures = {"ir": ir, "vis": vis, "bicubic": bicubic, "fused": image}
-        pictures |= {"label": label}
+        drawn = (ir, vis, bicubic, image, label)
+        pictures = dict(zip(PICTURES, drawn, strict=True))
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_fixtures import TINIEST, make_pair, random_params, write
 from PIL import Image
-from test_fuse import TINIEST, make_pair, random_params, write
 
 from data_pipelines.errors import UserError
 from data_pipelines.pairs import Pair

@@ -1,9 +1,9 @@
 """The one 3x3 convolution of every network, fast forward and backward on a CPU.
 
 XLA's CPU backend takes a naive path, some 80 times slower, for the weight gradient of
-a convolution that stands inside a scan.  The custom VJP below states that gradient as
-an ordinary convolution in the layout of the forward pass (batch and channel exchange
-their roles), which keeps the fast path in a scan as well.
+a convolution that stands inside a scan.  The custom VJP below keeps it off that path:
+it states the gradient as matrix products (`ops.winograd`), or as an ordinary
+convolution in the layout of the forward pass (batch and channel exchange their roles).
 """
 
 from functools import partial

@@ -36,9 +36,9 @@ def images_at_once(x_shape: tuple[int, ...], outputs: int) -> int:
     tiles = -(-h // _TILE) * -(-w // _TILE)
     image = 4 * _WINDOW**2 * tiles * (i + outputs)  # bytes
     fitting = [k for k in range(1, n + 1) if n % k == 0 and k * image <= _CACHED_BYTES]
+    largest = max(fitting, default=0)
     # A loop over single images costs more than it saves.
-    largest = fitting[-1] if fitting else 0
-    return largest if largest in (0, n) or largest > 1 else 0
+    return 0 if largest == 1 < n else largest
 
 
 def weight_gradient(x: jax.Array, grad: jax.Array, together: int) -> jax.Array:
