@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
     config.scale = 2  # super-resolution factor of the student: 2 | 3 | 4
     config.seed = 0  # of initial weights, data order, crops and flips
     config.dtype = "float32"  # of the networks' arithmetic: float32 | bfloat16
+    # How the position attention is computed: auto (what the platform does best) |
+    # materialized | blocked | cudnn (a GPU, bfloat16) | flash (a TPU).
+    config.attention = "auto"
     # Student: model directory (a converted release, or a student's) whose
     # super-resolution part the run starts from; empty: random weights.
     config.init_from = ""

@@ -8,17 +8,18 @@ from ml_collections import ConfigDict
 from data_pipelines.errors import UserError
 from hkdnet_jax import metrics, vgg
 from hkdnet_jax.models.attention import DFA_AXES
+from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS, KERNELS, SOFTMAX
 from hkdnet_jax.schedules import SCHEDULES
 
-GRAM_SOFTMAX = ("row", "joint")
 CHOICES = {
     "kind": ("student", "teacher"),
     "scale": (2, 3, 4),
     "dtype": ("float32", "bfloat16"),
+    "attention": IMPLEMENTATIONS,
     "optim.schedule": SCHEDULES,
     "model.dfa_softmax": tuple(DFA_AXES),
-    "model.position_softmax": GRAM_SOFTMAX,
-    "model.channel_softmax": GRAM_SOFTMAX,
+    "model.position_softmax": SOFTMAX,
+    "model.channel_softmax": SOFTMAX,
 }
 AT_LEAST_ONE = (
     "data.crop",
@@ -39,6 +40,7 @@ AT_LEAST_ONE = (
     "model.sr_groups",
     "model.sr_rcabs",
     "model.reduction",
+    "model.position_pool",
 )
 NOT_NEGATIVE = (
     "train.phase1_epochs",
@@ -93,6 +95,7 @@ def check_values(config: ConfigDict) -> None:
     _check_layers(config)
     _check_val_metrics(config)
     _check_crops(config)
+    _check_attention(config)
     _require(
         bool(config.init_from) or not config.init_freeze,
         "init_freeze",
@@ -151,11 +154,49 @@ def _check_crops(config: ConfigDict) -> None:
         )
 
 
+def _check_attention(config: ConfigDict) -> None:
+    kind = config.attention
+    if kind not in KERNELS:
+        return
+    softmax = config.model.position_softmax
+    _require(
+        softmax == "row",
+        "attention",
+        kind,
+        f"the kernel does not know config.model.position_softmax={softmax}; take auto",
+    )
+    _require(
+        kind != "cudnn" or config.dtype == "bfloat16",
+        "attention",
+        kind,
+        f"the kernel needs config.dtype=bfloat16, not {config.dtype}; take auto",
+    )
+
+
+# jax's names of the platforms that the kernels are for.
+_KERNEL_BACKENDS = {"cudnn": "gpu", "flash": "tpu"}
+
+
 def _check_devices(config: ConfigDict) -> None:
+    backend, kind = jax.default_backend(), config.attention
+    _require(
+        backend == _KERNEL_BACKENDS.get(kind, backend),
+        "attention",
+        kind,
+        f"the kernel does not run on a {backend}; take auto",
+    )
     there = jax.device_count()
     devices = config.mesh.data or there
     _require(
         devices <= there, "mesh.data", config.mesh.data, f"there are {there} devices"
+    )
+    processes = jax.process_count()
+    _require(
+        processes == 1 or devices == there,
+        "mesh.data",
+        config.mesh.data,
+        f"{processes} processes share the batch over all their {there} devices; "
+        "set it to 0",
     )
     _require(
         config.train.batch_size % devices == 0,

@@ -46,6 +46,8 @@ def _of_equation(equation: JaxprEqn) -> int:
     if name == "cond":
         # One branch a platform, the default last: others pad for reasons of their own.
         return inner[-1] if params.get("branches_platforms") else max(inner)
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid) * sum(inner)
     return params.get("length", 1) * sum(inner)
 
 

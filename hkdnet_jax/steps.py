@@ -42,7 +42,8 @@ def build_teacher(config: ConfigDict) -> Teacher:
 def build_student(config: ConfigDict) -> Student:
     """The student that a configuration describes."""
     fields = StudentConfig(**config.model)
-    return Student(fields, config.scale, jnp.dtype(config.dtype))
+    dtype = jnp.dtype(config.dtype)
+    return Student(fields, config.scale, dtype, config.attention)
 
 
 def init_params(config: ConfigDict) -> Params:

@@ -170,14 +170,26 @@ def corner_mask(x, gamma: float):
     return mask
 
 
-def position_attention(x, mode: str):
-    """The sum of Eq. 11 with the whole N x N matrix of Eq. 10."""
+def square_means(image, side: int):
+    """Means [K, C] of an image [H, W, C] over squares, cut off at its far edges."""
+    h, w, c = image.shape
+    means = [
+        image[y : y + side, x : x + side].reshape(-1, c).mean(axis=0)
+        for y in range(0, h, side)
+        for x in range(0, w, side)
+    ]
+    return np.stack(means)
+
+
+def position_attention(x, mode: str, pool: int = 1):
+    """The sum of Eq. 11 with the whole matrix of Eq. 10, keys over squares."""
     n, h, w, c = x.shape
     out = np.zeros((n, h * w, c))
     for image in range(n):
-        f = np.asarray(x[image], np.float64).reshape(h * w, c)
-        gram = f @ f.T
-        out[image] = softmax(gram, axis=None if mode == "joint" else 1) @ f
+        wide = np.asarray(x[image], np.float64)
+        keys = square_means(wide, pool)
+        gram = wide.reshape(h * w, c) @ keys.T
+        out[image] = softmax(gram, axis=None if mode == "joint" else 1) @ keys
     return out.reshape(x.shape)
 
 
@@ -193,12 +205,12 @@ def channel_attention(x, mode: str):
     return out.reshape(x.shape)
 
 
-def cea(p: Params, x, gamma: float, position: str, channel: str):
+def cea(p: Params, x, gamma: float, position: str, channel: str, pool: int = 1):
     """Eq. 8 to 13 and the last 1x1 convolution."""
     f_b = dense(p["conv_in"], x)
     b = dense(p["conv_corner"], f_b)
     corner = float(p["beta"]) * b * corner_mask(f_b, gamma) + f_b
-    pos = float(p["position_scale"]) * position_attention(f_b, position) + f_b
+    pos = float(p["position_scale"]) * position_attention(f_b, position, pool) + f_b
     chan = float(p["channel_scale"]) * channel_attention(f_b, channel) + f_b
     return dense(p["conv_out"], corner + pos + chan)
 
@@ -289,6 +301,7 @@ def fusion_part(p: Params, ir, vis, config):
             config.corner_gamma,
             config.position_softmax,
             config.channel_softmax,
+            config.position_pool,
         )
     x = fused = fuse_features(f_ir, f_vis)
     for i in range(4):

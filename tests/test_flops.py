@@ -1,5 +1,7 @@
 """Counted operations against hand-worked numbers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,6 +10,7 @@ from jax import lax
 from hkdnet_jax import flops
 from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.ops.conv import conv3x3
+from hkdnet_jax.ops.position_attention import position_attention
 
 X = jax.ShapeDtypeStruct((2, 8, 10, 6), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 6, 4), jnp.float32)
@@ -72,3 +75,10 @@ def test_a_residual_group_grows_with_its_blocks(rcabs):
     gate = 2 * (4 * 2 + 2 * 4)
     expected = rcabs * (2 * conv + gate) + conv
     assert flops.count(group.apply, params, x) == expected
+
+
+def test_a_kernel_counts_as_often_as_its_grid_has_places():
+    x = jax.ShapeDtypeStruct((2, 32, 32, 8), jnp.float32)
+    kernel = flops.count(partial(position_attention, implementation="flash"), x)
+    # Two products of each query with each of the 1024 keys, 8 channels.
+    assert kernel == 2 * (2 * 1024**2 * 8 * 2)

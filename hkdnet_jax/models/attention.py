@@ -128,11 +128,16 @@ class CEA(nn.Module):
       corner_gamma: threshold of the corner mask as a share of the channel's maximum.
       position_softmax: `row` or `joint`.
       channel_softmax: `row` or `joint`.
+      position_pool: side of the squares that keys and values are means over.
+      attention: implementation of the position attention, see
+        `ops.position_attention`.
     """
 
     corner_gamma: float
     position_softmax: str
     channel_softmax: str
+    position_pool: int = 1
+    attention: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -146,7 +151,9 @@ class CEA(nn.Module):
         f_b = Conv1x1(c, dtype=self.dtype, name="conv_in")(x)
         b = Conv1x1(c, dtype=self.dtype, name="conv_corner")(f_b)
         mask = corner_mask(f_b, self.corner_gamma)
-        position = position_attention(f_b, self.position_softmax)
+        position = position_attention(
+            f_b, self.position_softmax, self.attention, self.position_pool
+        )
         channel = channel_attention(f_b, self.channel_softmax)
         out = {
             "corner": scale("beta") * b * mask + f_b,

@@ -33,6 +33,8 @@ class StudentConfig:
       cea: False leaves CEA out (Table II).
       dfa_softmax: Eq. 6 over `spatial`, `width` or `channel`.
       position_softmax: Eq. 10 as `row` or (literally) `joint`.
+      position_pool: the position attention's keys and values are means over squares
+        of so many pixels a side; 1 is the paper's, whose time is quadratic in pixels.
       channel_softmax: Eq. 12 as `row` or (literally) `joint`.
       corner_gamma: threshold of Eq. 8 as a share of the channel's maximum.
       global_skip: adds the bicubic upsampling of `0.6 ir + 0.4 vis` to the output, so
@@ -50,6 +52,7 @@ class StudentConfig:
     cea: bool = True
     dfa_softmax: str = "spatial"
     position_softmax: str = "row"
+    position_pool: int = 1
     channel_softmax: str = "row"
     corner_gamma: float = 0.7
     global_skip: bool = False
@@ -68,6 +71,7 @@ PRESETS = {
         sr_rcabs=3,
         reduction=8,
         dfa_softmax="channel",
+        position_pool=4,
         global_skip=True,
     ),
     "tiny": StudentConfig(
@@ -79,6 +83,7 @@ PRESETS = {
         sr_rcabs=2,
         reduction=4,
         dfa_softmax="channel",
+        position_pool=2,
         global_skip=True,
     ),
 }
@@ -113,6 +118,7 @@ class VisibleBranch(nn.Module):
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, vis: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -130,6 +136,8 @@ class VisibleBranch(nn.Module):
                 cfg.corner_gamma,
                 cfg.position_softmax,
                 cfg.channel_softmax,
+                cfg.position_pool,
+                self.attention,
                 self.dtype,
                 name="cea",
             )
@@ -142,6 +150,7 @@ class FusionPart(nn.Module):
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -149,7 +158,8 @@ class FusionPart(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to F_f^s, [N, H, W, 16], and intermediates."""
         f_ir = InfraredBranch(self.config, self.dtype, name="ir")(ir)
-        f_vis, out = VisibleBranch(self.config, self.dtype, name="vis")(vis)
+        visible = VisibleBranch(self.config, self.dtype, self.attention, name="vis")
+        f_vis, out = visible(vis)
         x = fused = fuse_features(f_ir, f_vis)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
             conv = Conv3x3(features, dtype=self.dtype, name=f"decoder{i + 1}")
@@ -190,15 +200,23 @@ class Student(nn.Module):
     """Low-resolution pair to one fused image at `scale` times the resolution.
 
     Its parameters are the two subtrees `fusion` and `sr`.
+
+    Attributes:
+      config: sizes and readings.
+      scale: 2, 3 or 4.
+      dtype: of the arithmetic; parameters, softmax and the image are float32.
+      attention: how the position attention is computed, which changes its result by
+        rounding alone: see `ops.position_attention`.
     """
 
     config: StudentConfig
     scale: int
     dtype: jnp.dtype = jnp.float32
+    attention: str = "auto"
 
     def setup(self):
         """Declares the two parts."""
-        self.fusion = FusionPart(self.config, self.dtype)
+        self.fusion = FusionPart(self.config, self.dtype, self.attention)
         self.sr = SuperResolutionPart(self.config, self.scale, self.dtype)
 
     def __call__(

@@ -68,10 +68,9 @@ def _kernel_gradient_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
 
     As a plain NHWC one: I is the batch, N the channels.
     """
-    together = winograd.images_at_once(x.shape, grad.shape[-1])
     many = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
-    if together and many and x.dtype == jnp.float32:
-        return winograd.weight_gradient(x, grad, together)
+    if many and x.dtype == jnp.float32:
+        return winograd.weight_gradient(x, grad)
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),  # [I, H, W, N]
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]

@@ -1,32 +1,45 @@
-"""Self-attention over all H * W positions, exact, in memory linear in H * W.
+"""Self-attention over all positions of an image, exact, in memory linear in H * W.
 
-The queries are streamed in blocks.  A block holds its rows of the N x N affinity
-whole, so its softmax needs no online rescaling, and the backward pass computes the
-block again instead of keeping it.
+One function, four ways to compute it: `materialized` holds the whole N x N affinity
+(the tests' reference); `blocked` streams the queries and runs everywhere; `cudnn` and
+`flash` are the fused kernels of a GPU and a TPU.
+
+That queries, keys and values are one array here, so that the affinity is symmetric, is
+not used: it would save at most one of the two matrix products' halves, and a block
+would then be needed by rows of other blocks, which are not there.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import lax
+from jax.experimental.pallas.ops.tpu import flash_attention as tpu
+
+from hkdnet_jax.sharding import over_positions
+
+IMPLEMENTATIONS = ("auto", "materialized", "blocked", "cudnn", "flash")
+KERNELS = ("cudnn", "flash")  # these give no normaliser, hence no joint softmax
+SOFTMAX = ("row", "joint")
 
 # Bytes of float32 affinity that one block of queries may hold over the whole batch.
 # Large enough that the two matrix products of a block are efficient.
 BLOCK_BYTES = 64 * 2**20
+# Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU waiting.
+_TPU_BLOCK = 512
+_CUDNN_LARGEST_DEPTH = 128
 
 
-def _block_length(batch: int, positions: int) -> int:
-    """Queries a block, so that their float32 affinities fill BLOCK_BYTES."""
-    return max(1, min(positions, BLOCK_BYTES // (4 * batch * positions)))
+# All of these take queries [N, q, D], keys [N, p, D] and values [N, p, C] and return
+# the averages of the values, float32 [N, q, C]; the first two also the log of each
+# row's normaliser, float32 [N, q].
 
 
-def _attend(
+def _materialized(
     queries: jax.Array, keys: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Row attention of some queries [N, q, D] over all keys [N, p, D].
-
-    Returns the averages of the values [N, p, C], float32 [N, q, C], and the log of
-    each row's normaliser, float32 [N, q].
-    """
     logits = jnp.einsum(
         "nqd,npd->nqp", queries, keys, preferred_element_type=jnp.float32
     )
@@ -42,19 +55,100 @@ def _attend(
     return mean / total, (peak + jnp.log(total))[..., 0]
 
 
-def _attend_blocked(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, block: int
+def _blocked(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, block: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """`_attend` of all queries [N, p, D], `block` of them at a time."""
+    """`block` queries at a time, by default as many as fill BLOCK_BYTES.
+
+    A block holds its rows of the affinity whole, so its softmax needs no online
+    rescaling, and the backward pass computes the block again instead of keeping it.
+    """
     n, positions, depth = queries.shape
+    block = block or max(1, BLOCK_BYTES // (4 * n * keys.shape[1]))
+    if block >= positions:
+        return _materialized(queries, keys, values)
     blocks = -(-positions // block)
     padded = jnp.pad(queries, ((0, 0), (0, blocks * block - positions), (0, 0)))
     padded = padded.reshape(n, blocks, block, depth).swapaxes(0, 1)
-    attend = jax.checkpoint(lambda some: _attend(some, keys, values))
+    attend = jax.checkpoint(lambda some: _materialized(some, keys, values))
     mean, log_total = lax.map(attend, padded)
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
     return mean[:, :positions], log_total[:, :positions]
+
+
+def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    queries, keys = (_deepen(x, values.shape[-1]) for x in (queries, keys))
+    heads = (x[:, :, None, :] for x in (queries, keys, values))
+    mean = jax.nn.dot_product_attention(*heads, scale=1.0, implementation="cudnn")
+    return mean[:, :, 0].astype(jnp.float32)
+
+
+def _flash(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    positions = queries.shape[1]
+    queries, keys = (_deepen(x, values.shape[-1]) for x in (queries, keys))
+    segments = None
+    q_block, k_block = (_tpu_block(x.shape[1]) for x in (queries, keys))
+    if positions % q_block or keys.shape[1] % k_block:
+        ones = (jnp.ones(x.shape[:2], jnp.int32) for x in (queries, keys))
+        q_ones, k_ones = map(_pad_positions, ones, (q_block, k_block))
+        segments = tpu.SegmentIds(q_ones, k_ones)  # the padding is another segment: 0
+    queries = _pad_positions(queries, q_block)
+    keys, values = (_pad_positions(x, k_block) for x in (keys, values))
+    mean = tpu.flash_attention(
+        *(x[:, None] for x in (queries, keys, values)),
+        segment_ids=segments,
+        sm_scale=1.0,
+        block_sizes=tpu.BlockSizes(
+            block_q=q_block,
+            block_k_major=k_block,
+            block_k=k_block,
+            block_b=1,
+            block_q_major_dkv=q_block,
+            block_k_major_dkv=k_block,
+            block_k_dkv=k_block,
+            block_q_dkv=q_block,
+            block_k_major_dq=k_block,
+            block_k_dq=k_block,
+            block_q_dq=q_block,
+        ),
+    )
+    return mean[:, 0, :positions].astype(jnp.float32)
+
+
+def _deepen(x: jax.Array, depth: int) -> jax.Array:
+    """Zeros at the end of the last axis: the kernels want one depth for all."""
+    return jnp.pad(x, ((0, 0), (0, 0), (0, depth - x.shape[-1])))
+
+
+def _tpu_block(positions: int) -> int:
+    return min(_TPU_BLOCK, -(-positions // tpu.NUM_LANES) * tpu.NUM_LANES)
+
+
+def _pad_positions(x: jax.Array, block: int) -> jax.Array:
+    """[N, p, ...] with zeros up to whole blocks of positions."""
+    ends = [(0, 0)] * x.ndim
+    ends[1] = (0, -x.shape[1] % block)
+    return jnp.pad(x, ends)
+
+
+def _fastest(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, block: int | None
+) -> jax.Array:
+    """The kernel of the platform the program is compiled for, else `_blocked`."""
+    depth = values.shape[-1]
+    fits = values.dtype == jnp.bfloat16 and depth % 8 == 0
+    # cuDNN has no float32, and jax looks at the GPU itself when it traces the kernel.
+    if jax.default_backend() == "gpu" and fits and depth <= _CUDNN_LARGEST_DEPTH:
+        default = _cudnn
+    else:
+        default = _row(partial(_blocked, block=block))
+    return lax.platform_dependent(queries, keys, values, tpu=_flash, default=default)
+
+
+def _row(attend: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable:
+    """The averages alone."""
+    return lambda *args: attend(*args)[0]
 
 
 def attention(
@@ -62,55 +156,87 @@ def attention(
     key: jax.Array,
     value: jax.Array,
     softmax: str = "row",
+    implementation: str = "auto",
     block: int | None = None,
 ) -> jax.Array:
     """Averages of the values of all positions, weighted by unscaled `query . key`.
 
-    `row`: each position's weights over all positions sum to 1.  `joint`: one softmax
-    over all pairs of positions.  A joint weight is the row weight times the row's
+    `row`: each query's weights over all positions sum to 1.  `joint`: one softmax over
+    all pairs of query and position.  A joint weight is the row weight times the row's
     share of the whole, so both come from the same blocks.
 
     Args:
       query: [N, H, W, D].
-      key: as query.
-      value: [N, H, W, C].
+      key: [N, K, L, D].
+      value: [N, K, L, C], C at least D.
       softmax: `row` or `joint`.
-      block: queries a block; by default as many as fill BLOCK_BYTES.
+      implementation: `materialized`, `blocked`, `cudnn` (a GPU, bfloat16, C at most 128
+        and divisible by 8), `flash` (a TPU), the last two for `row` alone; `auto` is
+        the platform's kernel where it has one that fits, else `blocked`.
+      block: queries a block of `blocked`; by default as many as fill BLOCK_BYTES.
 
     Returns:
       [N, H, W, C] of value's dtype; softmax statistics are float32.
 
     Raises:
-      ValueError: another `softmax`.
+      ValueError: another `softmax` or `implementation`, or a kernel asked for `joint`.
     """
-    if softmax not in ("row", "joint"):
+    if softmax not in SOFTMAX:
         raise ValueError(f"softmax must be row or joint, got {softmax!r}")
-    n, h, w, _ = value.shape
-    queries, keys, values = (x.reshape(n, h * w, -1) for x in (query, key, value))
-    block = block or _block_length(n, h * w)
-    if block >= h * w:
-        mean, log_total = _attend(queries, keys, values)
-    else:
-        mean, log_total = _attend_blocked(queries, keys, values, block)
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
+        )
+    if softmax == "joint" and implementation in KERNELS:
+        raise ValueError(f"{implementation} knows no joint softmax: take blocked")
+    n, h, w, _ = query.shape
+    arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
+
+    in_blocks = partial(_blocked, block=block)
     if softmax == "joint":
+        attend = _materialized if implementation == "materialized" else in_blocks
+        mean, log_total = over_positions(attend, *arrays)
         mean = mean * jax.nn.softmax(log_total, axis=-1)[..., None]
-    return mean.reshape(value.shape).astype(value.dtype)
+    else:
+        attend = {
+            "auto": partial(_fastest, block=block),
+            "materialized": _row(_materialized),
+            "blocked": _row(in_blocks),
+            "cudnn": _cudnn,
+            "flash": _flash,
+        }[implementation]
+        mean = over_positions(attend, *arrays)
+    return mean.reshape(n, h, w, value.shape[-1]).astype(value.dtype)
 
 
 def position_attention(
-    x: jax.Array, softmax: str = "row", block: int | None = None
+    x: jax.Array,
+    softmax: str = "row",
+    implementation: str = "auto",
+    pool: int = 1,
+    block: int | None = None,
 ) -> jax.Array:
     """Attention with the Gram matrix of x over its positions (Eq. 10, 11; DANet).
 
     Args:
       x: [N, H, W, C], queries, keys and values at once.
       softmax: `row`, or `joint` for the literal Eq. 10; see `attention`.
+      implementation: see `attention`.
+      pool: keys and values are means over squares of so many pixels a side (smaller
+        ones at the lower and right edge); 1 is the paper's attention.
       block: see `attention`.
 
     Returns:
       [N, H, W, C] of x's dtype; softmax statistics are float32.
 
     Raises:
-      ValueError: another `softmax`.
+      ValueError: as `attention`.
     """
-    return attention(x, x, x, softmax, block)
+    keys = x
+    if pool > 1:
+        square, (_, h, w, _) = (pool, pool), x.shape
+        padding = ((0, -h % pool), (0, -w % pool))
+        wide = x.astype(jnp.float32)
+        keys = nn.avg_pool(wide, square, square, padding, count_include_pad=False)
+        keys = keys.astype(x.dtype)
+    return attention(x, keys, keys, softmax, implementation, block)

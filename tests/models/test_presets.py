@@ -115,6 +115,7 @@ def test_full_preset_is_the_papers():
         "cea": True,
         "dfa_softmax": "spatial",
         "position_softmax": "row",
+        "position_pool": 1,
         "channel_softmax": "row",
         "corner_gamma": 0.7,
         "global_skip": False,
@@ -187,6 +188,7 @@ def test_width_changes_both_branches_and_the_sr_part():
 SAME_PARAMETERS = [
     {"dfa_softmax": "spatial"},
     {"position_softmax": "joint"},
+    {"position_pool": 1},
     {"channel_softmax": "joint"},
     {"corner_gamma": 0.2},
 ]

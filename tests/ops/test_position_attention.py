@@ -1,14 +1,17 @@
 """Blocked position attention: equal to the materialised one, linear in memory."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
+from jax.experimental.pallas import tpu as pallas_tpu
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from hkdnet_jax import sharding
 from hkdnet_jax.ops import position_attention as module
 from hkdnet_jax.ops.position_attention import attention, position_attention
 
@@ -51,7 +54,7 @@ def numpy_average(query, key, value, softmax):
         )
         weights = np.exp(q @ k.T)
         total = weights.sum() if softmax == "joint" else weights.sum(1, keepdims=True)
-        out.append((weights / total @ v).reshape(value.shape[1:]))
+        out.append((weights / total @ v).reshape(*query.shape[1:3], -1))
     return np.stack(out)
 
 
@@ -164,7 +167,8 @@ def sizes(jaxpr):
 def test_large_images_never_hold_all_pairs(softmax):
     # A 640 x 480 pair: N x N would be 377 GB in float32.
     x = jax.ShapeDtypeStruct((1, 480, 640, 8), jnp.float32)
-    attend = functools.partial(position_attention, softmax=softmax)
+    blocked = {"softmax": softmax, "implementation": "blocked"}
+    attend = functools.partial(position_attention, **blocked)
     for function in (attend, jax.grad(lambda x: jnp.sum(attend(x)))):
         largest = max(sizes(jax.make_jaxpr(function)(x).jaxpr))
         # One block of affinities, or the padded features where those are larger.
@@ -177,8 +181,9 @@ def test_narrow_queries_never_hold_all_pairs_either():
     narrow, wide = (
         jax.ShapeDtypeStruct((1, 240, 320, c), jnp.float32) for c in (8, 64)
     )
-    gradient = jax.grad(lambda *args: jnp.sum(attention(*args)), argnums=(0, 1, 2))
-    for function in (attention, gradient):
+    attend = functools.partial(attention, implementation="blocked")
+    gradient = jax.grad(lambda *args: jnp.sum(attend(*args)), argnums=(0, 1, 2))
+    for function in (attend, gradient):
         jaxpr = jax.make_jaxpr(function)(narrow, narrow, wide).jaxpr
         assert max(sizes(jaxpr)) * 4 <= module.BLOCK_BYTES
 
@@ -198,10 +203,165 @@ def test_compiled_memory_of_the_gradient_grows_linearly():
 
 def test_large_batches_shorten_the_block():
     x = jax.ShapeDtypeStruct((16, 72, 72, 8), jnp.float32)
-    largest = max(sizes(jax.make_jaxpr(position_attention)(x).jaxpr))
+    attend = functools.partial(position_attention, implementation="blocked")
+    largest = max(sizes(jax.make_jaxpr(attend)(x).jaxpr))
     assert largest * 4 <= module.BLOCK_BYTES
 
 
 def test_unknown_softmax_is_an_error():
     with pytest.raises(ValueError, match=r"row or joint.*rows"):
         position_attention(features(), "rows")
+
+
+def test_unknown_implementation_is_an_error():
+    with pytest.raises(ValueError, match=r"blocked.*flash.*tiled"):
+        position_attention(features(), implementation="tiled")
+
+
+@pytest.mark.parametrize("kernel", module.KERNELS)
+def test_kernels_know_no_joint_softmax(kernel):
+    with pytest.raises(ValueError, match=f"{kernel}.*joint.*blocked"):
+        position_attention(features(), "joint", kernel)
+
+
+# --- keys and values over squares of pixels -----------------------------------------
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+@pytest.mark.parametrize("block", [4, None])
+def test_pooled_keys_are_the_means_of_squares(softmax, block):
+    x = features(h=5, w=7)
+    rows, columns = ((0, 2), (2, 4), (4, 5)), ((0, 2), (2, 4), (4, 6), (6, 7))
+    squares = [
+        [np.asarray(x[:, a:b, c:d]).mean((1, 2)) for c, d in columns] for a, b in rows
+    ]
+    keys = np.stack([np.stack(row, 1) for row in squares], 1)  # [N, 3, 4, C]
+    want = numpy_average(np.asarray(x), keys, keys, softmax)
+    got = position_attention(x, softmax, pool=2, block=block)
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+# --- implementations ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+def test_materialized_is_the_whole_matrix(softmax):
+    x = jax.ShapeDtypeStruct((1, 20, 30, 4), jnp.float32)
+    attend = functools.partial(position_attention, softmax=softmax)
+    whole = functools.partial(attend, implementation="materialized")
+    assert max(sizes(jax.make_jaxpr(whole)(x).jaxpr)) == 600**2
+    x = features()
+    np.testing.assert_allclose(whole(x), attend(x, block=4), rtol=1e-5, atol=1e-6)
+
+
+# Fewer positions than a tile, some tiles and a part, whole tiles; pooled keys.
+@pytest.mark.parametrize("h,w,k,depth", [(5, 7, 5, 4), (23, 31, 9, 8), (16, 32, 16, 4)])
+def test_tpu_kernel_interpreted(h, w, k, depth):
+    query, key = features(h=h, w=w, c=depth), features(h=k, w=w, c=depth, seed=1)
+    value, cotangent = features(h=k, w=w, c=8, seed=2), features(h=h, w=w, c=8, seed=3)
+
+    def run(implementation):
+        def loss(*args):
+            out = attention(*args, implementation=implementation)
+            return jnp.sum(out * cotangent), out
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+
+    want = jax.tree.leaves(run("materialized"))
+    with pallas_tpu.force_tpu_interpret_mode():
+        got = jax.tree.leaves(run("flash"))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(b).max())
+
+
+def lowered(platform, dtype=jnp.float32, **options):
+    """The gradient's program for a platform, as text; nothing is compiled."""
+    x = jax.ShapeDtypeStruct((1, 32, 32, 8), dtype)
+    attend = functools.partial(position_attention, **options)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(attend(x).astype(jnp.float32))))
+    return gradient.trace(x).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_auto_is_the_kernel_on_a_tpu_alone():
+    assert len(re.findall("@tpu_custom_call", lowered("tpu"))) == 3  # o; dk, dv; dq
+    for others in (
+        lowered("tpu", implementation="blocked"),
+        lowered("tpu", softmax="joint"),
+        lowered("cpu"),
+        lowered("cuda"),
+    ):
+        assert "tpu_custom_call" not in others
+
+
+def test_auto_on_a_gpu(monkeypatch):
+    """cuDNN can only be traced where a GPU is: here it is a stand-in."""
+    taken = []
+
+    def kernel(queries, keys, values):
+        taken.append(queries.shape)
+        return jnp.zeros(queries.shape, jnp.float32)
+
+    monkeypatch.setattr(module, "_cudnn", kernel)
+    half = features(h=4, w=4, c=8).astype(jnp.bfloat16)
+
+    def trace(x):
+        # A new function each time: jax keeps what it has traced.
+        return jax.eval_shape(lambda x: position_attention(x), x)
+
+    trace(half)
+    assert not taken
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for x in (features(c=8), half[..., :7], jnp.tile(half, 17)):
+        trace(x)
+    assert not taken  # float32, a depth not divisible by 8, and one above 128
+    trace(half)
+    assert taken == [(2, 16, 8)]
+
+
+def test_arguments_of_cudnn(monkeypatch):
+    """jax's own attention without cuDNN stands in: the same call, computed by XLA."""
+    attend = jax.nn.dot_product_attention
+
+    def without_kernel(*args, implementation, **options):
+        assert implementation == "cudnn"
+        return attend(*args, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", without_kernel)
+    args = separate(5, 7)
+    got = attention(*args, implementation="cudnn")
+    want = numpy_average(*args, "row")
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+# --- several devices ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [sharding.DATA, sharding.HEIGHT])
+@pytest.mark.parametrize("softmax", ["row", "joint"])
+def test_split_over_devices(axis, softmax):
+    mesh = sharding.mesh_over(jax.devices()[:4], axis)
+    x, cotangent = features(n=4, h=8, w=5), features(n=4, h=8, w=5, seed=1)
+
+    def loss(x):
+        out = position_attention(x, softmax, pool=2, block=3)
+        return jnp.sum(out * cotangent), out
+
+    gradient = jax.grad(loss, has_aux=True)
+    want = jax.jit(gradient)(x)
+    split = sharding.split_height(mesh)
+    program = jax.jit(sharding.on_mesh(gradient, mesh), in_shardings=split)
+    got = program(jax.device_put(x, split))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(b).max())
+    assert got[1].sharding.is_equivalent_to(split, 4)
+
+
+def test_every_device_has_its_own_queries_only():
+    mesh = sharding.mesh_over(jax.devices()[:4], sharding.HEIGHT)
+    x = jax.ShapeDtypeStruct((1, 64, 32, 8), jnp.float32)
+    attend = functools.partial(position_attention, implementation="materialized")
+    split = sharding.split_height(mesh)
+    program = jax.jit(sharding.on_mesh(attend, mesh), in_shardings=split)
+    affinities = 4 * (64 * 32) ** 2
+    memory = program.lower(x).compile().memory_analysis().temp_size_in_bytes
+    assert affinities / 4 <= memory < affinities / 3
