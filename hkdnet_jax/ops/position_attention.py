@@ -25,8 +25,9 @@ KERNELS = ("cudnn", "flash")  # these give no normaliser, hence no joint softmax
 SOFTMAX = ("row", "joint")
 
 # Bytes of float32 affinity that one block of queries may hold over the whole batch.
-# Large enough that the two matrix products of a block are efficient.
-BLOCK_BYTES = 64 * 2**20
+# Large enough that the two matrix products of a block are efficient, small enough for
+# the caches of a CPU.
+BLOCK_BYTES = 16 * 2**20
 # Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU waiting.
 _TPU_BLOCK = 512
 _CUDNN_LARGEST_DEPTH = 128
