@@ -185,6 +185,8 @@ def _run(argv: list[str]) -> int:
         },
     )
     check_values(config)
+    if config.attention == "cudnn":
+        raise UserError("config.attention=cudnn is a kernel of GPUs: take auto.")
     out = Path(others["out"]) if others["out"] else None
     if out and (out.suffix != ".json" or not out.parent.is_dir()):
         raise UserError(f"--out {out} must be a FILE.json in a folder that exists.")

@@ -82,6 +82,15 @@ def test_an_unknown_chip():
         ([TINY, "--topology=v5e:2x4", "--out=no/such/x.json"], "--out no/such/x.json"),
         ([TINY, "--topology=v5e:2x4", "--out=x.txt"], "--out x.txt must be a FILE"),
         ([TINY, "--topology=v5e:2x4", "--config.scale=7"], "config.scale is 7"),
+        (
+            [
+                TINY,
+                "--topology=v5e:2x4",
+                "--config.attention=cudnn",
+                "--config.dtype=bfloat16",
+            ],
+            "config.attention=cudnn",
+        ),
         ([TINY, "--topology=nope:2x2"], "requirements-tpu" if NO_LIBTPU else "nope"),
     ],
 )
