@@ -5,6 +5,9 @@ import jax.numpy as jnp
 
 BLOCK = 3  # side of the box the products are summed over
 SOBEL = 3  # side of the Sobel kernel
+# Bytes of an image's planes that `corner_mask` works on at once: the response takes
+# some ten times as much, which would be the largest part of a large image's memory.
+GROUP_BYTES = 4 * 2**20
 # OpenCV scales the derivatives of its float path by this, so that responses agree.
 DERIVATIVE_SCALE = 1.0 / (2 ** (SOBEL - 1) * BLOCK)
 
@@ -71,7 +74,19 @@ def corner_mask(x: jax.Array, gamma: float = 0.7, k: float = 0.04) -> jax.Array:
     Returns:
       [N, H, W, C] of x's dtype, zeros and ones.
     """
-    response = harris_response(jax.lax.stop_gradient(x), k)
+    x = jax.lax.stop_gradient(x)
+    n, h, w, c = x.shape
+    fitting = GROUP_BYTES // (4 * h * w)
+    group = max(d for d in range(1, c + 1) if c % d == 0 and d <= max(1, fitting))
+    if group == c:
+        return _mask(x, gamma, k)
+    groups = jnp.moveaxis(x.reshape(n, h, w, c // group, group), 3, 0)
+    masks = jax.lax.map(lambda some: _mask(some, gamma, k), groups)
+    return jnp.moveaxis(masks, 0, 3).reshape(x.shape)
+
+
+def _mask(x: jax.Array, gamma: float, k: float) -> jax.Array:
+    response = harris_response(x, k)
     peak = jnp.max(response, axis=(1, 2), keepdims=True)
     # gamma is below 1, so nothing exceeds the threshold of a peak that is not positive.
     return (response > gamma * peak).astype(x.dtype)

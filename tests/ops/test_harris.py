@@ -7,6 +7,7 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
+from hkdnet_jax.ops import harris as module
 from hkdnet_jax.ops.harris import corner_mask, harris_response
 
 harris = jax.jit(harris_response)
@@ -123,3 +124,22 @@ def test_mask_carries_no_gradient():
 def test_mask_is_the_same_without_jit():
     x = noise((2, 11, 8, 3), seed=3)
     np.testing.assert_array_equal(corner_mask(x), mask_of(x))
+
+
+@pytest.mark.parametrize("channels,group", [(6, 3), (6, 1), (5, 1)])
+def test_mask_in_groups_of_channels(monkeypatch, channels, group):
+    x = noise((2, 12, 10, channels), seed=4)
+    want = mask_of(x)
+    # One more channel would fit, but does not divide their number.
+    fitting = (group + (group > 1)) * 4 * 12 * 10
+    monkeypatch.setattr(module, "GROUP_BYTES", fitting)
+    got, jaxpr = corner_mask(x), str(jax.make_jaxpr(lambda x: corner_mask(x))(x))
+    np.testing.assert_array_equal(got, want)
+    assert f"length={channels // group}" in jaxpr
+    gradient = jax.grad(lambda x: jnp.sum(corner_mask(x) * x**2))(x)
+    np.testing.assert_allclose(gradient, 2 * want * x, rtol=1e-6)
+
+
+def test_training_crops_are_one_group():
+    x = jax.ShapeDtypeStruct((64, 72, 72, 64), jnp.float32)
+    assert "scan" not in str(jax.make_jaxpr(corner_mask)(x))
