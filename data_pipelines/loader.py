@@ -1,4 +1,4 @@
-"""Batches for training and validation: seeded, resumable, one share per process.
+"""Batches for training and validation: seeded, resumable, each process its own rows.
 
 A *source* gives random access to whole pairs as uint8; `train_batches` and
 `val_batches` cut crops out of it.  Nothing is augmented here: flips and the
@@ -177,16 +177,14 @@ def train_batches(
     batch_size: int,
     samples_per_epoch: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """An endless stream of random crops, a pure function of the arguments.
 
     One epoch is `epoch_samples` samples: shuffled passes over all pairs, the last one
     cut short, so that each pair is visited equally often or once more.  Every pass has
     an order of its own, every visit a crop of its own.  Batches do not stop at epoch
-    ends.  The samples of global batch k depend neither on process_count nor on timing;
-    process i of n gets those at positions i, i + n, ... of it.
+    ends.  The samples of global batch k depend neither on `rows` nor on timing.
 
     Args:
       source: pairs, each at least `crop` high and wide.
@@ -194,19 +192,17 @@ def train_batches(
       batch_size: of the global batch, over all processes.
       samples_per_epoch: samples after which the epoch ends, if there are fewer pairs.
       seed: in [0, 2**32).
-      process_index: of this process.
-      process_count: number of processes.
+      rows: of the global batch, those that this process loads; all when None.
 
     Returns:
-      An iterator over dicts of ir and vis, uint8 [batch_size / process_count, crop,
-      crop, 1], filled ahead by threads.  ``get_state()`` is a small dict for JSON; an
+      An iterator over dicts of ir and vis, uint8 [rows, crop, crop, 1], filled ahead by
+      threads.  ``get_state()`` is a small dict for JSON, the same whatever the rows; an
       equal iterator continues after ``set_state()`` with exactly the next batch.
 
     Raises:
-      UserError: the batch cannot be divided, the seed is out of range, or (while
-        iterating) a file is broken or an image smaller than the crop.
+      UserError: the seed is out of range, or (while iterating) a file is broken or an
+        image smaller than the crop.
     """
-    local = _local_batch(batch_size, process_count)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}; give an integer from 0 to 2**32 - 1.")
     samples = epoch_samples(len(source), samples_per_epoch)
@@ -221,8 +217,7 @@ def train_batches(
     # repeat and before the processes part.
     endless = epoch.repeat(_ENDLESS)
     crops = endless.random_map(lambda pair, rng: _random_crop(pair, crop, rng))
-    share = crops.slice(slice(process_index, None, process_count))
-    return iter(share.batch(local).to_iter_dataset(_read_options()))
+    return iter(_batches(crops, batch_size, rows))
 
 
 def val_batches(
@@ -230,8 +225,7 @@ def val_batches(
     *,
     crop: int,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> Iterable[dict]:
     """Centre crops of all pairs in order, once; may be iterated again and again.
 
@@ -242,37 +236,37 @@ def val_batches(
       source: pairs, each at least `crop` high and wide.
       crop: side of the square window, in pixels.
       batch_size: of the global batch, over all processes.
-      process_index: of this process.
-      process_count: number of processes.
+      rows: of the global batch, those that this process loads; all when None.
 
     Returns:
-      An iterable of dicts: ir, vis uint8 [batch_size / process_count, crop, crop, 1];
-      mask float32 [batch_size / process_count], 1 for a pair and 0 for a filler; name
-      list of str.
+      An iterable of dicts: ir, vis uint8 [rows, crop, crop, 1]; mask float32 [rows], 1
+      for a pair and 0 for a filler.
 
     Raises:
-      UserError: as `train_batches`.
+      UserError: while iterating, as `train_batches`.
     """
-    local = _local_batch(batch_size, process_count)
     count = len(source)
 
     def sample(position: int) -> dict:
-        pair = source[position % count]
         mask = np.float32(position < count)
-        return _centre_crop(pair, crop) | {"name": pair["name"], "mask": mask}
+        return _centre_crop(source[position % count], crop) | {"mask": mask}
 
-    positions = grain.MapDataset.range(math.ceil(count / batch_size) * batch_size)
-    share = positions.slice(slice(process_index, None, process_count)).map(sample)
-    return share.batch(local, batch_fn=_stack_named).to_iter_dataset(_read_options())
+    padded = math.ceil(count / batch_size) * batch_size
+    return _batches(grain.MapDataset.range(padded).map(sample), batch_size, rows)
 
 
-def _local_batch(batch_size: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size is {batch_size}; give a multiple of the {process_count} "
-            "process(es), of at least 1 each."
-        )
-    return batch_size // process_count
+def _batches(
+    samples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None
+) -> grain.IterDataset:
+    """Of every `batch_size` samples those in `rows`, stacked, made ahead."""
+    rows = range(batch_size) if rows is None else rows
+
+    def pick(number: int) -> dict:
+        batch, row = divmod(number, len(rows))
+        return samples[batch * batch_size + rows[row]]
+
+    picked = grain.MapDataset.range(len(samples) // batch_size * len(rows)).map(pick)
+    return picked.batch(len(rows)).to_iter_dataset(_read_options())
 
 
 def _read_options() -> grain.ReadOptions:
@@ -307,12 +301,3 @@ def _spare(pair: dict, crop: int) -> tuple[int, int]:
 def _window(pair: dict, crop: int, top: int, left: int) -> dict:
     rows, columns = slice(top, top + crop), slice(left, left + crop)
     return {key: pair[key][rows, columns] for key in ("ir", "vis")}
-
-
-def _stack_named(samples: Sequence[dict]) -> dict:
-    """Stacks arrays; names stay a list."""
-    batch = {
-        key: np.stack([sample[key] for sample in samples])
-        for key in ("ir", "vis", "mask")
-    }
-    return batch | {"name": [sample["name"] for sample in samples]}

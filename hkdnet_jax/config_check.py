@@ -190,6 +190,13 @@ def _check_devices(config: ConfigDict) -> None:
     _require(
         devices <= there, "mesh.data", config.mesh.data, f"there are {there} devices"
     )
+    _require(
+        there % devices == 0,
+        "mesh.data",
+        config.mesh.data,
+        f"it must divide the {there} devices there are, so that no part of them stays "
+        "idle; set it to 0 for all",
+    )
     processes = jax.process_count()
     _require(
         processes == 1 or devices == there,

@@ -6,6 +6,7 @@ Example:
         --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
 
 Started again with the same workdir, a run goes on where its last checkpoint is.
+One process uses all devices of its machine; for several machines see launch/README.md.
 """
 
 import contextlib
@@ -19,14 +20,13 @@ import jax
 from ml_collections import ConfigDict
 
 from data_pipelines.errors import UserError, exit_code
-from hkdnet_jax import compile_cache, train_loop
+from hkdnet_jax import compile_cache, processes, train_loop
 from hkdnet_jax.checkpoint import Checkpoints
 from hkdnet_jax.command_line import parse_config
 from hkdnet_jax.config_check import check_config
+from hkdnet_jax.processes import SIGTERM_EXIT
 from hkdnet_jax.trained import describe
 from hkdnet_jax.writers import Writer, write_run_info
-
-SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
 
 
 def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
@@ -117,16 +117,25 @@ def _run(argv: list[str]) -> int:
         argv,
         doc=__doc__,
         required={"workdir": "folder of the run, made if missing"},
+        optional={
+            "coordinator": "of several processes: HOST:PORT of process 0, or auto on a "
+            "TPU slice and under Slurm",
+            "processes": "how many there are (not with auto)",
+            "process": "which of them this is, from 0 (not with auto)",
+        },
     )
     workdir = others["workdir"]
     compile_cache.enable()
+    processes.join(others["coordinator"], others["processes"], others["process"])
     complete = run(config, workdir)
-    if not complete:
-        print(f"Stopped and saved; the same command goes on: {workdir}")
-        return SIGTERM_EXIT
-    print(f"Done; the best weights are in {workdir}")
-    return 0
+    if jax.process_index() == 0:
+        print(
+            f"Done; the best weights are in {workdir}"
+            if complete
+            else f"Stopped and saved; the same command goes on: {workdir}"
+        )
+    return 0 if complete else SIGTERM_EXIT
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    processes.end_with(main)

@@ -89,6 +89,10 @@ def over_positions(
     if mesh.empty or mesh.size == 1:
         return function(queries, *others)
     own, all_rows = PartitionSpec(DATA, HEIGHT), PartitionSpec(DATA)
+    if mesh.shape[HEIGHT] == 1:
+        # Every device has whole images.  An axis that a spec leaves out is one that the
+        # gradients of the others are summed over, even of length 1.
+        own = all_rows = PartitionSpec((DATA, HEIGHT))
     return jax.shard_map(
         function,
         in_specs=(own, *(all_rows for _ in others)),

@@ -4,7 +4,6 @@ The loop talks to the disk through two objects that the caller opens (`main.run`
 `checkpoint.Checkpoints` and `writers.Writer`.
 """
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +20,7 @@ from data_pipelines import loader, pairs
 from data_pipelines.errors import UserError
 from hkdnet_jax import (
     metrics,
+    processes,
     schedules,
     sharding,
     steps,
@@ -156,19 +156,20 @@ class Run:
                 step = steps.teacher_val_step(self.config)
             else:
                 step = steps.student_val_step(self.config, self.alpha)
+            step = sharding.on_mesh(step, self.mesh)
             self._compiled["val"] = jax.jit(step, out_shardings=self.whole)
         return self._compiled["val"]
 
     def batches(self) -> Iterator:
         """Endless training batches; the iterator's state can be saved and set."""
+        batch_size = self.config.train.batch_size
         return loader.train_batches(
             self.train_source,
             crop=self.config.data.crop,
-            batch_size=self.config.train.batch_size,
+            batch_size=batch_size,
             samples_per_epoch=self.config.data.samples_per_epoch,
             seed=self.config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=sharding.local_rows(self.mesh, batch_size),
         )
 
     def validate(
@@ -180,35 +181,22 @@ class Run:
           params: of the network that is trained.
           with_metrics: also the fusion metrics that `val_metrics` names.
         """
+        # About 4 images, and divisible by the devices.
+        batch_size = self.mesh.size * max(1, 4 // self.mesh.size)
         batches = loader.val_batches(
             self.val_source,
             crop=self.config.data.val_crop,
-            # About 4 images, and divisible by the devices.
-            batch_size=self.mesh.size * max(1, 4 // self.mesh.size),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            batch_size=batch_size,
+            rows=sharding.local_rows(self.mesh, batch_size),
         )
         return validation.validate(
             partial(self.val_step(), params, self.frozen),
             batches,
+            self.val_source.names,
             self.mesh,
             self.config.val_samples,
             metrics.select(self.config.val_metrics) if with_metrics else (),
         )
-
-
-class _Stop:
-    """Notes SIGTERM, so that the loop can save before it ends."""
-
-    def __init__(self):
-        self.asked = False
-        self.previous = signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, *_) -> None:
-        self.asked = True
-
-    def restore(self) -> None:
-        signal.signal(signal.SIGTERM, self.previous)
 
 
 def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
@@ -232,7 +220,7 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
     config = run.config
     batches = run.batches()
     state, best, start = _restore_or_init(run, batches, checkpoints)
-    stop = _Stop()
+    stop = processes.Stop(run.mesh)
     pending: list[dict[str, jax.Array]] = []
     bar = _progress(run, start)
     try:
@@ -244,7 +232,7 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
                 )
                 pending.append(scalars)
                 done = step + 1
-                asked = stop.asked  # read once: it may turn true at any line
+                asked = stop.asked()  # once: it may turn true at any line
                 last = done == run.total_steps or asked
                 if done % config.log_every_steps == 0 or last:
                     _log(run, writer, bar, done, pending, state)

@@ -14,6 +14,7 @@ from hkdnet_jax import metrics, sharding, steps
 def validate(
     val_step: Callable[[Mapping[str, jax.Array]], tuple[dict, dict]],
     batches: Iterable[dict[str, Any]],
+    names: Sequence[str],
     mesh: Mesh,
     pictures_wanted: int,
     metric_names: Sequence[str] = (),
@@ -22,36 +23,32 @@ def validate(
 
     Args:
       val_step: a `steps.ValStep` with its parameters bound.
-      batches: this process's share, as `loader.val_batches` makes it.
+      batches: this process's rows, as `loader.val_batches` makes them.
+      names: of all pairs, in their order in the batches.
       mesh: over which the batches are spread.
       pictures_wanted: number of pairs to draw.
       metric_names: of `metrics.METRICS`, computed of the picture `fused` and the two
         high-resolution sources, on the host.
 
     Returns:
-      `val/NAME` to the mean over the pairs, for a metric over those pairs for which it
-      has a value; and pair names to uint8 [H, k * W], k pictures side by side.
+      The same in every process: `val/NAME` to the mean over the pairs, for a metric
+      over those pairs for which it has a value; and pair names to uint8 [H, k * W], k
+      pictures side by side.
     """
     sums: dict[str, float] = {}
     strips: dict[str, np.ndarray] = {}
     scores: list[np.ndarray] = []  # [local batch, metrics] each; NaN: no value
     for batch in batches:
-        names = batch.pop("name")
-        real = batch["mask"] > 0
         got, pictures = val_step(sharding.put_batch(batch, mesh))
         for key, value in jax.device_get(got).items():
             sums[key] = sums.get(key, 0.0) + float(value)
         if metric_names:
-            fused = _local(jax.device_get(pictures["fused"]))
+            fused = jax.device_get(pictures["fused"])
+            fused = fused[sharding.local_rows(mesh, len(fused))]
+            real = batch["mask"] > 0
             scores.append(_score(batch, fused, metric_names)[real])
         if len(strips) < pictures_wanted:
-            drawn = [name for name in steps.PICTURES if name in pictures]
-            pictures = jax.device_get([pictures[name] for name in drawn])
-            side_by_side = _local(np.concatenate(pictures, axis=2))
-            # The pairs stand first, the fillers last.
-            for name, strip in zip(names, side_by_side[real], strict=False):
-                if len(strips) < pictures_wanted:
-                    strips[name.replace("/", "_")] = strip[:, :, 0]
+            strips |= _draw(pictures, names[len(strips) : pictures_wanted])
     count = sums.pop("count")
     means = {f"val/{key}": value / count for key, value in sums.items()}
     if metric_names:
@@ -59,10 +56,15 @@ def validate(
     return means, strips
 
 
-def _local(images: np.ndarray) -> np.ndarray:
-    """This process's share of a global batch, in the order in which it sent it."""
-    share = len(images) // jax.process_count()
-    return images[jax.process_index() * share :][:share]
+def _draw(
+    pictures: Mapping[str, jax.Array], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Strips of the first pairs of a batch; of all if there are as many names."""
+    drawn = [pictures[name] for name in steps.PICTURES if name in pictures]
+    strips = np.concatenate(jax.device_get(drawn), axis=2)[..., 0]
+    # There may be fewer names, and fillers for them, or more, of later batches.
+    named = zip(names, strips, strict=False)
+    return {name.replace("/", "_"): strip for name, strip in named}
 
 
 def _score(
@@ -77,7 +79,8 @@ def _metric_means(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
     there = np.isfinite(scores)
     sums = np.stack([np.where(there, scores, 0).sum(0), there.sum(0)])
     if jax.process_count() > 1:
-        sums = multihost_utils.process_allgather(sums).sum(0)
+        with jax.transfer_guard("allow"):  # jax's own function copies unasked
+            sums = multihost_utils.process_allgather(sums).sum(0)
     total, count = sums
     means = total / np.where(count > 0, count, np.nan)
     return {f"val/{name}": float(mean) for name, mean in zip(names, means, strict=True)}

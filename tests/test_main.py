@@ -80,6 +80,7 @@ def test_unusable_command_lines(capsys, argv, named):
         ("train.phase1_epochs=99", "config.train.phase1_epochs"),
         ("train.batch_size=6", "divisible by the 4 devices"),
         ("mesh.data=64", "config.mesh.data"),
+        ("mesh.data=3", "it must divide the 4 devices"),
         ("teacher.dir=", "config.teacher.dir"),
         ("teacher.dir=no/such/folder", "no/such/folder"),
     ],

@@ -303,45 +303,19 @@ def test_one_pair():
     assert {pair for pair, *_ in taken} == {0} and len(set(taken)) > 5
 
 
-def test_processes_share_the_global_batch():
-    whole = stream(Coded(11), 12, batch_size=12, samples_per_epoch=30)
-    for count in (2, 3, 4):
-        shares = [
-            stream(
-                Coded(11),
-                12,
-                batch_size=12,
-                samples_per_epoch=30,
-                process_index=i,
-                process_count=count,
-            )
-            for i in range(count)
-        ]
-        for k, batch in enumerate(whole):
-            together = [corners(share[k]) for share in shares]
-            assert {len(part) for part in together} == {12 // count}
-            # Interleaved they are the global batch: disjoint and covering.
-            mixed = [s for group in zip(*together, strict=True) for s in group]
-            assert mixed == corners(batch)
+@pytest.mark.parametrize("rows", [[0, 1, 2], [3, 4, 5], [5], [1, 4]])
+def test_rows_of_the_global_batch(rows):
+    options = {"batch_size": 6, "samples_per_epoch": 20}  # batches straddle epochs
+    whole = stream(Coded(11), 12, **options)
+    part = stream(Coded(11), 12, rows=rows, **options)
+    for batch, own in zip(whole, part, strict=True):
+        assert corners(own) == [corners(batch)[row] for row in rows]
 
 
-def test_processes_visit_all_pairs_together():
-    parts = [
-        samples(Coded(8), 4, batch_size=4, process_index=i, process_count=2)
-        for i in range(2)
-    ]
-    visited = Counter(pair for part in parts for pair, *_ in part)
-    assert visited == dict.fromkeys(range(8), 2)
-
-
-@pytest.mark.parametrize("make", [train_batches, val_batches])
-def test_batch_that_cannot_be_divided(make):
-    training = {"samples_per_epoch": 1, "seed": 0} if make is train_batches else {}
-    for batch_size, count in ((4, 3), (0, 1), (-2, 1)):
-        with pytest.raises(UserError, match=f"batch_size is {batch_size}.*{count} pro"):
-            make(
-                Coded(3), crop=8, batch_size=batch_size, process_count=count, **training
-            )
+def test_only_the_rows_are_read():
+    source = Coded(40)
+    stream(source, 2, batch_size=20, rows=[3])
+    assert source.visits.total() < 20  # two, and those made ahead
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
@@ -357,8 +331,8 @@ def test_image_smaller_than_the_crop_is_named():
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 13])
-@pytest.mark.parametrize("process_count", [1, 2])
-def test_resumes_with_exactly_the_next_batch(taken, process_count):
+@pytest.mark.parametrize("rows", [None, [2, 3]])
+def test_resumes_with_exactly_the_next_batch(taken, rows):
     def start():
         return train_batches(
             Coded(5),
@@ -366,8 +340,7 @@ def test_resumes_with_exactly_the_next_batch(taken, process_count):
             batch_size=4,
             samples_per_epoch=9,  # batches straddle epochs
             seed=3,
-            process_index=process_count - 1,
-            process_count=process_count,
+            rows=rows,
         )
 
     unbroken = start()
@@ -375,6 +348,7 @@ def test_resumes_with_exactly_the_next_batch(taken, process_count):
         next(unbroken)
     # As a checkpoint stores it; threads have run ahead of it by now.
     text = json.dumps(unbroken.get_state())
+    assert json.loads(text) == {"next_index": taken}, "whatever the rows"
     rest = [next(unbroken) for _ in range(8)]
     resumed = start()
     resumed.set_state(json.loads(text))
@@ -424,19 +398,14 @@ def test_validation_visits_each_pair_once_in_order_at_the_centre():
     assert len(batches) == 3
     taken = [s for batch in batches for s in corners(batch)]
     masks = np.concatenate([batch["mask"] for batch in batches])
-    names = [name for batch in batches for name in batch["name"]]
     assert taken[:10] == [(i, 2, 3) for i in range(10)]
-    assert names[:10] == [f"p{i}" for i in range(10)]
     assert [pair for pair, *_ in taken[10:]] == [0, 1]
-    assert names[10:] == ["p0", "p1"]
     assert masks.dtype == np.float32
     np.testing.assert_array_equal(masks, [1] * 10 + [0] * 2)
     for batch in batches:
         assert batch["ir"].shape == batch["vis"].shape == (4, 8, 8, 3)
         assert batch["ir"].dtype == np.uint8
         np.testing.assert_array_equal(batch["ir"], 255 - batch["vis"])
-        assert isinstance(batch["name"], list) and len(batch["name"]) == 4
-        assert all(type(name) is str for name in batch["name"])
 
 
 def test_validation_can_be_iterated_again():
@@ -452,23 +421,17 @@ def test_validation_batch_larger_than_the_set():
     np.testing.assert_array_equal(batch["mask"], [1, 1, 1, 0, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize("count", [1, 5, 7, 8])
-def test_validation_shards(count):
-    shares = [
-        list(
-            val_batches(
-                Coded(count), crop=8, batch_size=8, process_index=i, process_count=4
-            )
-        )
-        for i in range(4)
-    ]
-    assert {len(share) for share in shares} == {1}
+@pytest.mark.parametrize("count", [1, 5, 7, 8, 9])
+def test_validation_rows(count):
     seen = Counter()
-    for (batch,) in shares:
-        assert batch["ir"].shape == (2, 8, 8, 3)
-        for name, mask in zip(batch["name"], batch["mask"], strict=True):
-            seen[name] += int(mask)
-    assert seen == {f"p{i}": 1 for i in range(count)}
+    for rows in ([0, 1, 2], [3, 7], [4, 5, 6]):
+        share = list(val_batches(Coded(count), crop=8, batch_size=8, rows=rows))
+        assert len(share) == (2 if count > 8 else 1)
+        for number, batch in enumerate(share):
+            pairs = [pair for pair, *_ in corners(batch)]
+            assert pairs == [(8 * number + row) % count for row in rows]
+            seen.update(p for p, m in zip(pairs, batch["mask"], strict=True) if m)
+    assert seen == {i: 1 for i in range(count)}
 
 
 # --- real data ----------------------------------------------------------------------
@@ -478,10 +441,8 @@ def test_real_pairs(real_data):
     pairs = find_pairs([real_data / "roadscene"])
     assert len(pairs) == 221
     source = PairSource(pairs, min_size=128)
-    names = [
-        name for b in val_batches(source, crop=128, batch_size=64) for name in b["name"]
-    ]
-    assert names[:221] == [pair.name for pair in pairs] and len(names) == 256
+    masks = [b["mask"] for b in val_batches(source, crop=128, batch_size=64)]
+    assert len(masks) == 4 and np.sum(masks) == 221
     iterator = train_batches(
         source, crop=128, batch_size=16, samples_per_epoch=12000, seed=0
     )

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Trains on all GPUs of several nodes that ssh reaches (with Slurm: slurm.sbatch):
+#
+#   HOSTS="node1 node2" launch/gpu.sh --config=configs/student_x2.py --workdir=DIR
+#
+# HOSTS   the nodes; the first one is the coordinator, so the others must reach its PORT
+# PORT    free on the first node (default 12321)
+# FOLDER  of the checkout with its .venv, the same on all nodes (default: this one)
+#
+# When one node fails, or this script is stopped, all are ended as they are: the same
+# command goes on from the last checkpoint.  To save first, send SIGTERM to the process
+# on any one of the nodes.
+set -euo pipefail
+
+folder=${FOLDER:-$(cd "$(dirname "$0")/.." && pwd)}
+read -ra hosts <<<"${HOSTS:?name the nodes: HOSTS=\"node1 node2\" $0 ...}"
+
+trap 'kill $(jobs -pr) 2>/dev/null || true' EXIT
+for i in "${!hosts[@]}"; do
+    printf -v command '%q ' .venv/bin/python -m hkdnet_jax.main "$@" \
+        "--coordinator=${hosts[0]}:${PORT:-12321}" \
+        "--processes=${#hosts[@]}" "--process=$i"
+    # What runs in a terminal (-tt) ends with this end of the line.
+    ssh -tt "${hosts[i]}" "cd $(printf '%q' "$folder") && exec $command" </dev/null &
+done
+for _ in "${hosts[@]}"; do
+    wait -n
+done
