@@ -3,29 +3,24 @@
     python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --model runs/x2
     python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --model runs/x2
 
-The same from Python:
-
-    model = Model.load("runs/x2")
-    picture = fuse_pair(model, ir, vis)  # uint8 [scale * H, scale * W]
-
-Imports neither TensorFlow nor orbax.
+The same of arrays is `hkdnet_jax.inference.fuse_pair`.  Imports neither TensorFlow nor
+orbax.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import io
+import math
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from PIL import Image
 from tqdm import tqdm
 
@@ -37,132 +32,267 @@ from data_pipelines.pairs import (
     match_folders,
     read_pair,
 )
-from hkdnet_jax import compile_cache, images, weights
+from hkdnet_jax import compile_cache, memory, programs, tiles, weights
+from hkdnet_jax.inference import (
+    NORMALIZE,
+    finish,
+    is_out_of_memory,
+    out_of_memory,
+    prepare,
+)
 from hkdnet_jax.trained import MIN_SIDE, SCALES, Model
 
-NORMALIZE = ("unit", "minmax")
 _JPEG_QUALITY = 95
-
-
-# --- one pair of arrays -------------------------------------------------------------
-
-
-def fuse_pair(
-    model: Model,
-    ir: np.ndarray,
-    vis: np.ndarray,
-    normalize: str = "unit",
-    stretch: bool = False,
-) -> np.ndarray:
-    """Fuses one registered pair; each new image size compiles once a process.
-
-    Args:
-      model: see `Model.load`.
-      ir: [H, W] uint8 or uint16, H and W at least MIN_SIDE.
-      vis: [H, W] uint8 or uint16, of its own depth.
-      normalize: `unit` divides each input by the largest value of its dtype;
-        `minmax` maps each input's own minimum and maximum to 0 and 1.
-      stretch: maps the minimum and maximum of the output (before it is clipped) to 0
-        and 255, a flat output to 0. Otherwise [0, 1] is mapped and the rest clipped.
-
-    Returns:
-      uint8 [scale * H, scale * W].
-
-    Raises:
-      ValueError: another shape or `normalize`.
-      TypeError: another dtype.
-    """
-    if ir.ndim != 2 or ir.shape != vis.shape or min(ir.shape) < MIN_SIDE:
-        raise ValueError(
-            f"fuse_pair takes two [H, W] images of one size, at least {MIN_SIDE} "
-            f"pixels a side, got {ir.shape} and {vis.shape}"
-        )
-    if normalize not in NORMALIZE:
-        raise ValueError(f"normalize must be unit or minmax, got {normalize!r}")
-    ir, vis = (_prepare(image, normalize) for image in (ir, vis))
-    image = _forward(model.network, model.params, ir, vis)
-    return np.asarray(_finish(image, stretch))[0, :, :, 0]
-
-
-# Apart from the network, so that neither the inputs' depths nor the options make the
-# network, which takes seconds to compile, compile again.
-def _prepare(image: np.ndarray, normalize: str) -> jax.Array:
-    if image.dtype not in (np.uint8, np.uint16):
-        raise TypeError(f"fuse_pair takes uint8 or uint16, got {image.dtype}")
-    # NumPy divides exactly; XLA multiplies with the rounded 1/255 or 1/65535, so that
-    # 8 and 16 bits of the same content would give different pictures at a few pixels.
-    levels = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    levels = jnp.asarray(levels[None, :, :, None])
-    return images.normalize_minmax(levels) if normalize == "minmax" else levels
-
-
-@partial(jax.jit, static_argnames="network")
-def _forward(
-    network: nn.Module, params: Mapping[str, Any], ir: jax.Array, vis: jax.Array
-) -> jax.Array:
-    image, _ = network.apply({"params": params}, ir, vis)
-    return image
-
-
-@partial(jax.jit, static_argnames="stretch")
-def _finish(image: jax.Array, stretch: bool) -> jax.Array:
-    return images.to_uint8(images.normalize_minmax(image) if stretch else image)
 
 
 # --- files --------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def explain_out_of_memory(path: Path | str, height: int, width: int) -> Iterator[None]:
-    """Turns running out of memory inside the `with` block into a UserError.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How pictures are fused.
 
-    Args:
-      path: the image at work, for the sentence.
-      height: of that image, in pixels.
-      width: likewise.
+    Attributes:
+      normalize: see `fuse_pair`.
+      stretch: see `fuse_pair`.
+      tile: longest side in pixels of the tiles that larger inputs are cut into; None
+        for whole images.
+      max_memory: bytes; see `programs.budget`.
     """
-    try:
-        yield
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        # A CPU that runs out while the program runs says INTERNAL: Out of memory.
-        exhausted = re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.I)
-        if not exhausted and not isinstance(error, MemoryError):
-            raise
-        raise UserError(
-            f"{path} is {width}x{height} pixels, for which the memory does not "
-            "suffice: crop it, or use a smaller model or a device with more memory."
-        ) from error
+
+    normalize: str = "unit"
+    stretch: bool = False
+    tile: int | None = None
+    max_memory: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A pair of files and the file that its fused picture is written to.
+
+    Attributes:
+      pair: the inputs.
+      out: its suffix decides the format.
+    """
+
+    pair: Pair
+    out: Path
 
 
 def fuse_files(
-    model: Model,
-    pair: Pair,
-    out: Path,
-    normalize: str = "unit",
-    stretch: bool = False,
-) -> tuple[int, int]:
-    """Fuses a pair of files into the file `out`, whose suffix decides the format.
+    model: Model, jobs: Sequence[Job], options: Options | None = None
+) -> list[str]:
+    """Fuses pairs of files, on all devices, with a progress bar on stderr.
 
-    The file appears whole or not at all; an existing one is replaced.
+    Pairs of one size go to the devices together, first those that need most memory.  A
+    picture appears whole or not at all; an existing one is replaced.
+
+    Args:
+      model: see `Model.load`.
+      jobs: what to do; their outputs are files in folders that exist.
+      options: the defaults when None.
 
     Returns:
-      (height, width) of the picture written.
+      One sentence for each pair that failed, in the order of `jobs`; all the others are
+      done.
 
     Raises:
-      UserError: an input is broken or too small, their sizes differ, the memory does
-        not suffice, or `out` cannot be written.
+      UserError: the memory does not suffice for the largest image.  Nothing is written.
     """
-    ir, vis = read_pair(pair)
-    height, width = ir.shape
-    if min(height, width) < MIN_SIDE:
-        raise UserError(
-            f"{pair.ir} is {width}x{height} pixels, too small to fuse: both sides "
-            f"need at least {MIN_SIDE}."
+    options = options or Options()
+    failures: dict[Job, str] = {}
+    groups = _by_size(jobs, options.tile, failures)
+    # Asked once: what smaller images leave allocated, the next ones use again.
+    free = programs.budget(jax.local_devices()[0], options.max_memory)
+    with tqdm(total=len(jobs), unit="pair", file=sys.stderr) as bar:
+        bar.update(len(failures))
+        for number, group in enumerate(groups.values()):
+            work = _prepare(model, group, options, free)
+            if isinstance(work, _Work):
+                failures |= work.do(bar)
+                continue
+            if number == 0:
+                raise UserError(work[group[0]])
+            failures |= work
+            bar.update(len(group))
+    return [failures[job] for job in jobs if job in failures]
+
+
+def _prepare(
+    model: Model, jobs: Sequence[Job], options: Options, free: int | None
+) -> "_Work | dict[Job, str]":
+    """The work on jobs of one size; a sentence for each if the memory is too small."""
+    try:
+        return _Work(model, jobs, options, free)
+    except programs.DoesNotFit as problem:
+        return {job: _refusal(job, problem, options) for job in jobs}
+    except jax.errors.JaxRuntimeError as error:  # TPU's compiler refuses by itself
+        if not is_out_of_memory(error):
+            raise
+        return {
+            job: out_of_memory(job.pair.ir, *image_size(job.pair.ir)) for job in jobs
+        }
+
+
+def _by_size(
+    jobs: Sequence[Job], tile: int | None, failures: dict[Job, str]
+) -> dict[tuple[int, int], list[Job]]:
+    """Jobs by (height, width), those first of which most pixels go to a device at once.
+
+    What cannot be fused gets a sentence in `failures`.
+    """
+    groups: dict[tuple[int, int], list[Job]] = {}
+    for job in jobs:
+        path = job.pair.ir
+        try:
+            height, width = image_size(path)
+        except UserError as error:
+            failures[job] = str(error)
+            continue
+        if min(height, width) < MIN_SIDE:
+            failures[job] = (
+                f"{path} is {width}x{height} pixels, too small to fuse: both sides "
+                f"need at least {MIN_SIDE}."
+            )
+            continue
+        groups.setdefault((height, width), []).append(job)
+
+    def pixels(group: tuple[tuple[int, int], list[Job]]) -> tuple[int, int]:
+        shape = group[0]
+        return math.prod(tiles.tile_shape(shape, tile)), math.prod(shape)
+
+    return dict(sorted(groups.items(), key=pixels, reverse=True))
+
+
+class _Work:
+    """The jobs of one image size, and the program that does them."""
+
+    def __init__(
+        self, model: Model, jobs: Sequence[Job], options: Options, free: int | None
+    ):
+        """Compiles.
+
+        Raises:
+          programs.DoesNotFit: it takes more than `free` bytes.
+        """
+        self.model = model
+        self.jobs = jobs
+        self.options = options
+        self.failures: dict[Job, str] = {}
+        self.shape = image_size(jobs[0].pair.ir)
+        self.tile = tiles.tile_shape(self.shape, options.tile)
+        self.places = tiles.corners(self.shape, self.tile)
+        tiled = len(self.places) > 1
+        count = len(self.places) if tiled else len(jobs)  # one image in tiles at a time
+        self.program = programs.choose(
+            model,
+            self.tile,
+            count,
+            jax.local_devices(),
+            free,
+            beside=self._host_bytes() if tiled else 0,
         )
-    with explain_out_of_memory(pair.ir, height, width):
-        fused = fuse_pair(model, ir, vis, normalize, stretch)
-        weights.write_atomically(out, encode(fused, out))
-    return fused.shape
+
+    def _host_bytes(self) -> int:
+        """What an image takes beside the networks when it is put together of tiles."""
+        tiled = len(self.places) * math.prod(self.tile)
+        # All tiles twice for a moment; the image's sum, weights, and quotient.
+        pixels = 2 * tiled + 3 * math.prod(self.shape)
+        return 4 * pixels * self.model.scale**2
+
+    def do(self, bar: tqdm) -> dict[Job, str]:
+        """Fuses; returns a sentence for each job that failed.
+
+        While the devices are at work on some images, those before are written and the
+        next ones read.
+        """
+        at_once = self.program.batch if len(self.places) == 1 else 1
+        running, counted = None, 0
+        # One round more than there are batches, to finish the last one.
+        for first in range(0, len(self.jobs) + at_once, at_once):
+            read = self._read(self.jobs[first : first + at_once])
+            done = self._collect(running) if running else {}
+            running = self._start(read) if read else None
+            for job, picture in done.items():
+                self._attempt([job], self._write, job, picture)
+            bar.update(len(done))
+            counted += len(done)
+        bar.update(len(self.jobs) - counted)  # those that failed before
+        return self.failures
+
+    def _read(self, jobs: Sequence[Job]) -> dict[Job, tuple[np.ndarray, np.ndarray]]:
+        read = {job: self._attempt([job], self._read_one, job) for job in jobs}
+        return {job: pair for job, pair in read.items() if pair}
+
+    def _read_one(self, job: Job) -> tuple[np.ndarray, ...]:
+        prepared = (prepare(x, self.options.normalize) for x in read_pair(job.pair))
+        return tuple(np.asarray(x[0]) for x in prepared)
+
+    def _start(
+        self, read: Mapping[Job, tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[list[Job], jax.Array] | None:
+        jobs = list(read)
+        fused = self._attempt(jobs, self._fuse, *zip(*read.values(), strict=True))
+        return None if fused is None else (jobs, fused)
+
+    def _fuse(self, irs: Sequence[np.ndarray], viss: Sequence[np.ndarray]) -> jax.Array:
+        params, run = self.model.params, self.program.run
+        if len(self.places) == 1:
+            image = run(params, np.stack(irs), np.stack(viss))
+        else:
+            pieces = [tiles.cut(x, self.places, self.tile) for (x,) in (irs, viss)]
+            batch = self.program.batch
+            parts = [
+                np.asarray(run(params, *(x[first : first + batch] for x in pieces)))
+                for first in range(0, len(self.places), batch)
+            ]
+            whole = tiles.blend(
+                np.concatenate(parts)[..., 0], self.places, self.shape, self.model.scale
+            )
+            image = jnp.asarray(whole[None, :, :, None])
+        return finish(image, self.options.stretch)
+
+    def _collect(self, running: tuple[list[Job], jax.Array]) -> dict[Job, np.ndarray]:
+        jobs, fused = running
+        pictures = self._attempt(jobs, np.asarray, fused)
+        return (
+            {} if pictures is None else dict(zip(jobs, pictures[..., 0], strict=True))
+        )
+
+    def _write(self, job: Job, picture: np.ndarray) -> None:
+        weights.write_atomically(job.out, encode(picture, job.out))
+
+    def _attempt(self, jobs: Sequence[Job], function: Callable, *args: Any) -> Any:
+        """What the function returns; None where it fails for these jobs."""
+        try:
+            return function(*args)
+        except UserError as error:
+            self.failures |= dict.fromkeys(jobs, str(error))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.failures |= {
+                job: out_of_memory(job.pair.ir, *self.shape) for job in jobs
+            }
+        return None
+
+
+def _refusal(job: Job, problem: programs.DoesNotFit, options: Options) -> str:
+    """The sentence for an image that does not fit, with a way out."""
+    shape = image_size(job.pair.ir)
+    height, width = tiles.tile_shape(shape, options.tile)
+    side = int(math.sqrt(0.8 * problem.free / problem.needed * height * width))
+    side -= side % tiles.MIN_TILE
+    way_out = f"give --tile {side}" if side else "use a smaller model"
+    needed, free = map(memory.format_bytes, (problem.needed, problem.free))
+    given, also = "free", ""
+    if options.max_memory is not None:
+        given, also = "left of --max-memory", ", or raise the limit"
+    whole = "" if (height, width) == shape else f" in tiles of {width}x{height}"
+    return (
+        f"{job.pair.ir} is {shape[1]}x{shape[0]} pixels, which take about "
+        f"{needed}{whole}, but only {free} are {given}: {way_out}{also}."
+    )
 
 
 def encode(image: np.ndarray, out: Path) -> bytes:
@@ -180,36 +310,6 @@ def encode(image: np.ndarray, out: Path) -> bytes:
             "ends in .png."
         ) from error
     return buffer.getvalue()
-
-
-def fuse_folder(
-    model: Model,
-    pairs: Sequence[Pair],
-    out: Path,
-    normalize: str = "unit",
-    stretch: bool = False,
-) -> list[str]:
-    """Fuses every pair to `out`/NAME.png, with a progress bar on stderr.
-
-    Pairs of one size are done together, so that only one program is in use at a time.
-
-    Returns:
-      One sentence for each pair that failed, in the order of `pairs`; all the others
-      are done.
-    """
-    sizes: dict[Pair, tuple[int, int]] = {}
-    failures: dict[Pair, str] = {}
-    for pair in pairs:
-        try:
-            sizes[pair] = image_size(pair.ir)
-        except UserError as error:
-            failures[pair] = str(error)
-    for pair in tqdm(sorted(sizes, key=sizes.get), unit="pair", file=sys.stderr):
-        try:
-            fuse_files(model, pair, out / f"{pair.name}.png", normalize, stretch)
-        except UserError as error:
-            failures[pair] = str(error)
-    return [failures[pair] for pair in pairs if pair in failures]
 
 
 # --- the command --------------------------------------------------------------------
@@ -267,6 +367,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="map each output's minimum and maximum to 0 and 255",
     )
+    add(
+        "--max-memory",
+        metavar="SIZE",
+        help="such as 4GB or 800MB: pictures that would take more are refused before "
+        "the work starts; of the process on a CPU, else of each device (default: what "
+        "is free)",
+    )
+    add(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="cut pictures larger than NxN pixels into overlapping tiles that are "
+        "fused one by one and blended; only for those too large for the memory, as "
+        "the network then sees no more than a tile",
+    )
     return parser
 
 
@@ -289,6 +404,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     folders = _check_paths(args.ir, args.vis, args.out)
+    options = _options(args)
+    pairs, problems = [Pair(args.ir.stem, args.ir, args.vis)], []
     if folders:
         pairs, problems = match_folders(args.ir, args.vis)
         if not pairs and not problems:
@@ -298,17 +415,51 @@ def _run(args: argparse.Namespace) -> int:
             )
     model = load_model(args.model, args.scale)
     make_writable(args.out if folders else args.out.parent)
-    options = {"normalize": args.normalize, "stretch": args.stretch}
-    if not folders:
-        pair = Pair(args.ir.stem, args.ir, args.vis)
-        height, width = fuse_files(model, pair, args.out, **options)
+    jobs = [
+        Job(pair, args.out / f"{pair.name}.png" if folders else args.out)
+        for pair in pairs
+    ]
+    failures = fuse_files(model, jobs, options)
+    if folders:
+        print(f"Wrote {len(jobs) - len(failures)} fused pictures to {args.out}.")
+    elif not failures:
+        height, width = (model.scale * side for side in image_size(args.ir))
         print(f"Wrote {args.out} ({width}x{height}).")
-        return 0
-    failures = fuse_folder(model, pairs, args.out, **options)
-    print(f"Wrote {len(pairs) - len(failures)} fused pictures to {args.out}.")
+    if args.tile is not None:
+        print(_tiling(jobs, args.tile))
     for sentence in problems + failures:
         print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
     return 1 if problems or failures else 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    if args.tile is not None and args.tile < tiles.MIN_TILE:
+        raise UserError(
+            f"--tile {args.tile} is too small: give at least {tiles.MIN_TILE} pixels."
+        )
+    limit = None
+    if args.max_memory is not None:
+        try:
+            limit = memory.parse_bytes(args.max_memory)
+        except ValueError as error:
+            raise UserError(f"--max-memory: {error}.") from error
+    return Options(args.normalize, args.stretch, args.tile, limit)
+
+
+def _tiling(jobs: Sequence[Job], tile: int) -> str:
+    """What --tile meant for these pictures."""
+    counts = []
+    for job in jobs:
+        with contextlib.suppress(UserError):  # a broken file, reported by itself
+            shape = image_size(job.pair.ir)
+            counts.append(len(tiles.corners(shape, tiles.tile_shape(shape, tile))))
+    cut = [count for count in counts if count > 1]
+    if not cut:
+        return f"No input is larger than {tile}x{tile} pixels: none was cut into tiles."
+    return (
+        f"{len(cut)} of {len(jobs)} inputs cut into {sum(cut)} tiles of at most "
+        f"{tile}x{tile} pixels, blended where they overlap."
+    )
 
 
 def _check_paths(ir: Path, vis: Path, out: Path) -> bool:

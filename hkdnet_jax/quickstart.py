@@ -20,6 +20,7 @@ from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import Pair, match_folders, read_gray
 from hkdnet_jax import fuse, losses
 from hkdnet_jax.images import resize_bicubic, to_float, to_uint8
+from hkdnet_jax.inference import fuse_pair
 from hkdnet_jax.main import SIGTERM_EXIT, run
 from hkdnet_jax.trained import Model
 from hkdnet_jax.weights import write_atomically
@@ -85,7 +86,8 @@ def draw(out: Path) -> Path:
                 small.save(out / "low" / modality / file.name)
     teacher, student = Model.load(out / "teacher"), Model.load(out / "student")
     pairs, problems = match_folders(out / "low" / "ir", out / "low" / "vis")
-    problems += fuse.fuse_folder(student, pairs, out / "fused")
+    jobs = [fuse.Job(pair, out / "fused" / f"{pair.name}.png") for pair in pairs]
+    problems += fuse.fuse_files(student, jobs)
     if problems:
         raise UserError(problems[0])
     rows = [_row(out, pair, teacher) for pair in pairs]
@@ -98,9 +100,9 @@ def _row(out: Path, pair: Pair, teacher: Model) -> np.ndarray:
     """IR, VIS, bicubic of the low-resolution fusion, ours; uint8, captioned."""
     name = f"{pair.name}.png"
     ir, vis = (read_gray(out / "high" / m / name) for m in ("ir", "vis"))
-    label = fuse.fuse_pair(teacher, ir, vis)
+    label = fuse_pair(teacher, ir, vis)
     low_ir, low_vis = read_gray(pair.ir), read_gray(pair.vis)
-    low_fused = fuse.fuse_pair(teacher, low_ir, low_vis)
+    low_fused = fuse_pair(teacher, low_ir, low_vis)
     bicubic = np.asarray(to_uint8(resize_bicubic(_batch(low_fused), SCALE)))[0, :, :, 0]
     ours = read_gray(out / "fused" / name)
     enlarged = (

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data_pipelines.errors import UserError
 from data_pipelines.pairs import Pair, image_size, read_gray, read_pair, to_uint8
 from hkdnet_jax import images, metrics
-from hkdnet_jax.fuse import explain_out_of_memory, fuse_pair
+from hkdnet_jax.inference import explain_out_of_memory, fuse_pair
 from hkdnet_jax.trained import MIN_SIDE, Model
 
 # Sizes whose compiled programs stay in memory: tens of megabytes each.
@@ -155,15 +155,17 @@ def score_pairs(
 ) -> list[Outcome]:
     """`score_pair` of each pair, in their order, with a progress bar on stderr.
 
-    As many are at work as there are cores; no others have images in memory. Those of
-    one size come together, for each size has programs of its own.
+    As many are at work as there are cores, or devices where these are more; no others
+    have images in memory. Those of one size come together, for each size has programs
+    of its own.
     """
     task = partial(score_pair, methods=methods, names=names, scale=scale)
     sizes = {pair: _header_size(pair.ir) for pair in pairs}
     order = sorted(pairs, key=sizes.get)
     outcomes: dict[Pair, Outcome] = {}
     compiled: set[tuple[int, int]] = set()
-    pool = ThreadPoolExecutor(os.cpu_count())
+    workers = max(os.cpu_count() or 1, jax.local_device_count())
+    pool = ThreadPoolExecutor(workers)
     try:
         done = tqdm(
             pool.map(task, order), total=len(order), unit="pair", file=sys.stderr

@@ -18,9 +18,11 @@ from PIL import Image
 
 from data_pipelines.errors import UserError
 from data_pipelines.pairs import Pair
-from hkdnet_jax import evaluate, fuse, metrics, scoring, weights
+from hkdnet_jax import evaluate, inference, metrics, scoring, weights
+from hkdnet_jax.inference import fuse_pair
 from hkdnet_jax.metrics import METRICS, Metric
 from hkdnet_jax.models.student import Student
+from hkdnet_jax.trained import Model
 
 H, W = 24, 30
 CHEAP = ("--metrics", "AG,CC")  # compile in no time
@@ -224,7 +226,7 @@ def model_output(model_dir, ir, vis, **options):
         size = image.shape[1] // 2, image.shape[0] // 2
         small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
         low.append(np.asarray(small))
-    return fuse.fuse_pair(fuse.Model.load(model_dir), *low, **options)
+    return fuse_pair(Model.load(model_dir), *low, **options)
 
 
 @pytest.mark.parametrize(
@@ -322,14 +324,14 @@ def test_pairs_too_small_for_the_model(sources, fused, model_dir, tmp_path, capf
 def test_memory_that_runs_out_for_one_pair(
     sources, model_dir, tmp_path, capfd, monkeypatch
 ):
-    real = fuse._forward
+    real = inference._forward
 
     def forward(network, params, ir, vis):
         if ir.shape[2] > W // 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
         return real(network, params, ir, vis)
 
-    monkeypatch.setattr(fuse, "_forward", forward)
+    monkeypatch.setattr(inference, "_forward", forward)
     for folder in ("ir", "vis"):
         write(tmp_path / folder / "b.png", picture(1, H, W + 2))
     args = (*sources, *CHEAP, "--model", model_dir, "--out", tmp_path / "s.json")
@@ -339,9 +341,9 @@ def test_memory_that_runs_out_for_one_pair(
     content = json.loads((tmp_path / "s.json").read_text())
     assert [row["name"] for row in content["images"]] == ["a", "c"]
     # A defect is not the user's mistake, and the device is free for others after it.
-    method = scoring.ModelImages(fuse.Model.load(model_dir), "m", "plain")
+    method = scoring.ModelImages(Model.load(model_dir), "m", "plain")
     broken = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    monkeypatch.setattr(fuse, "_forward", lambda *_: (_ for _ in ()).throw(broken))
+    monkeypatch.setattr(inference, "_forward", lambda *_: (_ for _ in ()).throw(broken))
     ir, vis = make_pair(0, H, W)
     for _ in range(2 * len(jax.local_devices())):
         with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
@@ -372,7 +374,7 @@ def test_every_device_fuses_one_pair_at_a_time(model_dir, tmp_path, monkeypatch)
         for file, image in zip(files, make_pair(number, H, W), strict=True):
             write(file, image)
         pairs.append(Pair(str(number), *files))
-    method = scoring.ModelImages(fuse.Model.load(model_dir), "m", "plain")
+    method = scoring.ModelImages(Model.load(model_dir), "m", "plain")
     outcomes = scoring.score_pairs(pairs, {"m": method}, ("CC",), 2)
     assert [outcome.errors for outcome in outcomes] == [[]] * 8
     assert set(used) == set(devices) and len(used) == 8

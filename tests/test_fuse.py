@@ -14,9 +14,11 @@ from command_fixtures import TINIEST, TINY, H, W, make_pair, random_params, writ
 from PIL import Image
 
 from data_pipelines.errors import UserError
-from hkdnet_jax import fuse, images, weights
+from hkdnet_jax import fuse, images, inference, memory, programs, weights
+from hkdnet_jax.inference import fuse_pair
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.trained import Model
 
 
 def network_of(scale):
@@ -86,9 +88,9 @@ fails = functools.partial(command_fixtures.fails, fuse)
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_equals_the_network_applied_directly(dirs, scale):
-    model = fuse.Model.load(dirs[scale])
+    model = Model.load(dirs[scale])
     ir, vis = make_pair()
-    fused = fuse.fuse_pair(model, ir, vis)
+    fused = fuse_pair(model, ir, vis)
     assert fused.shape == (scale * H, scale * W) and fused.dtype == np.uint8
     assert model.scale == scale
     raw = raw_output(dirs[scale], scale, ir / 255, vis / 255)
@@ -97,25 +99,25 @@ def test_equals_the_network_applied_directly(dirs, scale):
 
 
 def test_roles_are_not_swapped(dirs):
-    model = fuse.Model.load(dirs[1])
+    model = Model.load(dirs[1])
     ir, vis = make_pair()
-    a, b = fuse.fuse_pair(model, ir, vis), fuse.fuse_pair(model, vis, ir)
+    a, b = fuse_pair(model, ir, vis), fuse_pair(model, vis, ir)
     assert np.abs(a.astype(int) - b).max() > 5
 
 
 def test_depths_of_the_same_content_agree(dirs):
-    model = fuse.Model.load(dirs[2])
+    model = Model.load(dirs[2])
     ir, vis = make_pair()
     ir16, vis16 = (x.astype(np.uint16) * 257 for x in (ir, vis))
     for normalize in fuse.NORMALIZE:
-        expected = fuse.fuse_pair(model, ir, vis, normalize=normalize)
+        expected = fuse_pair(model, ir, vis, normalize=normalize)
         for a, b in ((ir16, vis16), (ir16, vis), (ir, vis16)):
-            got = fuse.fuse_pair(model, a, b, normalize=normalize)
+            got = fuse_pair(model, a, b, normalize=normalize)
             np.testing.assert_array_equal(got, expected)
 
 
 def test_minmax_uses_each_image_own_range(dirs):
-    model = fuse.Model.load(dirs[2])
+    model = Model.load(dirs[2])
     rng = np.random.default_rng(1)
     # Ranges that divide 255 resp. 65535, so that NumPy can stretch them in integers.
     a = rng.integers(0, 51, (H, W), endpoint=True)
@@ -123,31 +125,31 @@ def test_minmax_uses_each_image_own_range(dirs):
     a.flat[:2], b.flat[:2] = (0, 51), (0, 257)
     ir, vis = (10 + a).astype(np.uint8), (700 + b).astype(np.uint16)
     full_ir, full_vis = (5 * a).astype(np.uint8), (255 * b).astype(np.uint16)
-    expected = fuse.fuse_pair(model, full_ir, full_vis).astype(int)
-    got = fuse.fuse_pair(model, ir, vis, normalize="minmax").astype(int)
+    expected = fuse_pair(model, full_ir, full_vis).astype(int)
+    got = fuse_pair(model, ir, vis, normalize="minmax").astype(int)
     assert np.abs(got - expected).max() <= 1
-    unit = fuse.fuse_pair(model, ir, vis, normalize="unit").astype(int)
+    unit = fuse_pair(model, ir, vis, normalize="unit").astype(int)
     assert np.abs(unit - expected).max() > 30
 
 
 def test_flat_inputs_are_fused(dirs):
-    model = fuse.Model.load(dirs[2])
+    model = Model.load(dirs[2])
     flat = np.full((H, W), 77, np.uint8)
     black = np.zeros((H, W), np.uint8)
-    got = fuse.fuse_pair(model, flat, flat, normalize="minmax")
-    np.testing.assert_array_equal(got, fuse.fuse_pair(model, black, black))
+    got = fuse_pair(model, flat, flat, normalize="minmax")
+    np.testing.assert_array_equal(got, fuse_pair(model, black, black))
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_stretch_maps_the_outputs_range(dirs, scale):
-    model = fuse.Model.load(dirs[scale])
+    model = Model.load(dirs[scale])
     ir, vis = make_pair()
     raw = np.asarray(raw_output(dirs[scale], scale, ir / 255, vis / 255), np.float64)
     expected = np.round((raw - raw.min()) / np.ptp(raw) * 255)
-    got = fuse.fuse_pair(model, ir, vis, stretch=True)
+    got = fuse_pair(model, ir, vis, stretch=True)
     assert (got.min(), got.max()) == (0, 255)
     assert np.abs(got - expected).max() <= 1
-    plain = fuse.fuse_pair(model, ir, vis)
+    plain = fuse_pair(model, ir, vis)
     # One output has levels to spare; the other loses some by clipping unless stretched.
     assert np.ptp(plain) < 255 if scale == 1 else raw.min() < -0.1 or raw.max() > 1.1
     assert np.abs(plain - expected).max() > 5
@@ -170,19 +172,19 @@ def test_stretch_maps_the_outputs_range(dirs, scale):
 )
 def test_fuse_pair_checks_its_arguments(dirs, ir, vis, kwargs, error):
     with pytest.raises(error):
-        fuse.fuse_pair(fuse.Model.load(dirs[1]), ir, vis, **kwargs)
+        fuse_pair(Model.load(dirs[1]), ir, vis, **kwargs)
 
 
 def test_weights_are_arguments_of_one_program_per_size(dirs, tmp_path):
     other = random_params(network_of(2), seed=99)
     weights.save_model(tmp_path / "other", config_of(2), other)
     ir, vis = make_pair()
-    a = fuse.fuse_pair(fuse.Model.load(dirs[2]), ir, vis)
-    programs = fuse._forward._cache_size()
-    model = fuse.Model.load(tmp_path / "other")
-    b = fuse.fuse_pair(model, ir, vis)
-    fuse.fuse_pair(model, ir.astype(np.uint16), vis, "minmax", stretch=True)
-    assert fuse._forward._cache_size() == programs
+    a = fuse_pair(Model.load(dirs[2]), ir, vis)
+    programs = inference._forward._cache_size()
+    model = Model.load(tmp_path / "other")
+    b = fuse_pair(model, ir, vis)
+    fuse_pair(model, ir.astype(np.uint16), vis, "minmax", stretch=True)
+    assert inference._forward._cache_size() == programs
     assert np.abs(a.astype(int) - b).max() > 5
 
 
@@ -202,13 +204,13 @@ def test_suffix_decides_the_format(dirs, pair, tmp_path, capfd, suffix, kind):
     with Image.open(out) as image:
         assert (image.format, image.mode) == (kind, "L")
         fused = np.asarray(image).astype(int)
-    expected = fuse.fuse_pair(fuse.Model.load(dirs[2]), *make_pair()).astype(int)
+    expected = fuse_pair(Model.load(dirs[2]), *make_pair()).astype(int)
     limit = 30 if kind == "JPEG" else 0
     assert np.abs(fused - expected).max() <= limit
 
 
 def test_options_reach_the_pair(dirs, pair, tmp_path, capfd):
-    model = fuse.Model.load(dirs[2])
+    model = Model.load(dirs[2])
     out = tmp_path / "fused.png"
     common = (*pair, "--out", out, "--model", dirs[2], "--scale", 2)
     for flags, kwargs in (
@@ -217,7 +219,7 @@ def test_options_reach_the_pair(dirs, pair, tmp_path, capfd):
         ([], {}),
     ):
         assert run(capfd, *common, *flags)[0] == 0
-        expected = fuse.fuse_pair(model, *make_pair(), **kwargs)
+        expected = fuse_pair(model, *make_pair(), **kwargs)
         np.testing.assert_array_equal(read(out), expected)
 
 
@@ -231,7 +233,7 @@ def test_colour_is_read_as_luma(dirs, tmp_path, capfd):
     args = ["--ir", tmp_path / "ir.png", "--vis", tmp_path / "vis.png"]
     assert run(capfd, *args, "--out", out, "--model", dirs[2])[0] == 0
     luma = np.round(rgb @ np.array([0.298936, 0.587043, 0.114021])).astype(np.uint8)
-    expected = fuse.fuse_pair(fuse.Model.load(dirs[2]), ir, luma).astype(int)
+    expected = fuse_pair(Model.load(dirs[2]), ir, luma).astype(int)
     assert np.abs(read(out) - expected).max() <= 1
 
 
@@ -264,24 +266,74 @@ def test_folder_equals_single_files_and_is_deterministic(
         assert single.read_bytes() == content
 
 
-def test_folder_does_equal_sizes_together_and_shows_progress(
-    folders, tmp_path, capfd, monkeypatch
+def jobs_of(folder):
+    """The pairs of folder/ir and folder/vis, to be written to folder/out."""
+    pairs, _ = fuse.match_folders(folder / "ir", folder / "vis")
+    fuse.make_writable(folder / "out")
+    return [fuse.Job(p, folder / "out" / f"{p.name}.png") for p in pairs]
+
+
+def test_equal_sizes_go_together_and_the_largest_first(
+    dirs, folders, tmp_path, capfd, monkeypatch
 ):
-    wide = (*make_pair(height=H, width=2 * W),)
-    write(tmp_path / "ir" / "b.png", wide[0])
-    write(tmp_path / "vis" / "b.png", wide[1])
-    seen = []
+    for stem, (height, width) in {"b": (H, 2 * W), "d": (H + 1, W)}.items():
+        for kind, image in zip(("ir", "vis"), make_pair(3, height, width), strict=True):
+            write(tmp_path / kind / f"{stem}.png", image)
+    real, seen = programs.choose, []
 
-    def fuse_files(model, pair, out, normalize, stretch):
-        seen.append(pair.name)
-        raise UserError(f"{pair.name} is bad.")
+    def choose(model, size, count, *args, **more):
+        seen.append((size, count))
+        return real(model, size, count, *args, **more)
 
-    monkeypatch.setattr(fuse, "fuse_files", fuse_files)
-    pairs, _ = fuse.match_folders(tmp_path / "ir", tmp_path / "vis")
-    failures = fuse.fuse_folder(None, pairs, tmp_path / "out")
-    assert seen == ["a", "c", "b"]
-    assert failures == ["a is bad.", "b is bad.", "c is bad."]
-    assert "3/3" in capfd.readouterr().err
+    monkeypatch.setattr(programs, "choose", choose)
+    jobs = jobs_of(tmp_path)
+    assert fuse.fuse_files(Model.load(dirs[2]), jobs) == []
+    assert seen == [((H, 2 * W), 1), ((H + 1, W), 1), ((H, W), 2)]
+    assert "4/4" in capfd.readouterr().err
+    assert [read(job.out).shape[1] for job in jobs] == [2 * W, 4 * W, 2 * W, 2 * W]
+
+
+def test_a_folder_of_more_than_one_batch(dirs, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "_PIXELS_AT_ONCE", 2 * H * W)
+    for seed in range(5):
+        for kind, image in zip(("ir", "vis"), make_pair(seed), strict=True):
+            write(tmp_path / kind / f"{seed}.png", image)
+    write(tmp_path / "vis" / "3.png", make_pair(3, H + 1)[0])
+    model, jobs = Model.load(dirs[2]), jobs_of(tmp_path)
+    programs._compile.cache_clear()
+    (failure,) = fuse.fuse_files(model, jobs)
+    assert "3.png" in failure
+    assert programs._compile.cache_info().misses == 1
+    for seed in (0, 1, 2, 4):
+        expected = fuse_pair(model, *make_pair(seed)).astype(int)
+        assert abs(read(jobs[seed].out) - expected).max() <= 1
+
+
+def test_tiles_are_blended_and_said(tmp_path, capfd):
+    height, width = 100, 150
+    ys, xs = np.mgrid[:height, :width] / 150
+    smooth = np.rint(255 * (0.5 + 0.4 * np.sin(3 * xs + 2 * ys))).astype(np.uint8)
+    flat = np.full_like(smooth, 90)
+    files = [
+        f"--{kind}={write(tmp_path / kind / 's.png', image)}"
+        for kind, image in (("ir", smooth), ("vis", flat))
+    ]
+    # Weights as wild as those of `dirs` make noise of any image.
+    calm = jax.tree.map(lambda p: 0.3 * p, random_params(network_of(2)))
+    weights.save_model(tmp_path / "calm", config_of(2), calm)
+    model = Model.load(tmp_path / "calm")
+    for name, tile, says in (
+        ("whole", 150, "none was cut"),
+        ("tiled", 64, "1 of 1 inputs cut into 6 tiles of at most 64x64 pixels"),
+    ):
+        args = (*files, "--model", tmp_path / "calm", "--tile", tile)
+        code, said, errors = run(capfd, *args, "--out", tmp_path / f"{name}.png")
+        assert (code, errors) == (0, [])
+        assert f"Wrote {tmp_path / name}.png (300x200).\n" in said and says in said
+    whole, tiled = (read(tmp_path / f"{n}.png").astype(int) for n in ("whole", "tiled"))
+    np.testing.assert_array_equal(whole, fuse_pair(model, smooth, flat))
+    assert abs(tiled - whole).max() <= 1
+    assert whole.max() - whole.min() > 60
 
 
 # --- bad input ----------------------------------------------------------------------
@@ -314,7 +366,7 @@ def test_bad_pairs_are_listed_and_the_others_done(dirs, folders, tmp_path, capfd
 
 def test_smallest_size_is_fused(dirs):
     smallest = np.zeros((fuse.MIN_SIDE, fuse.MIN_SIDE), np.uint8)
-    fused = fuse.fuse_pair(fuse.Model.load(dirs[1]), smallest, smallest)
+    fused = fuse_pair(Model.load(dirs[1]), smallest, smallest)
     assert fused.shape == smallest.shape
 
 
@@ -413,37 +465,124 @@ def raising(error):
 
 def test_memory_that_runs_out(dirs, folders, tmp_path, capfd, monkeypatch):
     ir, vis = make_pair(height=H, width=W + 1)
-    write(tmp_path / "ir" / "b.png", ir)
-    write(tmp_path / "vis" / "b.png", vis)
-    forward = fuse._forward
+    for name in "bd":
+        write(tmp_path / "ir" / f"{name}.png", ir)
+        write(tmp_path / "vis" / f"{name}.png", vis)
+    start = programs.Program.run
     out = tmp_path / "out"
     args = (*folders, "--out", out, "--model", dirs[2])
     exhausted = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
     for failure in (exhausted, MemoryError()):
 
-        def small_memory(network, params, ir, vis, failure=failure):
+        def small_memory(program, params, ir, vis, failure=failure):
             if ir.shape[2] > W:
                 raise failure
-            return forward(network, params, ir, vis)
+            return start(program, params, ir, vis)
 
-        monkeypatch.setattr(fuse, "_forward", small_memory)
+        monkeypatch.setattr(programs.Program, "run", small_memory)
         code, said, errors = run(capfd, *args)
         assert code == 1 and said.startswith("Wrote 2 ")
-        assert len(errors) == 1
-        assert f"{tmp_path / 'ir' / 'b.png'} is {W + 1}x{H} pixels" in errors[0]
-        assert "memory" in errors[0]
+        # The two went together, but each is named.
+        assert len(errors) == 2
+        for name, error in zip("bd", errors, strict=True):
+            assert f"{tmp_path / 'ir' / name}.png is {W + 1}x{H} pixels" in error
+            assert "memory" in error
         assert sorted(os.listdir(out)) == ["a.png", "c.png"]
     # Another failure of the device is a bug or a defect, and must not be hidden.
     broken = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    monkeypatch.setattr(fuse, "_forward", raising(broken))
+    monkeypatch.setattr(programs.Program, "run", raising(broken))
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         fuse.main([str(arg) for arg in args])
+
+
+@pytest.mark.parametrize(
+    ("limit", "way_out"), [("400MB", "--tile 64"), ("1MB", "a smaller model")]
+)
+def test_memory_limit_is_kept_before_the_work_starts(
+    dirs, folders, tmp_path, capfd, monkeypatch, limit, way_out
+):
+    write(tmp_path / "ir" / "b.png", make_pair(1, 120, 120)[0])
+    write(tmp_path / "vis" / "b.png", make_pair(1, 120, 120)[1])
+    monkeypatch.setattr(memory, "rss", lambda: 395 * 10**6)
+    monkeypatch.setattr(programs.Program, "needed", lambda program: 10**7)
+    out = tmp_path / "out"
+    args = (*folders, "--out", out, "--model", dirs[2], "--max-memory", limit)
+    error = fails(capfd, *args)
+    assert f"{tmp_path / 'ir' / 'b.png'} is 120x120 pixels" in error
+    left = "5 MB" if limit == "400MB" else "0 MB"
+    assert f"10 MB, but only {left} are left of --max-memory" in error
+    assert way_out in error
+    assert not os.listdir(out)
+
+
+def test_what_needs_most_memory_comes_first(dirs, tmp_path, capfd, monkeypatch):
+    # In tiles of 64 pixels the smaller one needs more at once.
+    sizes = {"a": (20, 400), "b": (64, 80)}
+    for name, size in sizes.items():
+        for kind, image in zip(("ir", "vis"), make_pair(0, *size), strict=True):
+            write(tmp_path / kind / f"{name}.png", image)
+    monkeypatch.setattr(
+        programs.Program,
+        "needed",
+        lambda program: 10**6 * program.compiled.in_avals[0][1].shape[1],
+    )
+    monkeypatch.setattr(memory, "rss", lambda: 10**6)
+    args = [f"--{kind}={tmp_path / kind}" for kind in ("ir", "vis")]
+    args += ["--out", tmp_path / "out", "--model", dirs[2], "--tile", 64]
+    error = fails(capfd, *args, "--max-memory", "50MB")
+    assert "b.png is 80x64 pixels, which take about 65 MB in tiles of 64x64" in error
+    assert not os.listdir(tmp_path / "out")
+    # Memory that the process keeps after the first images is there for the next ones.
+    held = iter([10**6])
+    monkeypatch.setattr(memory, "rss", lambda: next(held, 10**9))
+    assert run(capfd, *args, "--max-memory", "80MB")[0] == 0
+
+
+def test_images_refused_after_others_are_named(dirs, folders, tmp_path, monkeypatch):
+    for name in "de":
+        for kind, image in zip(("ir", "vis"), make_pair(0, H, W + 4), strict=True):
+            write(tmp_path / kind / f"{name}.png", image)
+    real = programs.choose
+
+    def choose(model, size, *args, **more):
+        if size == (H, W):
+            raise programs.DoesNotFit(3 * 10**9, 2 * 10**9)
+        return real(model, size, *args, **more)
+
+    monkeypatch.setattr(programs, "choose", choose)
+    failures = fuse.fuse_files(Model.load(dirs[2]), jobs_of(tmp_path))
+    assert len(failures) == 3
+    for name, failure in zip("abc", failures, strict=True):
+        assert f"{name}.png is {W}x{H} pixels" in failure
+        assert failure.endswith("only 2.0 GB are free: use a smaller model.")
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.png", "e.png"]
+
+
+def test_free_memory_is_the_limit_without_one(dirs, pair, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 10**4)
+    error = fails(capfd, *pair, "--out", tmp_path / "a.png", "--model", dirs[2])
+    assert "but only 0 MB are free: use a smaller model" in error
+    monkeypatch.setattr(memory, "free", lambda device: None)  # a silent system
+    assert run(capfd, *pair, "--out", tmp_path / "a.png", "--model", dirs[2])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--max-memory", "4", "'4' is no amount of memory such as 4GB or 800MB"),
+        ("--max-memory", "0GB", "no amount of memory"),
+        ("--tile", "63", "--tile 63 is too small: give at least 64 pixels"),
+    ],
+)
+def test_senseless_limits(dirs, pair, tmp_path, capfd, flag, value, says):
+    args = (*pair, "--out", tmp_path / "a.png", "--model", dirs[2], flag, value)
+    assert says in fails(capfd, *args)
 
 
 def test_memory_that_really_runs_out():
     with (
         pytest.raises(UserError, match=r"a\.png is 5x4 pixels, .* memory"),
-        fuse.explain_out_of_memory("a.png", 4, 5),
+        inference.explain_out_of_memory("a.png", 4, 5),
     ):
         # 2^48 bytes: more than a process can address, so no system grants them.
         jax.jit(lambda x: jnp.broadcast_to(x, (2**24, 2**24)) + x)(jnp.uint8(1))
@@ -501,7 +640,7 @@ def student_with(**fields):
 def test_unknown_configurations_are_refused(tmp_path, config):
     weights.save_model(tmp_path / "m", config, {"x": np.zeros(1, np.float32)})
     with pytest.raises(UserError, match=r"m describes no network of this version"):
-        fuse.Model.load(tmp_path / "m")
+        Model.load(tmp_path / "m")
 
 
 def test_weights_must_fit_the_configuration(dirs, tmp_path, pair, capfd):
@@ -521,7 +660,7 @@ def test_weights_must_be_finite(dirs, tmp_path):
     params["decoder"]["conv4"]["bias"] = np.array([np.nan], np.float32)
     weights.save_model(tmp_path / "nan", config, params)
     with pytest.raises(UserError, match=r"nan holds weights that are not finite"):
-        fuse.Model.load(tmp_path / "nan")
+        Model.load(tmp_path / "nan")
 
 
 def test_fields_of_the_configuration_reach_the_network(tmp_path):
@@ -530,10 +669,10 @@ def test_fields_of_the_configuration_reach_the_network(tmp_path):
     fields = dataclasses.asdict(student) | {"corner_gamma": 1}  # as JSON may hold 1.0
     config = {"kind": "student", "scale": 3, "model": fields}
     weights.save_model(tmp_path / "s", config, params)
-    assert fuse.Model.load(tmp_path / "s").network == Student(student, 3)
+    assert Model.load(tmp_path / "s").network == Student(student, 3)
     params = random_params(Teacher())
     weights.save_model(tmp_path / "t", {"kind": "teacher", "alpha": 1}, params)
-    assert fuse.Model.load(tmp_path / "t").network == Teacher(alpha=1.0)
+    assert Model.load(tmp_path / "t").network == Teacher(alpha=1.0)
 
 
 # --- the process --------------------------------------------------------------------
