@@ -10,6 +10,7 @@ batch are shapes only: no data, no teacher and no weights are read.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
       JSON-able: `argument_bytes`, `temp_bytes`, `peak_bytes`, `capacity_bytes` and
       `fits` of one chip; `collectives`, a list of kind, count and bytes in one chip's
       program (those inside a loop as often as it turns); `flops` of a step over all
-      chips, and `floor_seconds`, what they take at the chips' bfloat16 peak.
+      chips, and `floor_seconds`, what they take at the chips' bfloat16 peak.  Where the
+      compiler gives up for lack of memory, `fits` is False, `temp_bytes` what it says
+      it needs (None if it does not say), and the other memory and `collectives` None.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the chip is unknown.
@@ -112,7 +115,31 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
     chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
     arguments = abstract_arguments(config)
     step = steps.train_step(config, config.teacher.alpha, phase, _TOTAL_STEPS)
-    compiled = sharding.jit_train_step(step, mesh).lower(*arguments).compile()
+    lowered = sharding.jit_train_step(step, mesh).lower(*arguments)
+    total = flops.count(step, *arguments)
+    return {
+        "phase": phase,
+        **_compiled_row(lowered, chip.capacity_bytes),
+        "flops": total,
+        "floor_seconds": total / (len(devices) * chip.peak_flops),
+    }
+
+
+def _compiled_row(lowered: jax.stages.Lowered, capacity: int) -> dict[str, Any]:
+    """The part of a row that the compiler knows."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {
+            "argument_bytes": None,
+            "temp_bytes": needed_bytes(str(error)),
+            "peak_bytes": None,
+            "capacity_bytes": capacity,
+            "fits": False,
+            "collectives": None,
+        }
     memory = compiled.memory_analysis()
     peak = (
         memory.argument_size_in_bytes
@@ -121,18 +148,20 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
-    total = flops.count(step, *arguments)
     return {
-        "phase": phase,
         "argument_bytes": memory.argument_size_in_bytes,
         "temp_bytes": memory.temp_size_in_bytes,
         "peak_bytes": peak,
-        "capacity_bytes": chip.capacity_bytes,
-        "fits": peak <= chip.capacity_bytes,
+        "capacity_bytes": capacity,
+        "fits": peak <= capacity,
         "collectives": collectives(compiled.as_text()),
-        "flops": total,
-        "floor_seconds": total / (len(devices) * chip.peak_flops),
     }
+
+
+def needed_bytes(message: str) -> int | None:
+    """Bytes of temporaries that TPU's compiler says a program needs too many of."""
+    found = re.search(r"temporaries \(([\d.]+)([KMG])\)", message)
+    return found and round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
 
 
 def abstract_arguments(config: ConfigDict) -> tuple[Any, Any, dict[str, Any]]:
@@ -149,6 +178,13 @@ def abstract_arguments(config: ConfigDict) -> tuple[Any, Any, dict[str, Any]]:
 
 def report(row: dict[str, Any]) -> str:
     """A row of `check` as lines of text."""
+    if row["peak_bytes"] is None:
+        needed, capacity = row["temp_bytes"], row["capacity_bytes"]
+        known = f"{needed / 2**30:.2f} GiB of " if needed else "too many "
+        return (
+            f"phase {row['phase']}: DOES NOT FIT (the compiler gave up: {known}"
+            f"temporaries, a chip has {capacity / 2**30:.0f} GiB)"
+        )
     peak, capacity, arguments, temporaries = (
         row[f"{name}_bytes"] / 2**30
         for name in ("peak", "capacity", "argument", "temp")
