@@ -1,319 +1,285 @@
-"""How fast this machine is, as a table and as JSON.
+"""How fast this machine is, and how much memory it takes, as a table and as JSON.
 
-    python -m hkdnet_jax.benchmark metrics --size 400x500 --out metrics.json
+    python -m hkdnet_jax.benchmark fuse --preset full --scale 2 --size 64x64,128x128 \
+        --out fuse.json
 
 Times are wall-clock seconds after compilation; run it on a machine that does nothing
-else.  One subcommand for each thing to measure.
+else.  One subcommand for each thing to measure; what the figures mean stands in
+docs/performance.md.
 """
 
 import argparse
+import dataclasses
+import itertools
 import os
-import platform
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import jax
-import jaxlib
-import numpy as np
+from tqdm import tqdm
 
-from data_pipelines import scenes
 from data_pipelines.errors import UserError, exit_code
 from hkdnet_jax import metrics
-from hkdnet_jax.metrics import plain
+from hkdnet_jax.benchmarks import kernels, networks
+from hkdnet_jax.benchmarks.fresh import Skipped, call_fresh
+from hkdnet_jax.benchmarks.measure import Row, Settings, Size, machine, size_text
+from hkdnet_jax.benchmarks.metrics import measure_metrics
+from hkdnet_jax.benchmarks.table import Column, header, line
+from hkdnet_jax.config_check import CHOICES, MIN_CROP
+from hkdnet_jax.models.student import PRESETS
+from hkdnet_jax.trained import MIN_SIDE, SCALES
 from hkdnet_jax.weights import to_json, write_atomically
 
-Row = dict[str, Any]
-Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
-Size = tuple[int, int]  # height, width
+# --- what is measured ---------------------------------------------------------------
 
-# Plain Python takes a minute for the windows of one image; so many of them, drawn at
-# random, take half a second and time one to a few percent.
-_PLAIN_WINDOWS = 5000
-_PLAIN_REPEATS = 3
-_FEATURE_MAPS = {"FMI_dct": plain.dct_map, "FMI_w": plain.wavelet_map}
-# Pairs for each thread of a batch: with some, the last ones count little.
-_PAIRS_PER_WORKER = 4
+_SIZE = Column("size", "size", 11)
+_BATCH = Column("batch", "batch", 5)
+_PASSES = Column("passes", "passes", 16)
+_SECONDS = (
+    Column("seconds", "seconds", 9, 4),
+    Column("min", "seconds_min", 9, 4),
+    Column("max", "seconds_max", 9, 4),
+    Column("compile s", "compile_seconds", 9),
+    Column("GFLOP/s", "gflops", 8),
+)
+_PEAK = Column("peak MB", "peak_rss_bytes", 8, 0, 1e-6)
+_PROGRAM = Column("program MB", "program_bytes", 10, 1, 1e-6)
+
+METRICS_COLUMNS = (
+    _SIZE,
+    Column("metric", "metric", 8),
+    Column("threads", "workers", 7),
+    Column("ms a pair", "seconds", 9, 2, 1e3),
+    Column("min", "seconds_min", 9, 2, 1e3),
+    Column("max", "seconds_max", 9, 2, 1e3),
+    Column("compile s", "compile_seconds", 9),
+    Column("plain ms", "plain_seconds", 10, 1, 1e3),
+    Column("speedup", "speedup", 8),
+    _PEAK,
+)
 
 
-# --- the metrics --------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A subcommand whose rows are measured in fresh processes.
 
-
-def measure_metrics(sizes: Sequence[Size], repeats: int) -> Iterator[Row]:
-    """Times the six metrics of the paper on made scenes.
-
-    Args:
-      sizes: no two alike.
-      repeats: timed calls for each row.
-
-    Yields:
-      For each size one row for each metric alone, one for all six together ("paper"),
-      and one for a batch whose pairs are spread over threads, one a core, as `evaluate`
-      scores a folder ("paper", with `pairs`).  Seconds are for one pair;
-      `plain_seconds` are those of the NumPy transcription, for FMI inferred from
-      `extrapolated_from_windows` windows; `speedup` is their ratio to `seconds`.
+    Attributes:
+      what: for --help.
+      sizes: default of --size.
+      measure: (settings, size, **varied) -> rows, in a process of its own.
+      columns: of the table.
+      varied: further arguments of `measure`, each with its values; every combination
+        has its process.
+      fits: laws found in the rows.
+      scales: values that --scale may have.
+      least_side: of a size, in pixels.
+      trains: sizes are square and the batch is split over the devices.
     """
-    for size in sizes:
-        images = _scene(0, size)
-        alone = []
-        for name in metrics.PAPER:
-            alone.append(_metric_row(name, images, repeats))
-            yield alone[-1]
-        yield _paper_row(images, repeats, alone)
-        yield _threads_row(size, repeats)
+
+    what: str
+    sizes: str
+    measure: Callable[..., list[Row]]
+    columns: tuple[Column, ...]
+    varied: dict[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    fits: Callable[[list[Row]], list[Row]] = lambda rows: []
+    scales: Sequence[int] = SCALES
+    least_side: int = MIN_SIDE
+    trains: bool = False
 
 
-def _scene(index: int, size: Size) -> Triple:
-    """A made pair of `size`, and its plain average for the fused image."""
-    ir, vis = scenes.render(0, index, *size)
-    return ir, vis, ((ir.astype(np.uint16) + vis + 1) // 2).astype(np.uint8)
-
-
-def _metric_row(name: str, images: Triple, repeats: int) -> Row:
-    row = _time_score((name,), images, repeats) | {"metric": name}
-    return _compare(row, *_time_plain(name, images))
-
-
-def _paper_row(images: Triple, repeats: int, alone: Sequence[Row]) -> Row:
-    """All six in one program, against the sum of the plain ones."""
-    row = _time_score(metrics.PAPER, images, repeats)
-    plain_seconds = sum(other["plain_seconds"] for other in alone)
-    windows = sum(other.get("extrapolated_from_windows", 0) for other in alone)
-    return _compare(row, plain_seconds, windows)
-
-
-def _compare(row: Row, plain_seconds: float, windows: int) -> Row:
-    row |= {
-        "plain_seconds": plain_seconds,
-        "speedup": plain_seconds / row["seconds"],
-    }
-    return row | ({"extrapolated_from_windows": windows} if windows else {})
-
-
-def _threads_row(size: Size, repeats: int) -> Row:
-    workers = os.cpu_count() or 1
-    pairs = [_scene(index, size) for index in range(_PAIRS_PER_WORKER)] * workers
-
-    with ThreadPoolExecutor(workers) as pool:
-
-        def score_all() -> None:
-            list(pool.map(lambda images: metrics.score(*images), pairs))
-
-        score_all()  # starts the threads; compiles, unless `_paper_row` has
-        _restart_peak()
-        seconds = [_time(score_all) / len(pairs) for _ in range(repeats)]
-    return {
-        "size": _text(size),
-        "metric": "paper",
-        "workers": workers,
-        "pairs": len(pairs),
-        **_statistics(seconds),
-        "peak_rss_bytes": _peak_rss(),
-    }
-
-
-def _time_score(names: Sequence[str], images: Triple, repeats: int) -> Row:
-    def score() -> None:
-        metrics.score(*images, names)
-
-    first = _time(score)
-    _restart_peak()
-    seconds = [_time(score) for _ in range(repeats)]
-    return {
-        "size": _text(images[0].shape),
-        "metric": "paper",
-        "workers": 1,
-        **_statistics(seconds),
-        "compile_seconds": max(0.0, first - median(seconds)),
-        "peak_rss_bytes": _peak_rss(),
-    }
-
-
-def _time_plain(name: str, images: Triple) -> tuple[float, int]:
-    """Seconds of the plain metric; of how many windows, or 0 if of the whole image."""
-    if name not in _FEATURE_MAPS:
-        score = partial(plain.PAPER[name], *images)
-        return median(_time(score) for _ in range(_PLAIN_REPEATS)), 0
-    maps: list[np.ndarray] = []
-    for_maps = _time(lambda: maps.extend(map(_FEATURE_MAPS[name], images)))
-    everywhere = plain.window_positions(maps[0].shape)
-    count = min(_PLAIN_WINDOWS, len(everywhere))
-    chosen = np.random.default_rng(0).choice(everywhere, count, replace=False)
-    for_windows = _time(lambda: plain.fmi_of_maps(*maps, chosen))
-    seconds = for_maps + for_windows * len(everywhere) / count
-    return seconds, count if count < len(everywhere) else 0
-
-
-# --- time, memory, machine ----------------------------------------------------------
-
-
-def _time(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _statistics(seconds: Sequence[float]) -> Row:
-    return {
-        "seconds": median(seconds),
-        "seconds_min": min(seconds),
-        "seconds_max": max(seconds),
-    }
-
-
-def _restart_peak() -> None:
-    """Makes the largest resident memory so far the present one, where Linux lets us."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak_rss() -> int | None:
-    """Bytes, the largest since `_restart_peak`; None where the system does not say."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, memory, versions."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_bytes": _memory(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "numpy": np.__version__,
-        "devices": sorted({device.device_kind for device in jax.devices()}),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        info = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+SUBJECTS = {
+    "fuse": Subject(
+        "fusing pairs of pictures, from arrays to arrays; scale 1 is the teacher, "
+        "which all presets share",
+        "64x64,128x128",
+        networks.measure_fuse,
+        (
+            _SIZE,
+            _BATCH,
+            *_SECONDS,
+            Column("images/s", "images_per_second", 8, 2),
+            Column("out MP/s", "megapixels_per_second", 8, 3),
+            _PEAK,
+        ),
+        fits=networks.fuse_fits,
+    ),
+    "train": Subject(
+        "the student's train step in both phases, with its teacher and its input; "
+        "sizes are those of the low-resolution crop, square",
+        "32x32,64x64",
+        networks.measure_train,
+        (
+            _SIZE,
+            _BATCH,
+            Column("phase", "phase", 5),
+            *_SECONDS,
+            Column("samples/s", "samples_per_second", 9, 2),
+            Column("input %", "input_wait_share", 7, 2, 100),
+            _PEAK,
+        ),
+        {"phase": (1, 2)},
+        scales=SCALES[1:],
+        least_side=MIN_CROP,
+        trains=True,
+    ),
+    "attention": Subject(
+        "the position attention with the preset's channels, over all HxW positions, "
+        "in the blocked and the materialized form (--scale plays no role)",
+        "80x80,112x112,160x160",
+        kernels.measure_attention,
+        (
+            _SIZE,
+            _BATCH,
+            Column("form", "implementation", 12),
+            _PASSES,
+            *_SECONDS,
+            _PROGRAM,
+            Column("resident MB", "rss_above_baseline_bytes", 11, 1, 1e-6),
+            _PEAK,
+        ),
+        {"implementation": kernels.IMPLEMENTATIONS, "passes": kernels.PASSES},
+        fits=kernels.attention_fits,
+    ),
+    "conv": Subject(
+        "a residual group of the preset by our 3x3 convolution and by XLA's own, "
+        "beside a large matrix product (--scale plays no role)",
+        "64x64",
+        kernels.measure_conv,
+        (
+            _SIZE,
+            _BATCH,
+            Column("way", "way", 13),
+            _PASSES,
+            *_SECONDS,
+            Column("of matmul %", "share_of_matmul", 11, 1, 100),
+            Column("x XLA", "speedup_over_xla", 6, 2),
+            Column("difference", "difference_to_xla", 10, 7),
+            _PROGRAM,
+        ),
+    ),
+}
 
 
 # --- the command --------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Runs the command; returns its exit code: 0 only if every row was measured."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _run(args), interrupted="nothing was written")
 
 
 def _run(args: argparse.Namespace) -> int:
-    _check_common(args)
-    rows = args.run(args)
+    _check_count("--repeats", args.repeats)
+    _check_out(args.out)
+    report, failures = args.run(args)
     if args.out is not None:
-        report = {"machine": machine(), "rows": rows}
         write_atomically(args.out, to_json(report).encode())
         print(f"Wrote {args.out}.")
-    return 0
+    return 1 if failures else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    texts = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(
-        prog="python -m hkdnet_jax.benchmark",
-        description="Measure speed and memory on this machine.",
-        epilog="example:\n"
-        "  python -m hkdnet_jax.benchmark metrics --size 400x500 --out metrics.json",
-        **texts,
-    )
-    subcommands = parser.add_subparsers(required=True, metavar="WHAT")
-    _add_metrics(
-        subcommands.add_parser(
-            "metrics",
-            help="the six fusion metrics, and their plain NumPy transcription",
-            description="Time the six fusion metrics on made scenes: each alone, all "
-            "together, and\nover all cores; against their plain NumPy transcription.",
-            epilog="example:\n"
-            "  python -m hkdnet_jax.benchmark metrics --size 400x500,768x1024 "
-            "--repeats 9",
-            **texts,
-        )
-    )
-    return parser
+def _run_metrics(args: argparse.Namespace) -> tuple[Row, list[str]]:
+    least = max(metrics.METRICS[name].min_side for name in metrics.PAPER)
+    sizes = _parse_sizes(args.size, least)
+    print(header(METRICS_COLUMNS), flush=True)
+    rows = []
+    for row in measure_metrics(sizes, args.repeats):
+        print(line(METRICS_COLUMNS, row), flush=True)
+        rows.append(row)
+    return {"machine": machine(), "rows": rows}, []
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=5,
-        metavar="N",
-        help="timed calls, of which median, minimum and maximum are given (default: 5)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.json",
-        help="file for the figures and the machine's description; replaced if there",
-    )
+def _run_subject(args: argparse.Namespace) -> tuple[Row, list[str]]:
+    """The report, and a sentence for each row that failed; the others are in it."""
+    subject = SUBJECTS[args.subject]
+    settings = _settings(subject, args)
+    sizes = _parse_sizes(args.size, subject.least_side)
+    # In a process of its own too: this one must not take the accelerator.
+    about = call_fresh(machine)
+    if subject.trains:
+        _check_training(sizes, settings.batch, about["device_count"])
+
+    rows, skipped, failures = [], [], []
+    values = itertools.product(sizes, *subject.varied.values())
+    cases = [dict(zip(("size", *subject.varied), some, strict=True)) for some in values]
+    print(header(subject.columns), flush=True)
+    for case in tqdm(cases, unit="process", file=sys.stderr):
+        try:
+            found = call_fresh(subject.measure, settings, **case)
+        except (Skipped, UserError) as problem:
+            sentences = skipped if isinstance(problem, Skipped) else failures
+            sentences.append(f"{_label(case)}: {problem}")
+            continue
+        rows += found
+        for row in found:
+            tqdm.write(line(subject.columns, row), file=sys.stdout)
+    fits = subject.fits(rows)
+    for fit in fits:
+        print(f"fit: {_listing(fit)}")
+    for sentence in skipped:
+        print(f"skipped: {sentence}")
+    for sentence in failures:
+        print(f"error: {sentence}", file=sys.stderr)
+    report = {
+        "machine": about,
+        "subject": args.subject,
+        "settings": dataclasses.asdict(settings),
+        "rows": rows,
+        "fits": fits,
+        "skipped": skipped,
+        "failures": failures,
+    }
+    return report, failures
 
 
-def _check_common(args: argparse.Namespace) -> None:
+def _label(case: Row) -> str:
+    others = [f"{name} {value}" for name, value in case.items() if name != "size"]
+    return ", ".join([size_text(case["size"]), *others])
+
+
+def _listing(fit: Row) -> str:
+    texts = (f"{v:.4g}" if isinstance(v, float) else v for v in fit.values())
+    return ", ".join(f"{k} {text}" for k, text in zip(fit, texts, strict=True))
+
+
+# --- what the user gives ------------------------------------------------------------
+
+
+def _settings(subject: Subject, args: argparse.Namespace) -> Settings:
+    for flag, value, choices in (
+        ("--preset", args.preset, tuple(PRESETS)),
+        ("--scale", args.scale, subject.scales),
+        ("--dtype", args.dtype, CHOICES["dtype"]),
+    ):
+        if value not in choices:
+            listed = ", ".join(map(str, choices))
+            raise UserError(f"{flag} {value} is none of the choices: give {listed}.")
+    _check_count("--batch", args.batch)
+    return Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
+
+
+def _check_count(flag: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{flag} {value} is too few: give 1 or more.")
+
+
+def _check_out(out: Path | None) -> None:
     """UserError before the work, not after it."""
-    if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats} is too few: give 1 or more.")
-    if args.out is None:
+    if out is None:
         return
-    if args.out.is_dir():
-        raise UserError(f"--out {args.out} is a folder: give a file for the JSON.")
-    if not args.out.parent.is_dir() or not os.access(args.out.parent, os.W_OK):
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give a file for the JSON.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(
-            f"--out {args.out}: {args.out.parent} is no folder that can be written to: "
+            f"--out {out}: {out.parent} is no folder that can be written to: "
             "make it or choose another one."
         )
 
 
-def _add_metrics(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--size",
-        default="400x500",
-        metavar="HxW[,HxW...]",
-        help="pixels, height first (default: 400x500)",
-    )
-    _add_common(parser)
-    parser.set_defaults(run=_run_metrics)
-
-
-def _run_metrics(args: argparse.Namespace) -> list[Row]:
-    sizes = _parse_sizes(args.size)
-    print(_HEADER, flush=True)
-    rows = []
-    for row in measure_metrics(sizes, args.repeats):
-        print(_line(row), flush=True)
-        rows.append(row)
-    return rows
-
-
-def _parse_sizes(spec: str) -> list[Size]:
-    least = max(metrics.METRICS[name].min_side for name in metrics.PAPER)
+def _parse_sizes(spec: str, least: int) -> list[Size]:
     sizes: list[Size] = []
     for part in spec.split(","):
         found = re.fullmatch(r"\s*(\d+)x(\d+)\s*", part)
@@ -329,32 +295,76 @@ def _parse_sizes(spec: str) -> list[Size]:
     return sizes
 
 
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
+def _check_training(sizes: Sequence[Size], batch: int, devices: int) -> None:
+    for size in sizes:
+        if size[0] != size[1]:
+            raise UserError(
+                f"--size {size_text(size)} is not square, but training crops are: "
+                f"give {size_text((max(size), max(size)))}."
+            )
+    if batch % devices:
+        raise UserError(
+            f"--batch {batch} cannot be split over the {devices} devices: give a "
+            "multiple."
+        )
 
 
-_HEADER = (
-    f"{'size':>11} {'metric':>8} {'threads':>7} {'ms a pair':>9} {'min':>9} {'max':>9} "
-    f"{'compile s':>9} {'plain ms':>10} {'speedup':>8} {'peak MB':>8}"
-)
+def _parser() -> argparse.ArgumentParser:
+    texts = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    example = "example:\n  python -m hkdnet_jax.benchmark"
+    parser = argparse.ArgumentParser(
+        prog="python -m hkdnet_jax.benchmark",
+        description="Measure speed and memory on this machine.",
+        epilog=f"{example} fuse --preset lite --size 128x128 --out fuse.json",
+        **texts,
+    )
+    subcommands = parser.add_subparsers(required=True, metavar="WHAT")
+    what = "the six fusion metrics: each, all, over all cores, and in plain NumPy"
+    add = subcommands.add_parser
+    epilog = f"{example} metrics --size 400x500,768x1024 --repeats 9"
+    one = add("metrics", help=what, description=what, epilog=epilog, **texts)
+    _add_arguments(one, "400x500")
+    one.set_defaults(run=_run_metrics)
+    for name, subject in SUBJECTS.items():
+        epilog = f"{example} {name} --preset full --size {subject.sizes}"
+        one = add(
+            name, help=subject.what, description=subject.what, epilog=epilog, **texts
+        )
+        _add_arguments(one, subject.sizes)
+        _add_settings(one)
+        one.set_defaults(run=_run_subject, subject=name)
+    return parser
 
 
-def _line(row: Row) -> str:
-    """A row as text under `_HEADER`."""
-    cells = [f"{1e3 * row[f'seconds{end}']:9.2f}" for end in ("", "_min", "_max")]
-    cells += [
-        _cell(row, "compile_seconds", 9, 1),
-        _cell(row, "plain_seconds", 10, 1e3),
-        _cell(row, "speedup", 8, 1),
-        _cell(row, "peak_rss_bytes", 8, 1e-6),
-    ]
-    head = f"{row['size']:>11} {row['metric']:>8} {row['workers']:7d} "
-    return head + " ".join(cells)
+def _add_arguments(parser: argparse.ArgumentParser, sizes: str) -> None:
+    parser.add_argument(
+        "--size",
+        default=sizes,
+        metavar="HxW[,HxW...]",
+        help=f"pixels, height first (default: {sizes})",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed calls, of which median, minimum and maximum are given (default: 5)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="file for the figures and the machine's description; replaced if there",
+    )
 
 
-def _cell(row: Row, key: str, width: int, factor: float) -> str:
-    value = row.get(key)
-    return f"{'-':>{width}}" if value is None else f"{value * factor:{width}.1f}"
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add, presets = parser.add_argument, ", ".join(PRESETS)
+    add("--preset", default="full", help=f"{presets} (default: full)")
+    add("--scale", type=int, default=2, help="output pixels per input pixel and side")
+    add("--batch", type=int, default=1, help="images or samples (default: 1)")
+    dtypes = ", ".join(CHOICES["dtype"])
+    add("--dtype", default="float32", help=f"{dtypes} (default: float32)")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What `python -m hkdnet_jax.benchmark` measures."""
