@@ -20,6 +20,8 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 # Channels from which the CPU's own ways below pay.
 _MANY_CHANNELS = 32
+# Columns from which XLA's own way uses two cores: it splits an image by blocks of 64.
+_WIDE = 128
 
 
 def _same(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -35,9 +37,10 @@ def _same_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     jaxlib 0.10 hands a convolution whose padding is symmetric to a library that runs
     most sizes of ours on one core; padded by one more column, which is cut off again,
-    it goes to Eigen, which uses all.  With few channels that is no gain.
+    it goes to Eigen, which uses all.  With few channels, or in a wide image, that is no
+    gain.
     """
-    if min(kernel.shape[2:]) < _MANY_CHANNELS:
+    if min(kernel.shape[2:]) < _MANY_CHANNELS or x.shape[2] >= _WIDE:
         return _same_default(x, kernel)
     out = lax.conv_general_dilated(
         x, kernel, (1, 1), ((1, 1), (1, 2)), dimension_numbers=LAYOUT

@@ -21,8 +21,9 @@ _TILE = 4  # outputs along each side
 _WINDOW = _TILE + 2  # inputs along each side
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
 # Bytes of transformed tiles worked on at once: with more than the caches hold, and the
-# allocator keeps, the transform costs more than it saves.
-_CACHED_BYTES = 10 * 2**20
+# allocator keeps, the transform costs more than it saves; with less, the loop over the
+# parts does.
+_CACHED_BYTES = 20 * 2**20
 
 # One array for each place in a tile (or each tap), rows first.
 Grid = list[list[jax.Array]]

@@ -86,7 +86,7 @@ def test_gradients_inside_a_scan(padding):
     assert_same_gradients(gradients(CONVS[padding]), gradients(plain(padding)))
 
 
-@pytest.mark.parametrize("h,w", [(5, 7), (2, 3), (1, 1), (4, 65)])
+@pytest.mark.parametrize("h,w", [(5, 7), (2, 3), (1, 1), (4, 65), (2, 130)])
 @pytest.mark.parametrize("i,o", [(32, 32), (40, 33), (31, 64)])
 def test_many_channels(h, w, i, o):
     """From 32 on, the CPU's convolution is stated with one more column."""
