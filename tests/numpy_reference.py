@@ -320,7 +320,8 @@ def student(p: Params, ir, vis, config, scale: int):
     tail = conv(sr["tail"], up)
     image = conv(sr["image"], tail)
     if config.global_skip:
-        image = image + bicubic(0.6 * ir + 0.4 * vis, scale)
+        mixed = (ir + 0.5 * vis + fuse_features(ir, vis)) / 2.5
+        image = image + bicubic(mixed, scale)
     return image, {
         "branch_ir": f_ir,
         "branch_vis": f_vis,

@@ -51,3 +51,20 @@ def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
     """
     weight = infrared_weight(ir, vis).astype(ir.dtype)
     return weight * ir + (1.0 - weight) * vis
+
+
+def fuse_images(ir: jax.Array, vis: jax.Array, alpha: float = 0.5) -> jax.Array:
+    """Eq. 5 and 14 to 16 of the images themselves, as features of one channel.
+
+    Divided by 2 + alpha, so that two equal images give that image.  A trained teacher's
+    picture differs little from it: its encoder and decoder reconstruct.
+
+    Args:
+      ir: [N, H, W, 1].
+      vis: as ir.
+      alpha: weight of the visible features in Eq. 5.
+
+    Returns:
+      [N, H, W, 1] of ir's dtype.
+    """
+    return (ir + alpha * vis + fuse_features(ir, vis)) / (2.0 + alpha)

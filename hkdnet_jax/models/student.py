@@ -9,7 +9,7 @@ from flax import linen as nn
 from hkdnet_jax.images import resize_bicubic
 from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
-from hkdnet_jax.models.fusion import fuse_features
+from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 
 FUSED_CHANNELS = 16  # of F_f^s, which Eq. 22 compares with the teacher's decoder
@@ -37,7 +37,7 @@ class StudentConfig:
         of so many pixels a side; 1 is the paper's, whose time is quadratic in pixels.
       channel_softmax: Eq. 12 as `row` or (literally) `joint`.
       corner_gamma: threshold of Eq. 8 as a share of the channel's maximum.
-      global_skip: adds the bicubic upsampling of `0.6 ir + 0.4 vis` to the output, so
+      global_skip: adds the bicubic upsampling of `fusion.fuse_images` to the output, so
         that the network learns only what interpolation misses.  Not in the paper.
     """
 
@@ -71,7 +71,7 @@ PRESETS = {
         sr_rcabs=3,
         reduction=8,
         dfa_softmax="channel",
-        position_pool=4,
+        position_pool=8,
         global_skip=True,
     ),
     "tiny": StudentConfig(
@@ -87,10 +87,6 @@ PRESETS = {
         global_skip=True,
     ),
 }
-
-# With equal features the fusion layer weighs both modalities 1/2, and the teacher's
-# decoder reads 1.5 F_ir + 1.0 F_vis at alpha = 0.5 (Eq. 5): 3/5 infrared.
-GLOBAL_SKIP_IR_SHARE = 0.6
 
 
 class InfraredBranch(nn.Module):
@@ -234,8 +230,7 @@ class Student(nn.Module):
         image, sr_out = self.sr(decoded)
         image = image.astype(jnp.float32)
         if self.config.global_skip:
-            mean = GLOBAL_SKIP_IR_SHARE * ir + (1.0 - GLOBAL_SKIP_IR_SHARE) * vis
-            image = image + resize_bicubic(mean, self.scale)
+            image = image + resize_bicubic(fuse_images(ir, vis), self.scale)
         return image, out | sr_out
 
     def fuse_only(

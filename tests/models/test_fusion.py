@@ -6,7 +6,12 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
-from hkdnet_jax.models.fusion import activity, fuse_features, infrared_weight
+from hkdnet_jax.models.fusion import (
+    activity,
+    fuse_features,
+    fuse_images,
+    infrared_weight,
+)
 
 
 def features(h=7, w=9, c=5, seed=0):
@@ -72,3 +77,15 @@ def test_bfloat16_features_with_float32_weights():
     assert fused.dtype == jnp.bfloat16
     want = ref.fuse_features(*(np.asarray(x, np.float32) for x in (ir, vis)))
     np.testing.assert_allclose(fused.astype(jnp.float32), want, atol=0.04)
+
+
+def test_images_fused_by_the_equations_themselves():
+    flat = jnp.ones((1, 4, 5, 1))
+    # 0.6 + 0.5 * 0.2, and 3/4 of 0.6 with 1/4 of 0.2, over 2.5.
+    fused = fuse_images(0.6 * flat, 0.2 * flat)
+    np.testing.assert_allclose(fused, 0.48 * flat, rtol=1e-6)
+    np.testing.assert_allclose(
+        fuse_images(0.6 * flat, 0.2 * flat, alpha=0.0), 0.55 * flat, rtol=1e-6
+    )
+    image = jnp.abs(features(c=1))
+    np.testing.assert_allclose(fuse_images(image, image), image, rtol=1e-6)
