@@ -1,9 +1,10 @@
 """Model directories: folders with a `model.safetensors`, safe to load anywhere.
 
-`model.safetensors` is complete in itself: its metadata holds a format marker and the
-model's configuration beside the parameters. It is written in one atomic rename, so a
-configuration can never meet parameters of another model, whenever the writer was
-killed. A training run's workdir is a model directory once it has validated.
+`model.safetensors` is complete in itself: its metadata holds a format marker, the
+model's configuration, and a checksum of both this and the parameters. It is written in
+one atomic rename, so a configuration can never meet parameters of another model,
+whenever the writer was killed. A training run's workdir is a model directory once it
+has validated.
 
 Parameters are nested dicts of arrays; in the file a parameter's name is its path
 joined with '/'. Nothing is ever unpickled. Imports neither orbax nor TensorFlow.
@@ -25,7 +26,7 @@ from data_pipelines.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
 
-_FORMAT = "hkdnet-jax-model-1"
+_FORMAT = "hkdnet-jax-model-2"
 _LISTED = 10  # names of each kind that an error lists before it says "and N more"
 
 
@@ -76,7 +77,7 @@ def save_model(
     # safetensors copies raw memory, so the arrays must lie in C order. (Not
     # ascontiguousarray: it turns scalars into vectors.)
     arrays = {k: np.asarray(v, order="C") for k, v in flatten(params).items()}
-    metadata = {"format": _FORMAT, "config": text}
+    metadata = {"format": _FORMAT, "config": text, "sha256": _checksum(text, params)}
     content = safetensors.numpy.save(arrays, metadata)
     write_atomically(directory / WEIGHTS_FILE, content)
 
@@ -120,7 +121,17 @@ def load_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{file} is damaged or no safetensors file ({error}): copy or train it "
             "again."
         ) from error
-    return json.loads(metadata["config"]), _unflatten(arrays)
+    params = _unflatten(arrays)
+    if metadata.get("sha256") != _checksum(metadata.get("config", ""), params):
+        raise UserError(
+            f"{file} is damaged (its content does not match its checksum): copy or "
+            "train it again."
+        )
+    return json.loads(metadata["config"]), params
+
+
+def _checksum(config: str, params: Mapping[str, Any]) -> str:
+    return hashlib.sha256((config + fingerprint(params)).encode()).hexdigest()
 
 
 def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -173,7 +184,10 @@ def fingerprint(params: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(flatten(params).items()):
         digest.update(f"{name}\n{describe(value)}\n".encode())
-        digest.update(np.asarray(value).tobytes())
+        array = np.asarray(value)
+        if array.dtype.byteorder == ">":  # the file holds the other order
+            array = array.astype(array.dtype.newbyteorder("<"))
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -160,6 +161,28 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     with pytest.raises(UserError, match=r"model\.safetensors is damaged") as error:
         weights.load_model(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["parameters", "configuration"])
+def test_a_flipped_bit_is_noticed(tmp_path, part):
+    weights.save_model(tmp_path, CONFIG, make_params())
+    file = tmp_path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")  # of the header, JSON
+    header = content[8 : 8 + length]
+    text = json.loads(header)["__metadata__"]["config"]
+    digit = next(c for c in text if c.isdigit())
+    at = {
+        "parameters": 8 + length + 3,
+        "configuration": 8 + header.index(digit.encode(), header.index(b"config")),
+    }[part]
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"damaged \(its content does not match"
+    ) as error:
+        weights.load_model(tmp_path)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
