@@ -21,9 +21,10 @@ def get_config() -> ConfigDict:
     # materialized | blocked | cudnn (a GPU, bfloat16) | flash (a TPU).
     config.attention = "auto"
     # Student: model directory (a converted release, or a student's) whose
-    # super-resolution part the run starts from; empty: random weights.
+    # super-resolution part the run starts from, or, of a student of another scale, all
+    # but the upsampler; empty: random weights.
     config.init_from = ""
-    config.init_freeze = False  # keep that part as it is, and train all else
+    config.init_freeze = False  # keep the part `sr` as it is, and train all else
 
     # The student's sizes and readings: fields of models.student.StudentConfig.
     config.model = ConfigDict(dataclasses.asdict(PRESETS["full"]))
@@ -130,18 +131,18 @@ def student(scale: int, variant: str | None) -> ConfigDict:
 
 
 def _lite_run(config: ConfigDict) -> ConfigDict:
-    """About an hour on two CPU cores; every departure from the paper stands here."""
+    """The shipped weights' run; every departure from the paper stands here."""
     use_preset(config, "lite")
-    config.data.crop = 24 * config.scale  # 24x24 low-resolution pixels
-    config.data.samples_per_epoch = 4800
-    config.train.batch_size = 16
-    config.train.epochs = 24  # of 300 steps
-    config.train.phase1_epochs = 2
-    config.val_every_epochs = 2
+    config.data.crop = 32 * config.scale  # 32x32 low-resolution pixels
+    config.data.samples_per_epoch = 1600
+    config.train.batch_size = 8
+    config.train.epochs = 24  # of 200 steps
+    config.train.phase1_epochs = 1
+    config.val_every_epochs = 3
     # The teacher's features are some 50 times as large as the image's errors: with the
     # paper's 1 their term would drown the image's in so short a run.
-    config.loss.phi = 0.02
-    config.optim.lr = 1e-3
+    config.loss.phi = 0.002
+    config.optim.lr = 2e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
     config.optim.clip_norm = 1.0

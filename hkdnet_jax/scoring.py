@@ -100,7 +100,7 @@ class ModelImages:
                 jax.default_device(device),
                 explain_out_of_memory(pair.ir, height, width),
             ):
-                low = (np.asarray(_degrade(x, self.scale)) for x in (ir, vis))
+                low = (np.asarray(degrade_picture(x, self.scale)) for x in (ir, vis))
                 return fuse_pair(model, *low, **self.options)
         finally:
             self.free.put((device, model))
@@ -114,7 +114,7 @@ Method = SavedImages | ModelImages
 
 
 @partial(jax.jit, static_argnames="scale")
-def _degrade(image: np.ndarray, scale: int) -> jax.Array:
+def degrade_picture(image: np.ndarray, scale: int) -> jax.Array:
     """The low-resolution picture of uint8 [H, W] as training sees it, uint8."""
     levels = images.to_float(image)[None, :, :, None]
     return images.to_uint8(images.degrade(levels, scale))[0, :, :, 0]

@@ -30,7 +30,7 @@ from hkdnet_jax import (
 )
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import Params, TrainState, create
-from hkdnet_jax.trained import Model, describe, load_sr
+from hkdnet_jax.trained import Model, describe, load_start
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -116,7 +116,10 @@ class Run:
         )
 
     def _fresh_state(self, start: Params) -> TrainState:
-        return create(self.config, {**steps.init_params(self.config), **start})
+        params = steps.init_params(self.config)
+        for part, tree in start.items():
+            params[part] = {**params[part], **tree}
+        return create(self.config, params)
 
     def init_state(self) -> TrainState:
         """The state at step 0, born on the mesh.
@@ -126,8 +129,13 @@ class Run:
         """
         start = {}
         if self.config.init_from:  # only here: a resumed run needs it no more
-            wanted = self.abstract_state().params["sr"]
-            start["sr"] = load_sr(self.config.init_from, wanted)
+            wanted = self.abstract_state().params
+            start = load_start(self.config.init_from, self.config.scale, wanted)
+            if self.config.init_freeze and "upsampler" not in start["sr"]:
+                raise UserError(
+                    "config.init_freeze would keep an upsampler with random weights: "
+                    f"config.init_from={self.config.init_from} is of another scale."
+                )
         # It runs once: on a CPU, optimising it takes longer than all else it does.
         quickly = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(

@@ -90,30 +90,47 @@ class Model:
         return dataclasses.replace(self, params=params)
 
 
-def load_sr(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The super-resolution part's parameters of a model, for a run to start from.
+def load_start(
+    directory: Path | str, scale: int, wanted: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Parameters of a model for a student's run to start from.
+
+    Of a model of the run's scale the super-resolution part; of a student of another
+    scale all but its upsampler, the one thing in which the scales differ.
 
     Args:
       directory: of a student or of a converted release.
+      scale: of the run.
       wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
 
     Raises:
-      UserError: no model is there, or it has no such part of these sizes.
+      UserError: no model is there, or it has no such parameters of these sizes.
     """
-    params = Model.load(directory).params
-    part = {name: tree for name, tree in params.items() if name == "sr"}
+    model = Model.load(directory)
+    other_scale = isinstance(model.network, Student) and model.scale != scale
+    parts = ("fusion", "sr") if other_scale else ("sr",)
+    left_out = "upsampler" if other_scale else None
+
+    def taken(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            part: {k: v for k, v in params[part].items() if k != left_out}
+            for part in parts
+            if part in params
+        }
+
+    start = taken(model.params)
     have, want = (
         {name: weights.describe(leaf) for name, leaf in weights.flatten(tree).items()}
-        for tree in (part, {"sr": wanted})
+        for tree in (start, taken(wanted))
     )
     differences = weights.list_differences(have, want)
     if differences:
         raise UserError(
             f"config.init_from={directory} holds no super-resolution part of this "
-            f"run's scale and sizes ({differences}): give a model of the same "
-            "config.scale and config.model."
+            f"run's sizes ({differences}): give a student of the same config.model, or "
+            "a release of the same config.scale."
         )
-    return part["sr"]
+    return start
 
 
 def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:

@@ -628,6 +628,7 @@ def test_interrupt_ends_the_run_and_writes_nothing(
 
     monkeypatch.setattr(scoring, "tqdm", bar)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(scoring.jax, "local_device_count", lambda: 1)
     monkeypatch.setattr(scoring, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(metrics, "score", score)
     for number in range(9):

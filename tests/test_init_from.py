@@ -14,7 +14,7 @@ from data_pipelines.errors import UserError
 from hkdnet_jax import main, steps, train_loop, weights
 from hkdnet_jax.config_check import check_config
 from hkdnet_jax.released_weights import convert
-from hkdnet_jax.trained import Model, describe, load_sr
+from hkdnet_jax.trained import Model, describe, load_start
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -122,12 +122,30 @@ def test_a_released_model_starts_a_full_student(scale, tmp_path):
     description = {"kind": "released", "scale": scale, "corner_skip": "feature"}
     weights.save_model(tmp_path, description, params)
     config = student_x3.get_config()
-    wanted = jax.eval_shape(lambda: steps.init_params(config))["sr"]
+    wanted = jax.eval_shape(lambda: steps.init_params(config))
     if scale == 3:
-        assert_equal(jax.device_get(load_sr(tmp_path, wanted)), params["sr"])
+        start = jax.device_get(load_start(tmp_path, 3, wanted))
+        assert list(start) == ["sr"]
+        assert_equal(start["sr"], params["sr"])
         return
     with pytest.raises(UserError, match=r"init_from=.*upsampler/conv1.*config\.scale"):
-        load_sr(tmp_path, wanted)
+        load_start(tmp_path, 3, wanted)
+
+
+def test_a_student_of_another_scale_gives_all_but_its_upsampler(config, source):
+    config = changed(config, scale=3)
+    config.data.crop = config.data.val_crop = 48
+    state = jax.device_get(train_loop.Run(config).init_state())
+    plain = jax.device_get(train_loop.Run(changed(config, init_from="")).init_state())
+    _, given = weights.load_model(source)
+    assert_equal(state.params["fusion"], given["fusion"])
+    for name, tree in state.params["sr"].items():
+        wanted = plain.params if name == "upsampler" else given
+        assert_equal(tree, wanted["sr"][name])
+    assert_equal(state.ema, state.params)
+    assert_equal(state.params["adapter"], plain.params["adapter"])
+    with pytest.raises(UserError, match=r"init_freeze would keep an upsampler"):
+        train_loop.Run(changed(config, init_freeze=True)).init_state()
 
 
 def test_models_that_do_not_fit(config, source, tiny_teacher, tmp_path):
