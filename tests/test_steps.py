@@ -14,6 +14,7 @@ from train_fixtures import (
 
 from configs import student_x2
 from hkdnet_jax import images, sharding, steps, train_loop
+from hkdnet_jax.compile_check import abstract_arguments
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import create
 
@@ -356,3 +357,14 @@ def test_bfloat16_keeps_float32_parameters_and_losses(frozen):
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert np.isfinite(scalars["loss"])
     assert state.skipped == 0
+
+
+def test_the_program_does_not_grow_with_the_number_of_rcabs():
+    def lines(rcabs):
+        config = student_x2.get_config()
+        config.model.sr_rcabs = rcabs
+        step = steps.student_train_step(config, 0.5, phase=2, total_steps=8)
+        lowered = jax.jit(step).lower(*abstract_arguments(config))
+        return len(lowered.as_text().splitlines())
+
+    assert lines(20) == lines(5) > 1000
