@@ -136,7 +136,7 @@ def _lite_run(config: ConfigDict) -> ConfigDict:
     config.data.crop = 32 * config.scale  # 32x32 low-resolution pixels
     config.data.samples_per_epoch = 1600
     config.train.batch_size = 8
-    config.train.epochs = 24  # of 200 steps
+    config.train.epochs = 20  # of 200 steps
     config.train.phase1_epochs = 1
     config.val_every_epochs = 3
     # The teacher's features are some 50 times as large as the image's errors: with the

@@ -1,4 +1,4 @@
-"""The run of `make demo`: minutes on two CPU cores, on procedural scenes, at x2.
+"""A first run without data: minutes on two CPU cores, on procedural scenes, at x2.
 
     python -m hkdnet_jax.main --config=configs/quickstart.py:teacher --workdir=T
     python -m hkdnet_jax.main --config=configs/quickstart.py --workdir=S \
@@ -24,12 +24,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     elif not variant:
         config = base.student(2, "lite")
         config.data.samples_per_epoch = 400
-        config.train.epochs = 12  # of 25 steps
-        config.train.phase1_epochs = 1
+        config.train.epochs = 12  # of 50 steps
         config.val_every_epochs = 6
-        config.optim.lr = 2e-3
-        # Some hundred steps do not teach the features; they serve the image better.
-        config.loss.phi = 0.002
         config.optim.warmup_steps = 10
         config.optim.ema = 0.98
     else:

@@ -1,1 +1,18 @@
 """HKDnet in JAX: joint infrared-visible image fusion and super-resolution."""
+
+
+def load(scale: int = 2):
+    """The model that comes with the package for `scale`, a `trained.Model`.
+
+    Args:
+      scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for the
+        teacher, which fuses pairs that are high-resolution already.
+
+    Raises:
+      UserError: another scale.
+    """
+    from hkdnet_jax import (
+        pretrained,
+    )  # here, so that the package itself imports nothing
+
+    return pretrained.load(scale)

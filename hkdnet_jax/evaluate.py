@@ -1,7 +1,7 @@
 """Scores fused images: those in folders, and those that a model makes.
 
     python -m hkdnet_jax.evaluate --ir DIR --vis DIR --fused DIR --out scores.json
-    python -m hkdnet_jax.evaluate --ir DIR --vis DIR --model runs/x2 --scale 2
+    python -m hkdnet_jax.evaluate --ir DIR --vis DIR --model lite --scale 2
 
 Several methods are compared in one table.  Imports neither TensorFlow nor orbax.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_pipelines.errors import UserError, exit_code
 from data_pipelines.pairs import IMAGE_SUFFIXES, Pair, match_folders, match_fused
-from hkdnet_jax import compile_cache, metrics, tables
+from hkdnet_jax import compile_cache, metrics, pretrained, tables
 from hkdnet_jax.fuse import add_model_arguments, load_model, make_writable
 from hkdnet_jax.scoring import (
     PROTOCOLS,
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m hkdnet_jax.evaluate --ir data/ir --vis data/vis \\\n"
         "      --fused densefuse=out/densefuse --fused ours=out/ours --out table.md\n"
         "  python -m hkdnet_jax.evaluate --ir data/ir --vis data/vis \\\n"
-        "      --model runs/x2 --scale 2 --out scores.json",
+        "      --model lite --scale 2 --out scores.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     names = metrics.select(args.metrics)
     _check_outs(args.out)
-    folders = _named_folders(args.fused, args.model)
+    folders = _named_folders(args.fused, args.model, args.scale)
     if args.scale and not args.model:
         raise UserError(f"--scale {args.scale} is a model's: add --model, or drop it.")
     pairs, errors = match_folders(args.ir, args.vis)
@@ -118,7 +118,8 @@ def _run(args: argparse.Namespace) -> int:
         errors += problems
     scale = 1
     if args.model:
-        model, name = load_model(args.model, args.scale), _last_part(args.model)
+        model = load_model(args.model, args.scale)
+        name = _model_name(args.model, args.scale)
         methods[name] = ModelImages(model, name, args.protocol)
         scale = model.scale
     for out in args.out:
@@ -157,12 +158,21 @@ def _last_part(folder: Path | str) -> str:
     return Path(os.path.abspath(folder)).name
 
 
-def _named_folders(fused: Sequence[str], model: Path | None) -> dict[str, Path]:
+def _model_name(model: str, scale: int | None) -> str:
+    """What to call it in a table: the name of its directory."""
+    return _last_part(pretrained.locate(model, scale))
+
+
+def _named_folders(
+    fused: Sequence[str], model: str | None, scale: int | None
+) -> dict[str, Path]:
     """Method -> folder of its fused images; UserError unless all names differ."""
     if not fused and not model:
-        raise UserError("There is nothing to score: give --fused DIR or --model DIR.")
+        raise UserError(
+            "There is nothing to score: give --fused DIR or --model NAME_OR_DIR."
+        )
     folders: dict[str, Path] = {}
-    taken = {_last_part(model): f"--model {model}"} if model else {}
+    taken = {_model_name(model, scale): f"--model {model}"} if model else {}
     for text in fused:
         name, equals, folder = text.partition("=")
         if not equals or Path(text).is_dir():

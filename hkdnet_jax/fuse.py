@@ -1,6 +1,6 @@
 """Fuses infrared/visible pictures with a trained model: one pair, or two folders.
 
-    python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --model runs/x2
+    python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --scale 2
     python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --model runs/x2
 
 The same of arrays is `hkdnet_jax.inference.fuse_pair`.  Imports neither TensorFlow nor
@@ -32,7 +32,7 @@ from data_pipelines.pairs import (
     match_folders,
     read_pair,
 )
-from hkdnet_jax import compile_cache, memory, programs, tiles, weights
+from hkdnet_jax import compile_cache, memory, pretrained, programs, tiles, weights
 from hkdnet_jax.inference import (
     NORMALIZE,
     finish,
@@ -330,8 +330,7 @@ def _parser() -> argparse.ArgumentParser:
         "picture of\n1, 2, 3 or 4 times their size. Pictures need at least "
         f"{MIN_SIDE} pixels a side.",
         epilog="example:\n"
-        "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused \\\n"
-        "      --model runs/x2",
+        "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --scale 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -389,16 +388,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --model and --scale, the arguments of `load_model`."""
     parser.add_argument(
         "--model",
-        type=Path,
-        metavar="DIR",
-        help="workdir of a training run, or a converted release",
+        metavar="NAME_OR_DIR",
+        help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
+        "package; else the workdir of a training run, or a converted release (default: "
+        "what comes with the package for --scale)",
     )
     parser.add_argument(
         "--scale",
         type=int,
         choices=SCALES,
-        help="the scale that the model must have: 1 is a teacher's, 2 to 4 a "
-        "student's (default: the model's own)",
+        help="output pixels per input pixel along each side: 2 to 4, or 1 for a "
+        "teacher, which fuses what is high-resolution already (default: that of the "
+        "model in DIR)",
     )
 
 
@@ -496,14 +497,9 @@ def _check_paths(ir: Path, vis: Path, out: Path) -> bool:
     return folders
 
 
-def load_model(directory: Path | None, scale: int | None) -> Model:
+def load_model(name: str | None, scale: int | None) -> Model:
     """Loads --model; UserError if there is none, or --scale is not its scale."""
-    if directory is None:
-        raise UserError(
-            "This build ships no weights, so train a model (python -m hkdnet_jax.main "
-            "--config=configs/student_x2.py:lite --workdir=DIR; see README.md) and "
-            "pass its workdir as --model DIR."
-        )
+    directory = pretrained.locate(name, scale)
     model = Model.load(directory)
     if scale not in (None, model.scale):
         kind = "teacher" if model.scale == 1 else "student"

@@ -434,8 +434,8 @@ def test_scale_must_be_the_models(dirs, pair, tmp_path, capfd, scale, asked, say
     fails(capfd, *args, "--scale", asked, says=[f"--scale {asked}", says])
 
 
-def test_model_is_asked_for(pair, tmp_path, capfd):
-    says = ["no weights", "python -m hkdnet_jax.main", "--model"]
+def test_scale_or_model_is_asked_for(pair, tmp_path, capfd):
+    says = ["--scale 2, 3 or 4", "--model DIR"]
     fails(capfd, *pair, "--out", tmp_path / "o.png", says=says)
 
 

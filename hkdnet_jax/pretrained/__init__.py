@@ -1,0 +1,57 @@
+"""The models that come with the package, and what `--model` may name.
+
+Each is a model directory of this folder; README.md is their model card.
+"""
+
+from pathlib import Path
+
+from data_pipelines.errors import UserError
+from hkdnet_jax.trained import SCALES, Model
+
+TEACHER, STUDENT = "teacher", "lite"
+NAMES = (STUDENT, TEACHER)
+_HERE = Path(__file__).parent
+_STUDENT_SCALES = SCALES[1:]
+
+
+def locate(model: str | None, scale: int | None) -> Path:
+    """The model directory that is meant.
+
+    Args:
+      model: one of NAMES, else the path of a directory (`./lite` for one of that
+        name); None for the model that comes with the package for `scale`.
+      scale: asked for, or None for the model's own.
+
+    Raises:
+      UserError: there are several such models, or none.
+    """
+    if model is None:
+        if scale is None:
+            raise UserError(
+                "Give --scale 2, 3 or 4 (or 1 for pairs that are high-resolution "
+                "already) to use the models that come with the package, or --model DIR."
+            )
+        model = TEACHER if scale == 1 else STUDENT
+    if model == TEACHER:
+        return _HERE / TEACHER
+    if model != STUDENT:
+        return Path(model)
+    if scale not in _STUDENT_SCALES:
+        given = "no --scale" if scale is None else f"--scale {scale}"
+        raise UserError(f"{STUDENT} comes at scales 2, 3 and 4, not with {given}.")
+    return _HERE / f"{STUDENT}_x{scale}"
+
+
+def load(scale: int) -> Model:
+    """The model that comes with the package for `scale`.
+
+    Raises:
+      UserError: there is none, or its file is damaged or of another scale.
+    """
+    if scale not in SCALES:
+        raise UserError(f"scale is {scale}; give one of {SCALES}.")
+    directory = locate(None, scale)
+    model = Model.load(directory)
+    if model.scale != scale:
+        raise UserError(f"{directory} is of scale {model.scale}, not {scale}.")
+    return model

@@ -1,0 +1,152 @@
+"""The models that come with the package: their files, their names, what they give."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import hkdnet_jax
+from data_pipelines import scenes
+from data_pipelines.errors import UserError
+from data_pipelines.pairs import read_gray
+from hkdnet_jax import evaluate, fuse, pretrained, weights
+from hkdnet_jax.inference import fuse_pair
+from hkdnet_jax.models.student import PRESETS
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.results import enlarge
+from hkdnet_jax.scoring import degrade_picture
+from hkdnet_jax.steps import parameter_count
+from hkdnet_jax.trained import SCALES
+
+# Of the files.
+SHA256 = {
+    "lite_x2": "c3c57f5bb73bee6fe5107e9089fc23baa5876a0a4e3b1f4002b002aec91ef0d1",
+    "lite_x3": "fd8613a2c1bb67f8ec8f737f831d3c5817434b88342e1b848d5d42b0544a22a3",
+    "lite_x4": "38a1a54647323910c23191ea1170c56de3feecc742fce8e5403434b88f44d6bd",
+    "teacher": "b7e0c853fcc898426cdef77e8f17629aa6a7f07000e80360e163d8184dea52ef",
+}
+# Levels of the pictures of one made scene: every 9th row and 16th column of its pixels.
+GOLDEN = {
+    1: [[58, 16, 14, 17], [112, 50, 81, 22], [94, 84, 137, 93], [84, 87, 97, 93]],
+    2: [[21, 17, 17, 17], [116, 48, 81, 22], [92, 84, 134, 94], [81, 86, 97, 93]],
+    3: [[18, 17, 16, 18], [117, 50, 81, 25], [93, 86, 134, 93], [82, 84, 98, 93]],
+    4: [[18, 17, 17, 19], [119, 50, 80, 26], [93, 86, 134, 93], [82, 84, 98, 92]],
+}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return scenes.render(7, 0, 36, 64)
+
+
+def test_files_are_those_of_the_model_card():
+    found = {
+        file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in pretrained._HERE.glob("*/model.safetensors")
+    }
+    assert found == SHA256
+    card = (pretrained._HERE / "README.md").read_text()
+    assert all(digest in card for digest in SHA256.values())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_scale_has_a_small_model(scale):
+    model = hkdnet_jax.load(scale)
+    assert model.scale == scale
+    file = pretrained.locate(None, scale) / "model.safetensors"
+    assert file.stat().st_size < 5 * 10**6
+    if scale == 1:
+        assert isinstance(model.network, Teacher)
+    else:
+        assert model.network.config == PRESETS["lite"]
+        assert 300_000 < parameter_count(model.params) < 1_000_000
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_pictures_stay_as_they_are(pair, scale):
+    picture = fuse_pair(hkdnet_jax.load(scale), *pair)
+    assert picture.shape == (36 * scale, 64 * scale)
+    levels = picture[:: 9 * scale, :: 16 * scale].astype(int)
+    # Another machine's convolutions may round a level the other way.
+    assert np.abs(levels - np.array(GOLDEN[scale])).max() <= 1
+
+
+@pytest.mark.parametrize("scale", SCALES[1:])
+def test_better_than_bicubic_on_a_scene(scale):
+    ir, vis = scenes.render(7, 1, 96, 144)
+    label = fuse_pair(hkdnet_jax.load(1), ir, vis).astype(float)
+    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+    ours = fuse_pair(hkdnet_jax.load(scale), *low)
+    small = fuse_pair(hkdnet_jax.load(1), *low)
+    errors = [
+        np.mean((x.astype(float) - label) ** 2) for x in (ours, enlarge(small, scale))
+    ]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_names_and_scales():
+    here = pretrained._HERE
+    assert pretrained.locate(None, 1) == pretrained.locate("teacher", None)
+    assert pretrained.locate("teacher", 1) == here / "teacher"
+    assert (
+        pretrained.locate("lite", 3) == pretrained.locate(None, 3) == here / "lite_x3"
+    )
+    assert str(pretrained.locate("./lite", 3)) == "lite"
+    assert str(pretrained.locate("runs/x2", None)) == "runs/x2"
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "says"),
+    [
+        (None, None, "Give --scale 2, 3 or 4"),
+        ("lite", None, "comes at scales 2, 3 and 4, not with no --scale"),
+        ("lite", 1, "not with --scale 1"),
+    ],
+)
+def test_unclear_names(model, scale, says):
+    with pytest.raises(UserError, match=says):
+        pretrained.locate(model, scale)
+
+
+@pytest.mark.parametrize("scale", [0, 5])
+def test_no_such_scale(scale):
+    with pytest.raises(UserError, match=f"scale is {scale}"):
+        hkdnet_jax.load(scale)
+
+
+def test_commands_use_them(pair, tmp_path, capsys):
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    folders = [f"--{kind}={tmp_path / kind}" for kind in ("ir", "vis")]
+    assert fuse.main([*folders, f"--out={tmp_path / 'out'}", "--scale=2"]) == 0
+    fused = read_gray(tmp_path / "out" / "scene_0000.png")
+    expected = fuse_pair(hkdnet_jax.load(2), *pair).astype(int)
+    assert np.abs(fused - expected).max() <= 1
+    out = tmp_path / "scores.json"
+    argv = [*folders, "--model=lite", "--scale=2", "--metrics=AG", f"--out={out}"]
+    assert evaluate.main(argv) == 0
+    assert "lite_x2" in capsys.readouterr().out
+    assert json.loads(out.read_text())["mean"]["AG"] > 0
+
+
+def test_a_damaged_file_is_refused(tmp_path, capsys, monkeypatch):
+    shutil.copytree(pretrained._HERE / "teacher", tmp_path / "teacher")
+    file = tmp_path / "teacher" / weights.WEIGHTS_FILE
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    with pytest.raises(UserError, match="does not match its checksum"):
+        hkdnet_jax.load(1)
+
+
+def test_a_model_of_another_scale_is_refused(tmp_path, capsys, monkeypatch):
+    shutil.copytree(pretrained._HERE / "teacher", tmp_path / "lite_x2")
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    with pytest.raises(UserError, match=r"lite_x2 is of scale 1, not 2"):
+        hkdnet_jax.load(2)
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
+    assert fuse.main([*files, f"--out={tmp_path / 'o.png'}", "--scale=2"]) == 1
+    assert "--scale 2 does not fit" in capsys.readouterr().err
