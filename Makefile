@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test results lint format clean
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: call make PYTHON=python3.12")'
@@ -22,6 +22,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# HKDNET_DATA: folder of tno/, vifb/ and hkdnet_demo/; HKDNET_VGG: VGG16 weights.
+results: $(STAMP)
+	$(BIN)/python -m hkdnet_jax.results --data "$(HKDNET_DATA)" --vgg "$(HKDNET_VGG)" --out docs/results.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,360 @@
+"""Measures the models that come with the package on test pairs: docs/results.md.
+
+    python -m hkdnet_jax.results --data DATA --vgg vgg16.npz --out docs/results.md
+
+DATA holds the folders tno, vifb and hkdnet_demo.  Beside the tables of means, what each
+image scored is written to the JSON file of the same name.
+"""
+
+import argparse
+import dataclasses
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.errors import UserError, exit_code
+from data_pipelines.pairs import Pair, image_size, match_folders, read_gray, read_pair
+from data_pipelines.pairs import to_uint8 as to_8_bit
+from hkdnet_jax import losses, metrics, pretrained, vgg, weights
+from hkdnet_jax.benchmarks.measure import machine
+from hkdnet_jax.images import resize_bicubic, to_float, to_uint8
+from hkdnet_jax.inference import fuse_pair
+from hkdnet_jax.scoring import degrade_picture, stretch
+from hkdnet_jax.trained import SCALES, Model
+
+# Name -> folder of its ir/ and vis/ below the data folder.
+SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
+STUDENT_SCALES = SCALES[1:]
+_MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
+PROTOCOLS = ("plain", "paper")
+VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
+IR_SHARE = 2 / 3  # of the weighted average: that of the authors' released pictures
+
+OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
+ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
+
+Picture = np.ndarray  # uint8 [H, W]
+Fuse = Callable[[Picture, Picture], Picture]
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The teacher, and the student of each scale."""
+
+    teacher: Model
+    students: Mapping[int, Model]
+
+    @classmethod
+    def shipped(cls) -> "Models":
+        """Those that come with the package."""
+        students = {scale: pretrained.load(scale) for scale in STUDENT_SCALES}
+        return cls(pretrained.load(1), students)
+
+
+# --- methods ------------------------------------------------------------------------
+
+
+def enlarge(picture: Picture, scale: int) -> Picture:
+    """Bicubic, clipped and rounded as saved."""
+    large = resize_bicubic(to_float(picture[None, :, :, None]), scale)
+    return np.asarray(to_uint8(large))[0, :, :, 0]
+
+
+def average(ir: Picture, vis: Picture) -> Picture:
+    """2/3 infrared, 1/3 visible."""
+    mean = IR_SHARE * ir.astype(np.float64) + (1 - IR_SHARE) * vis
+    return np.round(mean).astype(np.uint8)
+
+
+def methods_of(models: Models, scale: int) -> dict[str, Fuse]:
+    """What makes a large picture of a low-resolution pair."""
+    return {
+        OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis),
+        TEACHER: lambda ir, vis: enlarge(fuse_pair(models.teacher, ir, vis), scale),
+        AVERAGE: lambda ir, vis: enlarge(average(ir, vis), scale),
+    }
+
+
+# --- measuring one pair -------------------------------------------------------------
+
+
+def measure_pair(
+    models: Models,
+    pair: Pair,
+    scale: int,
+    names: Sequence[str],
+    vgg_params: Mapping[str, Any] | None,
+    released: Path | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What each method scores on one pair at one scale.
+
+    Args:
+      models: see `Models`.
+      pair: of the high resolution.
+      scale: 2, 3 or 4.
+      names: fusion metrics.
+      vgg_params: see `vgg.load`; None leaves that distance out.
+      released: the authors' picture of this pair, where there is one.
+
+    Returns:
+      `full_reference` (against the teacher's picture of the whole pair), `plain` and
+      `paper` (the fusion metrics), each method -> name -> value.
+    """
+    ir, vis = (_crop(to_8_bit(image)) for image in read_pair(pair))
+    methods = methods_of(models, scale)
+    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+    label = fuse_pair(models.teacher, ir, vis)
+    fused = {name: fuse(*low) for name, fuse in methods.items()}
+    start = time.perf_counter()
+    methods[OURS](*low)  # compiled by now
+    seconds = time.perf_counter() - start
+    found = {
+        "full_reference": {
+            name: full_reference(picture, label, vgg_params)
+            for name, picture in fused.items()
+        }
+    }
+    found["full_reference"][OURS]["seconds"] = seconds
+    if not names:
+        return found
+    stretched = [stretch(image) for image in low]
+    for protocol in PROTOCOLS:
+        if protocol == "paper":
+            fused = {name: stretch(fuse(*stretched)) for name, fuse in methods.items()}
+            fused[ORACLE] = stretch(average(stretch(ir), stretch(vis)))
+        else:
+            fused[ORACLE] = average(ir, vis)
+        if released is not None:
+            fused[RELEASED] = _crop(read_gray(released))
+        found[protocol] = {
+            name: {k: float(v) for k, v in metrics.score(ir, vis, x, names).items()}
+            for name, x in fused.items()
+        }
+    return found
+
+
+def full_reference(
+    picture: Picture, label: Picture, vgg_params: Mapping[str, Any] | None
+) -> dict[str, float]:
+    """`psnr` (dB), `ssim`, and `vgg` with weights of VGG16, of 8-bit pictures.
+
+    `vgg` is the squared distance of the features after relu1_2, relu2_2 and relu3_3,
+    each pixel's scaled to length 1 over channels; mean over pixels, sum over layers.
+    It is LPIPS without its learned weights (Zhang et al., CVPR 2018).
+    """
+    a, b = (to_float(x[None, :, :, None]) for x in (picture, label))
+    values = {"psnr": losses.psnr(a, b), "ssim": losses.ssim(a, b)}
+    if vgg_params is not None:
+        values["vgg"] = _vgg_distance(vgg_params, a, b)[None]
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+@jax.jit
+def _vgg_distance(params: Mapping[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
+    def unit(x: jax.Array) -> jax.Array:
+        return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+
+    both = (vgg.features(params, x, VGG_LAYERS) for x in (a, b))
+    pairs = zip(*(features.values() for features in both), strict=True)
+    return sum(jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, -1)) for x, y in pairs)
+
+
+def _crop(image: Picture) -> Picture:
+    height, width = (side - side % _MULTIPLE for side in image.shape)
+    return image[:height, :width]
+
+
+# --- all pairs ----------------------------------------------------------------------
+
+
+def measure(
+    models: Models,
+    data: Path,
+    sets: Sequence[str],
+    names: Sequence[str],
+    vgg_params: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Measures every pair of the sets at every scale, with a progress bar on stderr.
+
+    Returns:
+      set -> scale (as text, for JSON) -> pair -> what `measure_pair` returns.
+
+    Raises:
+      UserError: a set is not there, or has pictures without a partner.
+    """
+    tasks = [task for name in sets for task in _tasks(data, name)]
+    found: dict[str, Any] = {name: {} for name in sets}
+    sizes: dict[tuple[int, int], list] = {}
+    for task in tasks:
+        sizes.setdefault(image_size(task[2].ir), []).append(task)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(tasks), unit="picture", file=sys.stderr) as bar,
+    ):
+        for group in sizes.values():
+            results = pool.map(
+                lambda task: measure_pair(
+                    models, task[2], task[1], names, vgg_params, task[3]
+                ),
+                group,
+            )
+            for (name, scale, pair, _), result in zip(group, results, strict=True):
+                found[name].setdefault(str(scale), {})[pair.name] = result
+                bar.update()
+            jax.clear_caches()  # each size has programs of its own
+    return found
+
+
+def _tasks(data: Path, name: str) -> Iterator[tuple[str, int, Pair, Path | None]]:
+    folder = data / SETS[name]
+    pairs, problems = match_folders(folder / "ir", folder / "vis")
+    if problems or not pairs:
+        raise UserError(f"{folder}: {problems[0] if problems else 'no pairs'}.")
+    for pair in pairs:
+        for scale in STUDENT_SCALES:
+            released = data / name / f"official_x{scale}" / f"{pair.name}.png"
+            yield name, scale, pair, released if released.exists() else None
+
+
+def means(pairs: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
+    """Method -> name -> mean over the pairs, of one kind of `measure_pair`.
+
+    Without the methods that not all pairs have.
+    """
+    first, *others = (pair[kind] for pair in pairs.values())
+    methods = {k: v for k, v in first.items() if all(k in other for other in others)}
+    return {
+        method: {
+            name: float(np.mean([pair[kind][method][name] for pair in pairs.values()]))
+            for name in values
+        }
+        for method, values in methods.items()
+    }
+
+
+def gains(pairs: Mapping[str, Any]) -> list[float]:
+    """PSNR of ours over "teacher, bicubic", each pair's, ascending."""
+    of = (pair["full_reference"] for pair in pairs.values())
+    return sorted(row[OURS]["psnr"] - row[TEACHER]["psnr"] for row in of)
+
+
+# --- the page -----------------------------------------------------------------------
+
+_INTRODUCTION = f"""# Results of the models that come with the package
+
+Written by `make results` (`hkdnet_jax/results.py`); what each image scored stands in
+results.json. None of these pairs was trained or validated on.
+
+- Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}; of them the
+  low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
+- `{OURS}`: the student of that scale. `{TEACHER}`: the teacher fuses the low-resolution
+  pair, bicubic enlarges. `{AVERAGE}`: of the low-resolution pair, bicubic enlarges.
+  `{ORACLE}` sees what the others do not. `{RELEASED}`: the authors' own pictures.
+- PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
+  the HIGH-resolution pair. VGG distance: squared distance of unit VGG16 features after
+  {", ".join(VGG_LAYERS)}, lower is better. Gain: in PSNR over `{TEACHER}`.
+- The fusion metrics compare a picture with its two high-resolution sources
+  ([metrics.md](metrics.md)). Protocol `plain`: as saved; `paper`: low-resolution inputs
+  and outputs stretched to their own range, as in the authors' demo.
+- The fusion metrics say how much of both sources is in the picture and at what
+  contrast. They say next to nothing of super-resolution: a plain average, enlarged,
+  scores about what trained networks do. The first table of each set shows that.
+- Seconds are one call of `fuse_pair` after compilation while another pair was measured.
+
+"""
+
+
+def to_markdown(found: Mapping[str, Any]) -> str:
+    """The text of docs/results.md."""
+    parts = []
+    for name, scales in found.items():
+        parts.append(f"## {name}\n\n{_full_reference_table(scales)}")
+        if PROTOCOLS[0] in next(iter(next(iter(scales.values())).values())):
+            parts += [_metric_table(scales, protocol) for protocol in PROTOCOLS]
+    return _INTRODUCTION + "\n".join(parts)
+
+
+def _full_reference_table(scales: Mapping[str, Any]) -> str:
+    rows = []
+    for scale, pairs in scales.items():
+        gain = gains(pairs)
+        for method, values in means(pairs, "full_reference").items():
+            more = [""] * 4
+            if method == OURS:
+                better = f"{sum(g > 0 for g in gain)} of {len(gain)}"
+                mean, least = f"{np.mean(gain):+.2f}", f"{gain[0]:+.2f}"
+                more = [mean, least, better, f"{values['seconds']:.2f}"]
+            distance = f"{values['vgg']:.4f}" if "vgg" in values else "-"
+            numbers = [f"{values['psnr']:.2f}", f"{values['ssim']:.4f}", distance]
+            rows.append([f"x{scale}", method, *numbers, *more])
+    title = ["scale", "method", "PSNR, dB", "SSIM", "VGG distance"]
+    gained = ["mean gain, dB", "least gain", "better on", "s a pair"]
+    return _table([*title, *gained], rows)
+
+
+def _metric_table(scales: Mapping[str, Any], protocol: str) -> str:
+    rows, names = [], []
+    for scale, pairs in scales.items():
+        for method, values in means(pairs, protocol).items():
+            names = list(values)
+            rows.append([f"x{scale}", method, *(f"{v:.4f}" for v in values.values())])
+    return f"Protocol `{protocol}`:\n\n{_table(['scale', 'method', *names], rows)}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+# --- the command --------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hkdnet_jax.results",
+        description="Measure the models that come with the package on test pairs.",
+        epilog="example: python -m hkdnet_jax.results --data DATA --sets tno",
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of the data sets")
+    add("--sets", default=",".join(SETS), help=f"of {', '.join(SETS)} (default: all)")
+    add("--metrics", default="paper", help="as of `evaluate`; none leaves them out")
+    add("--vgg", default="", help="VGG16 weights, for the distance of features")
+    add("--out", type=Path, help="FILE.md; FILE.json is written beside it")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    sets = args.sets.split(",")
+    unknown = [name for name in sets if name not in SETS]
+    if unknown:
+        raise UserError(f"--sets {unknown[0]} is none of {', '.join(SETS)}.")
+    if args.out and args.out.suffix != ".md":
+        raise UserError(f"--out {args.out} does not end in .md: give a FILE.md.")
+    names = () if args.metrics == "none" else metrics.select(args.metrics)
+    vgg_params = vgg.load(args.vgg) if args.vgg else None
+    found = measure(Models.shipped(), args.data, sets, names, vgg_params)
+    text = to_markdown(found)
+    print(text, end="")
+    if args.out:
+        report = {"machine": machine(), "sets": found}
+        content = weights.to_json(report).encode()
+        weights.write_atomically(args.out.with_suffix(".json"), content)
+        weights.write_atomically(args.out, text.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
