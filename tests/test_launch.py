@@ -45,7 +45,10 @@ def _python(code):
 
 
 def test_local_numbers_the_processes():
-    done = _run("local.sh", "3", *_python("print(sys.argv[1:])"), "a b", PORT="777")
+    # One write a line: `print` makes two where Python does not buffer, and the
+    # processes' lines would mix.
+    code = "sys.stdout.write(f'{sys.argv[1:]}\\n')"
+    done = _run("local.sh", "3", *_python(code), "a b", PORT="777")
     assert done.returncode == 0 and not done.stderr
     flags = ["--coordinator=127.0.0.1:777", "--processes=3"]
     expected = [str(["a b", *flags, f"--process={i}"]) for i in range(3)]

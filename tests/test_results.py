@@ -66,7 +66,7 @@ def test_fusion_metrics_under_both_protocols(report, data):
     assert results.RELEASED not in scales["3"]["scene_0000"]["plain"]
     # One of two pairs has it: no mean to compare with the others'.
     assert results.RELEASED not in results.means(scales["2"], "plain")
-    assert text.count("Protocol `") == 2
+    assert text.count("\nProtocol `") == 2
 
 
 def test_average_and_enlarging():
