@@ -259,29 +259,33 @@ results.json. None of these pairs was trained or validated on.
   low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
 - `{OURS}`: the student of that scale. `{TEACHER}`: the teacher fuses the low-resolution
   pair, bicubic enlarges. `{AVERAGE}`: of the low-resolution pair, bicubic enlarges.
-  `{ORACLE}` sees what the others do not. `{RELEASED}`: the authors' own pictures.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
   the HIGH-resolution pair. VGG distance: squared distance of unit VGG16 features after
   {", ".join(VGG_LAYERS)}, lower is better. Gain: in PSNR over `{TEACHER}`.
+- Seconds are one call of `fuse_pair` after compilation while another pair was measured.
+"""
+
+_ON_METRICS = f"""\
 - The fusion metrics compare a picture with its two high-resolution sources
   ([metrics.md](metrics.md)). Protocol `plain`: as saved; `paper`: low-resolution inputs
-  and outputs stretched to their own range, as in the authors' demo.
-- The fusion metrics say how much of both sources is in the picture and at what
-  contrast. They say next to nothing of super-resolution: a plain average, enlarged,
-  scores about what trained networks do. The first table of each set shows that.
-- Seconds are one call of `fuse_pair` after compilation while another pair was measured.
-
+  and outputs stretched to their own range, as in the authors' demo. `{ORACLE}` sees
+  what the others do not; `{RELEASED}`: the authors' own pictures.
+- They say how much of both sources is in the picture and at what contrast, and next to
+  nothing of super-resolution: a plain average, enlarged, scores about what trained
+  networks do. The first table of each set shows that.
 """
 
 
 def to_markdown(found: Mapping[str, Any]) -> str:
     """The text of docs/results.md."""
-    parts = []
+    parts, scored = [], False
     for name, scales in found.items():
         parts.append(f"## {name}\n\n{_full_reference_table(scales)}")
         if PROTOCOLS[0] in next(iter(next(iter(scales.values())).values())):
+            scored = True
             parts += [_metric_table(scales, protocol) for protocol in PROTOCOLS]
-    return _INTRODUCTION + "\n".join(parts)
+    introduction = _INTRODUCTION + (_ON_METRICS if scored else "")
+    return f"{introduction}\n" + "\n".join(parts)
 
 
 def _full_reference_table(scales: Mapping[str, Any]) -> str:
