@@ -29,14 +29,13 @@ from hkdnet_jax import losses, metrics, pretrained, vgg, weights
 from hkdnet_jax.benchmarks.measure import machine
 from hkdnet_jax.images import resize_bicubic, to_float, to_uint8
 from hkdnet_jax.inference import fuse_pair
-from hkdnet_jax.scoring import degrade_picture, stretch
+from hkdnet_jax.scoring import PROTOCOLS, degrade_picture, stretch
 from hkdnet_jax.trained import SCALES, Model
 
 # Name -> folder of its ir/ and vis/ below the data folder.
 SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
 STUDENT_SCALES = SCALES[1:]
 _MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
-PROTOCOLS = ("plain", "paper")
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
 IR_SHARE = 2 / 3  # of the weighted average: that of the authors' released pictures
 
@@ -76,12 +75,28 @@ def average(ir: Picture, vis: Picture) -> Picture:
     return np.round(mean).astype(np.uint8)
 
 
-def methods_of(models: Models, scale: int) -> dict[str, Fuse]:
-    """What makes a large picture of a low-resolution pair."""
+def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
+    """What makes a large picture of a low-resolution pair, under a protocol.
+
+    ORACLE is given the high-resolution pair instead.
+    """
+    paper = protocol == "paper"
+    options = {"normalize": "minmax" if paper else "unit", "stretch": paper}
+
+    def as_asked(picture: Picture) -> Picture:
+        return stretch(picture) if paper else picture
+
+    def small(ir: Picture, vis: Picture) -> Picture:
+        return fuse_pair(models.teacher, ir, vis, **options)
+
+    def mean(ir: Picture, vis: Picture) -> Picture:
+        return average(as_asked(ir), as_asked(vis))
+
     return {
-        OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis),
-        TEACHER: lambda ir, vis: enlarge(fuse_pair(models.teacher, ir, vis), scale),
-        AVERAGE: lambda ir, vis: enlarge(average(ir, vis), scale),
+        OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis, **options),
+        TEACHER: lambda ir, vis: as_asked(enlarge(small(ir, vis), scale)),
+        AVERAGE: lambda ir, vis: as_asked(enlarge(mean(ir, vis), scale)),
+        ORACLE: lambda ir, vis: as_asked(mean(ir, vis)),
     }
 
 
@@ -111,30 +126,28 @@ def measure_pair(
       `paper` (the fusion metrics), each method -> name -> value.
     """
     ir, vis = (_crop(to_8_bit(image)) for image in read_pair(pair))
-    methods = methods_of(models, scale)
     low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+
+    def pictures(protocol: str) -> dict[str, Picture]:
+        methods = methods_of(models, scale, protocol).items()
+        return {k: fuse(*((ir, vis) if k == ORACLE else low)) for k, fuse in methods}
+
+    plain = pictures("plain")
     label = fuse_pair(models.teacher, ir, vis)
-    fused = {name: fuse(*low) for name, fuse in methods.items()}
-    start = time.perf_counter()
-    methods[OURS](*low)  # compiled by now
-    seconds = time.perf_counter() - start
     found = {
         "full_reference": {
-            name: full_reference(picture, label, vgg_params)
-            for name, picture in fused.items()
+            name: full_reference(plain[name], label, vgg_params)
+            for name in (OURS, TEACHER, AVERAGE)
         }
     }
-    found["full_reference"][OURS]["seconds"] = seconds
+    start = time.perf_counter()
+    fuse_pair(models.students[scale], *low)  # compiled by now
+    found["full_reference"][OURS]["seconds"] = time.perf_counter() - start
     if not names:
         return found
-    stretched = [stretch(image) for image in low]
     for protocol in PROTOCOLS:
-        if protocol == "paper":
-            fused = {name: stretch(fuse(*stretched)) for name, fuse in methods.items()}
-            fused[ORACLE] = stretch(average(stretch(ir), stretch(vis)))
-        else:
-            fused[ORACLE] = average(ir, vis)
-        if released is not None:
+        fused = plain if protocol == "plain" else pictures(protocol)
+        if released is not None:  # stretched already, as the authors wrote it
             fused[RELEASED] = _crop(read_gray(released))
         found[protocol] = {
             name: {k: float(v) for k, v in metrics.score(ir, vis, x, names).items()}
@@ -281,7 +294,7 @@ def to_markdown(found: Mapping[str, Any]) -> str:
     parts, scored = [], False
     for name, scales in found.items():
         parts.append(f"## {name}\n\n{_full_reference_table(scales)}")
-        if PROTOCOLS[0] in next(iter(next(iter(scales.values())).values())):
+        if "plain" in next(iter(next(iter(scales.values())).values())):
             scored = True
             parts += [_metric_table(scales, protocol) for protocol in PROTOCOLS]
     introduction = _INTRODUCTION + (_ON_METRICS if scored else "")

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
+import hkdnet_jax
 from data_pipelines import scenes
+from data_pipelines.pairs import Pair
 from hkdnet_jax import results
 from hkdnet_jax.metrics import plain
+from hkdnet_jax.scoring import ModelImages
 
 H, W = 72, 96
 
@@ -64,6 +67,12 @@ def test_fusion_metrics_under_both_protocols(report, data):
     want = plain.PAPER["AG"](ir, vis, ir)
     assert pair["plain"][results.RELEASED]["AG"] == pytest.approx(want, rel=1e-9)
     assert results.RELEASED not in scales["3"]["scene_0000"]["plain"]
+    # Ours as `evaluate` has it under the same protocol.
+    for protocol in ("plain", "paper"):
+        method = ModelImages(hkdnet_jax.load(2), "ours", protocol)
+        files = Pair("scene_0000", folder / "ir", folder / "vis")  # for sentences
+        want = plain.PAPER["CC"](ir, vis, method.fuse(files, ir, vis))
+        assert pair[protocol][results.OURS]["CC"] == pytest.approx(want, rel=1e-9)
     # One of two pairs has it: no mean to compare with the others'.
     assert results.RELEASED not in results.means(scales["2"], "plain")
     assert text.count("\nProtocol `") == 2
