@@ -30,9 +30,11 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(dataclasses.asdict(PRESETS["full"]))
 
     config.teacher = ConfigDict()
-    # Weight of the visible features in Eq. 5.  Used when the teacher is trained; a
-    # student's run reads it from its teacher's own directory.
+    # How a teacher fuses.  A student's run reads both from its teacher's own directory.
+    # Weight of the visible features in Eq. 5.
     config.teacher.alpha = 0.5
+    # Added to both activities of Eq. 15, as a share of a white image's; 0: the paper's.
+    config.teacher.damping = 0.0
     config.teacher.dir = ""  # student runs: model directory or workdir of a teacher
 
     config.data = ConfigDict()
@@ -43,6 +45,8 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # share of pairs held out when no split is given
     config.data.crop = 128  # pixels, high resolution, square; divisible by the scale
     config.data.val_crop = 144  # the same for validation: one centre crop a pair
+    # Crops are windows up to so many times as large, shrunk; 1: as they are.
+    config.data.max_shrink = 1.0
     config.data.samples_per_epoch = 12000  # crops; at least one a pair
     config.data.scenes = 256  # number of training scenes when roots is empty
     config.data.val_scenes = 16  # number of validation scenes when roots is empty

@@ -29,9 +29,12 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.samples_per_epoch = 1600
         config.train.batch_size = 16
         config.train.epochs = 8  # of 100 steps
+        config.teacher.alpha = 0.25
+        config.teacher.damping = 1.0
         config.optim.lr = 1e-3
         config.optim.schedule = "cosine"
         config.optim.warmup_steps = 50
+        config.optim.ema = 0.99
         config.optim.clip_norm = 100.0  # mu = 1000 makes the gradients large
     elif variant:
         raise ValueError(f"variant {variant!r} is not one of: lite, tiny")

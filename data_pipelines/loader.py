@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grain
 import numpy as np
+from PIL import Image
 
 from data_pipelines import scenes
 from data_pipelines.errors import UserError
@@ -177,6 +178,7 @@ def train_batches(
     batch_size: int,
     samples_per_epoch: int,
     seed: int,
+    max_shrink: float = 1.0,
     rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """An endless stream of random crops, a pure function of the arguments.
@@ -192,6 +194,8 @@ def train_batches(
       batch_size: of the global batch, over all processes.
       samples_per_epoch: samples after which the epoch ends, if there are fewer pairs.
       seed: in [0, 2**32).
+      max_shrink: each crop is a window up to so many times as large (as far as the pair
+        allows), shrunk: smaller things, sharper edges and less noise than 1 gives.
       rows: of the global batch, those that this process loads; all when None.
 
     Returns:
@@ -216,7 +220,9 @@ def train_batches(
     # The crop is drawn from the position in the whole stream, hence after the endless
     # repeat and before the processes part.
     endless = epoch.repeat(_ENDLESS)
-    crops = endless.random_map(lambda pair, rng: _random_crop(pair, crop, rng))
+    crops = endless.random_map(
+        lambda pair, rng: _random_crop(pair, crop, max_shrink, rng)
+    )
     return iter(_batches(crops, batch_size, rows))
 
 
@@ -275,11 +281,29 @@ def _read_options() -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
 
 
-def _random_crop(pair: dict, crop: int, rng: np.random.Generator) -> dict:
-    spare_rows, spare_columns = _spare(pair, crop)
+def _random_crop(
+    pair: dict, crop: int, max_shrink: float, rng: np.random.Generator
+) -> dict:
+    side = crop
+    if max_shrink > 1:
+        _spare(pair, crop)
+        limit = min(round(max_shrink * crop), *pair["ir"].shape[:2])
+        side = int(rng.integers(crop, limit + 1))
+    spare_rows, spare_columns = _spare(pair, side)
     top = int(rng.integers(spare_rows + 1))
     left = int(rng.integers(spare_columns + 1))
-    return _window(pair, crop, top, left)
+    window = _window(pair, side, top, left)
+    if side == crop:
+        return window
+    return {key: _shrunk(image, crop) for key, image in window.items()}
+
+
+def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [H, W, 1] to [side, side, 1], anti-aliased bicubic."""
+    small = Image.fromarray(image[:, :, 0]).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    return np.asarray(small)[:, :, None]
 
 
 def _centre_crop(pair: dict, crop: int) -> dict:

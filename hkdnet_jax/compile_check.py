@@ -114,7 +114,8 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
         )
     chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
     arguments = abstract_arguments(config)
-    step = steps.train_step(config, config.teacher.alpha, phase, _TOTAL_STEPS)
+    teacher = steps.build_teacher(config)
+    step = steps.train_step(config, teacher, phase, _TOTAL_STEPS)
     lowered = sharding.jit_train_step(step, mesh).lower(*arguments)
     total = flops.count(step, *arguments)
     return {

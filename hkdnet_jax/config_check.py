@@ -24,6 +24,7 @@ CHOICES = {
 AT_LEAST_ONE = (
     "data.crop",
     "data.val_crop",
+    "data.max_shrink",
     "data.samples_per_epoch",
     "data.scenes",
     "data.val_scenes",
@@ -51,6 +52,8 @@ NOT_NEGATIVE = (
     "loss.mu",
     "loss.percep",
     "loss.phi",
+    "teacher.damping",
+    "model.skip_damping",
 )
 # SSIM's window is 11 pixels, and a low-resolution crop needs some context.
 MIN_CROP = 16

@@ -36,7 +36,8 @@ PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 
 def build_teacher(config: ConfigDict) -> Teacher:
     """The teacher that a configuration describes."""
-    return Teacher(alpha=config.teacher.alpha, dtype=jnp.dtype(config.dtype))
+    dtype = jnp.dtype(config.dtype)
+    return Teacher(config.teacher.alpha, config.teacher.damping, dtype)
 
 
 def build_student(config: ConfigDict) -> Student:
@@ -95,19 +96,19 @@ def init_teacher(config: ConfigDict) -> Params:
 
 
 def train_step(
-    config: ConfigDict, alpha: float, phase: int, total_steps: int
+    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
 ) -> TrainStep:
     """The step of a phase of a teacher's or a student's run, to be jitted.
 
     Args:
       config: of the run.
-      alpha: the teacher's weight of Eq. 5; of a student's run.
+      teacher: the frozen one of a student's run; a teacher's run has its own.
       phase: 1 or 2; a teacher's run has only 1.
       total_steps: of all phases, for the learning rate.
     """
     if config.kind == "teacher":
         return teacher_train_step(config, total_steps)
-    return student_train_step(config, alpha, phase, total_steps)
+    return student_train_step(config, teacher, phase, total_steps)
 
 
 def teacher_train_step(config: ConfigDict, total_steps: int) -> TrainStep:
@@ -156,7 +157,7 @@ def _teacher_loss(
 
 
 def student_train_step(
-    config: ConfigDict, alpha: float, phase: int, total_steps: int
+    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
 ) -> TrainStep:
     """The step of a student's phase; the frozen parameters are the teacher's.
 
@@ -165,11 +166,10 @@ def student_train_step(
 
     Args:
       config: of the run.
-      alpha: the teacher's weight of Eq. 5.
+      teacher: the frozen one.
       phase: 1 or 2.
       total_steps: of both phases, for the learning rate.
     """
-    teacher = Teacher(alpha, jnp.dtype(config.dtype))
     student = build_student(config)
 
     def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
@@ -253,7 +253,7 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
     return step_fn
 
 
-def student_val_step(config: ConfigDict, alpha: float) -> ValStep:
+def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     """Student against the teacher's label of the high-resolution pair.
 
     `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
@@ -261,7 +261,6 @@ def student_val_step(config: ConfigDict, alpha: float) -> ValStep:
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23.
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """
-    teacher = Teacher(alpha, jnp.dtype(config.dtype))
     student = build_student(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):

@@ -56,8 +56,8 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     )
 
 
-def load_teacher(directory: str | Path) -> tuple[float, Params]:
-    """A trained teacher's alpha (Eq. 5) and parameters.
+def load_teacher(directory: str | Path) -> tuple[Teacher, Params]:
+    """A trained teacher and its parameters.
 
     Raises:
       UserError: the directory holds no teacher.
@@ -68,7 +68,7 @@ def load_teacher(directory: str | Path) -> tuple[float, Params]:
             f"config.teacher.dir={directory} holds a student, not a teacher: give the "
             "workdir of a run of configs/teacher.py."
         )
-    return model.network.alpha, model.params
+    return model.network, model.params
 
 
 class Run:
@@ -76,6 +76,7 @@ class Run:
 
     Attributes:
       config: locked configuration.
+      teacher: the network that is trained, or that a student learns from.
       frozen: parameters that are used and not trained: the teacher's, or VGG16's.
       frozen_fingerprint: of `frozen`; a resumed run must find the same.
       epoch_steps: steps an epoch.
@@ -89,9 +90,10 @@ class Run:
           UserError: data, teacher or VGG16 weights are not as they must be.
         """
         self.config = config
-        self.alpha, frozen = config.teacher.alpha, {}
+        self.teacher, frozen = steps.build_teacher(config), {}
         if config.kind == "student":
-            self.alpha, frozen = load_teacher(config.teacher.dir)
+            trained, frozen = load_teacher(config.teacher.dir)
+            self.teacher = trained.clone(dtype=self.teacher.dtype)
         elif config.loss.percep:
             frozen = vgg.load(config.loss.vgg_path)
         self.frozen_fingerprint = weights.fingerprint(frozen)
@@ -153,7 +155,7 @@ class Run:
         """The jitted step of a phase; the state is donated."""
         name = f"train{phase}"
         if name not in self._compiled:
-            step = steps.train_step(self.config, self.alpha, phase, self.total_steps)
+            step = steps.train_step(self.config, self.teacher, phase, self.total_steps)
             self._compiled[name] = sharding.jit_train_step(step, self.mesh)
         return self._compiled[name]
 
@@ -163,7 +165,7 @@ class Run:
             if self.config.kind == "teacher":
                 step = steps.teacher_val_step(self.config)
             else:
-                step = steps.student_val_step(self.config, self.alpha)
+                step = steps.student_val_step(self.config, self.teacher)
             step = sharding.on_mesh(step, self.mesh)
             self._compiled["val"] = jax.jit(step, out_shardings=self.whole)
         return self._compiled["val"]
@@ -177,6 +179,7 @@ class Run:
             batch_size=batch_size,
             samples_per_epoch=self.config.data.samples_per_epoch,
             seed=self.config.seed,
+            max_shrink=self.config.data.max_shrink,
             rows=sharding.local_rows(self.mesh, batch_size),
         )
 

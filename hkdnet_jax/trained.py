@@ -31,7 +31,8 @@ def describe(config: ConfigDict) -> dict[str, Any]:
       A JSON-able dict from which `Model.load` builds the network again.
     """
     if config.kind == "teacher":
-        return {"kind": "teacher", "alpha": config.teacher.alpha}
+        alpha, damping = config.teacher.alpha, config.teacher.damping
+        return {"kind": "teacher", "alpha": alpha, "damping": damping}
     fields = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in config.model.to_dict().items()
@@ -140,10 +141,11 @@ def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
       ValueError, TypeError: the configuration is none that training writes.
     """
     match config:
-        case {"kind": "teacher", "alpha": float() | int() as alpha, **rest}:
-            if rest or isinstance(alpha, bool) or not math.isfinite(alpha):
+        case {"kind": "teacher", "alpha": alpha, "damping": damping}:
+            known = {type(alpha), type(damping)} <= {int, float} and damping >= 0
+            if len(config) != 3 or not (known and math.isfinite(alpha + damping)):
                 raise ValueError(f"no teacher's configuration: {config}")
-            return Teacher(alpha=float(alpha)), 1
+            return Teacher(float(alpha), float(damping)), 1
         case {"kind": "student", "scale": int() as scale, "model": dict() as fields}:
             if len(config) != 3 or scale not in SCALES[1:]:
                 raise ValueError(f"no student's configuration: {config}")

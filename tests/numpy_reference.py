@@ -229,22 +229,22 @@ def mean_activity(features):
     return out
 
 
-def infrared_weight(ir, vis):
-    """Eq. 15, with 1/2 where both activities vanish."""
-    m_ir, m_vis = mean_activity(ir), mean_activity(vis)
+def infrared_weight(ir, vis, damping=0.0):
+    """Eq. 15, with 1/2 where both activities vanish, and a constant added to each."""
+    m_ir, m_vis = mean_activity(ir) + damping, mean_activity(vis) + damping
     out = np.full(m_ir.shape, 0.5)
     alive = m_ir + m_vis > 0
     out[alive] = m_ir[alive] / (m_ir + m_vis)[alive]
     return out
 
 
-def fuse_features(ir, vis):
+def fuse_features(ir, vis, damping=0.0):
     """Eq. 16."""
-    weight = infrared_weight(ir, vis)[..., None]
+    weight = infrared_weight(ir, vis, damping)[..., None]
     return weight * ir + (1.0 - weight) * vis
 
 
-def teacher(p: Params, ir, vis, alpha: float):
+def teacher(p: Params, ir, vis, alpha: float, damping: float = 0.0):
     """Returns the image, F_ir, F_vis, F_f and the decoder's three hidden outputs."""
 
     def encode(image):
@@ -255,7 +255,8 @@ def teacher(p: Params, ir, vis, alpha: float):
         return features
 
     f_ir, f_vis = encode(ir), encode(vis)
-    fused = fuse_features(f_ir, f_vis)
+    white = np.abs(encode(np.ones((1, 5, 5, 1)))[0, 2, 2]).sum()
+    fused = fuse_features(f_ir, f_vis, damping * white)
     x = f_ir + alpha * f_vis + fused  # Eq. 5
     hidden = []
     for i in (1, 2, 3):
@@ -320,7 +321,9 @@ def student(p: Params, ir, vis, config, scale: int):
     tail = conv(sr["tail"], up)
     image = conv(sr["image"], tail)
     if config.global_skip:
-        mixed = (ir + 0.5 * vis + fuse_features(ir, vis)) / 2.5
+        alpha = config.skip_alpha
+        fused = fuse_features(ir, vis, config.skip_damping)
+        mixed = (ir + alpha * vis + fused) / (2 + alpha)
         image = image + bicubic(mixed, scale)
     return image, {
         "branch_ir": f_ir,

@@ -135,7 +135,7 @@ def test_is_lowered_for_accelerators(name, variant, dtype, tiny_teacher):
         config.train.batch_size = 4
         config.data.crop = 32 * config.scale
     phase = 1 if config.kind == "teacher" else 2
-    step = steps.train_step(config, config.teacher.alpha, phase, 1000)
+    step = steps.train_step(config, steps.build_teacher(config), phase, 1000)
     jitted = sharding.jit_train_step(step, sharding.make_mesh())
     traced = jitted.trace(*abstract_arguments(config))
     for platform in ("cuda", "tpu"):

@@ -29,7 +29,7 @@ def network_of(scale):
 
 def config_of(scale):
     if scale == 1:
-        return {"kind": "teacher", "alpha": 0.5}
+        return {"kind": "teacher", "alpha": 0.5, "damping": 0.0}
     fields = dataclasses.asdict(network_of(scale).config)
     return {"kind": "student", "scale": scale, "model": fields}
 
@@ -620,9 +620,11 @@ def student_with(**fields):
         {},
         {"kind": "critic"},
         {"kind": "teacher"},
-        {"kind": "teacher", "alpha": "half"},
-        {"kind": "teacher", "alpha": True},
-        {"kind": "teacher", "alpha": 0.5, "beta": 1},
+        {"kind": "teacher", "alpha": 0.5},
+        {"kind": "teacher", "alpha": "half", "damping": 0.0},
+        {"kind": "teacher", "alpha": True, "damping": 0.0},
+        {"kind": "teacher", "alpha": 0.5, "damping": -1.0},
+        {"kind": "teacher", "alpha": 0.5, "damping": 0.0, "beta": 1},
         {**config_of(2), "scale": 5},
         {**config_of(2), "scale": True},
         {**config_of(2), "scale": "2"},
@@ -671,8 +673,10 @@ def test_fields_of_the_configuration_reach_the_network(tmp_path):
     weights.save_model(tmp_path / "s", config, params)
     assert Model.load(tmp_path / "s").network == Student(student, 3)
     params = random_params(Teacher())
-    weights.save_model(tmp_path / "t", {"kind": "teacher", "alpha": 1}, params)
-    assert Model.load(tmp_path / "t").network == Teacher(alpha=1.0)
+    weights.save_model(
+        tmp_path / "t", {"kind": "teacher", "alpha": 1, "damping": 2}, params
+    )
+    assert Model.load(tmp_path / "t").network == Teacher(1.0, 2.0)
 
 
 # --- the process --------------------------------------------------------------------

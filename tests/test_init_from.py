@@ -13,6 +13,7 @@ from configs import student_x3
 from data_pipelines.errors import UserError
 from hkdnet_jax import main, steps, train_loop, weights
 from hkdnet_jax.config_check import check_config
+from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released_weights import convert
 from hkdnet_jax.trained import Model, describe, load_start
 
@@ -61,7 +62,7 @@ def one_step(config, phase):
     """A state with source's SR part, and the state one step later."""
     state = train_loop.Run(config).init_state()
     teacher = Model.load(config.teacher.dir)
-    step = steps.student_train_step(config, 0.5, phase, total_steps=8)
+    step = steps.student_train_step(config, Teacher(), phase, total_steps=8)
     batch = random_batch(0, config.train.batch_size, config.data.crop)
     return jax.device_get(state), jax.device_get(
         jax.jit(step)(state, teacher.params, batch)[0]

@@ -12,6 +12,7 @@ from configs import base
 from data_pipelines.errors import UserError
 from hkdnet_jax import main, train_loop, weights
 from hkdnet_jax.config_check import check_config
+from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.trained import describe
 
 TINY = "--config=configs/student_x2.py:tiny"
@@ -228,5 +229,5 @@ def test_help(capsys):
 
 def test_save_teacher_is_what_the_loop_loads(tmp_path):
     folder = save_teacher(tmp_path / "t", seed=0)
-    alpha, params = train_loop.load_teacher(folder)
-    assert alpha == 0.5 and set(params) == {"encoder", "decoder"}
+    network, params = train_loop.load_teacher(folder)
+    assert network == Teacher() and set(params) == {"encoder", "decoder"}

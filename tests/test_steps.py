@@ -19,7 +19,7 @@ from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import create
 
 SIZE = 32  # of the high-resolution crops
-ALPHA = 0.5
+TEACHER = Teacher(alpha=0.5)
 TOTAL_STEPS = 8
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -34,7 +34,7 @@ def frozen():
 @pytest.fixture(scope="module")
 def fuse():
     """The teacher's forward."""
-    return jax.jit(Teacher(ALPHA).apply)
+    return jax.jit(TEACHER.apply)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def _student_program(config, frozen, phase):
     """Shapes of parameters and state, and the jaxpr of a phase's step."""
     params = jax.eval_shape(lambda: steps.init_params(config))
     state = jax.eval_shape(lambda: create(config, steps.init_params(config)))
-    step = steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS)
+    step = steps.student_train_step(config, TEACHER, phase, TOTAL_STEPS)
     batch = random_batch(0, 2, SIZE)
     return params, state, jax.make_jaxpr(step)(state, frozen, batch).jaxpr
 
@@ -146,7 +146,7 @@ def taken(frozen):
     state = create(config, jax.device_put(random_params(config, 1)))
     states, all_scalars = [state], []
     for phase in (1, 2):
-        step = jax.jit(steps.student_train_step(config, ALPHA, phase, TOTAL_STEPS))
+        step = jax.jit(steps.student_train_step(config, TEACHER, phase, TOTAL_STEPS))
         state, scalars = step(state, frozen, random_batch(0, 4, SIZE))
         states.append(state)
         all_scalars.append(scalars)
@@ -317,7 +317,7 @@ def _quality(a, b):
 def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, student):
     config = student_config("unused")
     params = taken[0][2].params
-    step = jax.jit(steps.student_val_step(config, ALPHA))
+    step = jax.jit(steps.student_val_step(config, TEACHER))
     batch = random_batch(5, 3, SIZE)
     sums, drawn = step(params, frozen, _masked(batch, [1, 1, 0]))
 
@@ -363,7 +363,7 @@ def test_the_program_does_not_grow_with_the_number_of_rcabs():
     def lines(rcabs):
         config = student_x2.get_config()
         config.model.sr_rcabs = rcabs
-        step = steps.student_train_step(config, 0.5, phase=2, total_steps=8)
+        step = steps.student_train_step(config, TEACHER, phase=2, total_steps=8)
         lowered = jax.jit(step).lower(*abstract_arguments(config))
         return len(lowered.as_text().splitlines())
 

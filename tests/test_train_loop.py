@@ -18,7 +18,6 @@ from data_pipelines.errors import UserError
 from hkdnet_jax import train_loop, weights
 from hkdnet_jax.checkpoint import Checkpoints
 from hkdnet_jax.images import degrade, resize_bicubic, to_float
-from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.trained import Model
 from hkdnet_jax.writers import Writer
 
@@ -210,7 +209,7 @@ def test_validation_means_are_over_the_pairs_alone(run, finished):
     values = []
     for batch in loader.val_batches(run.val_source, crop=32, batch_size=1):
         ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-        fuse = jax.jit(Teacher(run.alpha).apply)
+        fuse = jax.jit(run.teacher.apply)
         label, _ = fuse({"params": run.frozen}, ir, vis)
         low, _ = fuse({"params": run.frozen}, degrade(ir, 2), degrade(vis, 2))
         images = [np.clip(x, 0, 1) for x in (label, resize_bicubic(low, 2))]

@@ -205,7 +205,7 @@ def _batches(config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _step(config: ConfigDict, phase: int) -> steps.TrainStep:
-    return steps.train_step(config, config.teacher.alpha, phase, _TOTAL_STEPS)
+    return steps.train_step(config, steps.build_teacher(config), phase, _TOTAL_STEPS)
 
 
 def _run_steps(

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def activity(features: jax.Array) -> jax.Array:
+def l1_norm(features: jax.Array) -> jax.Array:
+    """Sum of magnitudes over the channels: [N, H, W, C] to float32 [N, H, W, 1]."""
+    return jnp.sum(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
+
+
+def activity(features: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:
     """Eq. 14 up to a factor: l1 norm over the channels, summed over 3x3 pixels.
 
     The paper's mean differs by 1/9, or by 1/6 and 1/4 at the border, where the window
@@ -13,47 +18,57 @@ def activity(features: jax.Array) -> jax.Array:
 
     Args:
       features: [N, H, W, C].
+      damping: added to each pixel's norm, not negative.
 
     Returns:
       float32 [N, H, W, 1], not negative.
     """
-    l1 = jnp.sum(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
+    l1 = l1_norm(features) + damping
     # The plain 0.0 matters: jax knows how to differentiate a sum from that only.
     return lax.reduce_window(l1, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
 
 
-def infrared_weight(ir: jax.Array, vis: jax.Array) -> jax.Array:
+def infrared_weight(
+    ir: jax.Array, vis: jax.Array, damping: float | jax.Array = 0.0
+) -> jax.Array:
     """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where the sum vanishes (up to 1e-12).
 
     Args:
       ir: [N, H, W, C].
       vis: as ir.
+      damping: see `activity`; the larger it is, the nearer to 1/2 is the weight, and
+        the less does noise in dark places move it. Not in the paper.
 
     Returns:
       float32 [N, H, W, 1] in [0, 1].
     """
-    m_ir, m_vis = activity(ir), activity(vis)
+    m_ir, m_vis = activity(ir, damping), activity(vis, damping)
     total = m_ir + m_vis
     # Not merely above 0: the gradient divides by the square, which must not vanish.
     alive = total > 1e-12
     return jnp.where(alive, m_ir / jnp.where(alive, total, 1.0), 0.5)
 
 
-def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
+def fuse_features(
+    ir: jax.Array, vis: jax.Array, damping: float | jax.Array = 0.0
+) -> jax.Array:
     """Eq. 16: the weighted sum of both modalities' features.
 
     Args:
       ir: [N, H, W, C].
       vis: as ir.
+      damping: see `infrared_weight`.
 
     Returns:
       [N, H, W, C] of ir's dtype.
     """
-    weight = infrared_weight(ir, vis).astype(ir.dtype)
+    weight = infrared_weight(ir, vis, damping).astype(ir.dtype)
     return weight * ir + (1.0 - weight) * vis
 
 
-def fuse_images(ir: jax.Array, vis: jax.Array, alpha: float = 0.5) -> jax.Array:
+def fuse_images(
+    ir: jax.Array, vis: jax.Array, alpha: float, damping: float
+) -> jax.Array:
     """Eq. 5 and 14 to 16 of the images themselves, as features of one channel.
 
     Divided by 2 + alpha, so that two equal images give that image.  A trained teacher's
@@ -63,8 +78,9 @@ def fuse_images(ir: jax.Array, vis: jax.Array, alpha: float = 0.5) -> jax.Array:
       ir: [N, H, W, 1].
       vis: as ir.
       alpha: weight of the visible features in Eq. 5.
+      damping: see `infrared_weight`; a white pixel's norm is 1.
 
     Returns:
       [N, H, W, 1] of ir's dtype.
     """
-    return (ir + alpha * vis + fuse_features(ir, vis)) / (2.0 + alpha)
+    return (ir + alpha * vis + fuse_features(ir, vis, damping)) / (2.0 + alpha)

@@ -39,6 +39,8 @@ class StudentConfig:
       corner_gamma: threshold of Eq. 8 as a share of the channel's maximum.
       global_skip: adds the bicubic upsampling of `fusion.fuse_images` to the output, so
         that the network learns only what interpolation misses.  Not in the paper.
+      skip_alpha: its alpha; the teacher's serves best.
+      skip_damping: its damping; likewise.
     """
 
     width: int = 64
@@ -56,6 +58,8 @@ class StudentConfig:
     channel_softmax: str = "row"
     corner_gamma: float = 0.7
     global_skip: bool = False
+    skip_alpha: float = 0.5
+    skip_damping: float = 0.0
 
 
 PRESETS = {
@@ -73,6 +77,8 @@ PRESETS = {
         dfa_softmax="channel",
         position_pool=8,
         global_skip=True,
+        skip_alpha=0.25,
+        skip_damping=1.0,
     ),
     "tiny": StudentConfig(
         width=8,
@@ -229,8 +235,10 @@ class Student(nn.Module):
         decoded, out = self.fusion(ir, vis)
         image, sr_out = self.sr(decoded)
         image = image.astype(jnp.float32)
-        if self.config.global_skip:
-            image = image + resize_bicubic(fuse_images(ir, vis), self.scale)
+        cfg = self.config
+        if cfg.global_skip:
+            fused = fuse_images(ir, vis, cfg.skip_alpha, cfg.skip_damping)
+            image = image + resize_bicubic(fused, self.scale)
         return image, out | sr_out
 
     def fuse_only(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hkdnet_jax.models.fusion import fuse_features
+from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops.conv import Conv3x3
 
 # A plain chain of ReLU layers: He initialisation keeps its signal alive.
@@ -53,9 +53,13 @@ class Teacher(nn.Module):
 
     Attributes:
       alpha: weight of the visible features in Eq. 5.
+      damping: added to both activities of Eq. 15, as a share of the encoder's l1 norm
+        on a white image, so that it means the same whatever the encoder's scale.  0 is
+        the paper's.  Without effect where `ir = vis`, so in training.
     """
 
     alpha: float = 0.5
+    damping: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -71,7 +75,12 @@ class Teacher(nn.Module):
         """
         encoder = Encoder(self.dtype, name="encoder")
         f_ir, f_vis = encoder(ir), encoder(vis)
-        fused = fuse_features(f_ir, f_vis)
+        damping = 0.0
+        if self.damping:
+            # Padded by reflection, it is white to its borders.
+            white = encoder(jnp.ones((1, 2, 2, 1)))
+            damping = self.damping * jnp.mean(l1_norm(white))
+        fused = fuse_features(f_ir, f_vis, damping)
         decoder = Decoder(self.dtype, name="decoder")
         image, out = decoder(f_ir + self.alpha * f_vis + fused)
         out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}

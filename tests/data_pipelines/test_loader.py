@@ -238,6 +238,29 @@ def test_shapes_and_the_same_window_in_both():
             np.testing.assert_array_equal(sample[..., 2], left + columns)
 
 
+@pytest.mark.parametrize(("height", "largest"), [(64, 32), (24, 24)])
+def test_larger_windows_are_shrunk(height, largest):
+    """A ramp whose steps tell how large the window was; vis is its complement."""
+
+    class Ramp(Coded):
+        def __getitem__(self, index: int) -> dict:
+            ir = np.tile(np.arange(64, dtype=np.uint8) * 3, (height, 1))[..., None]
+            return {"name": "ramp", "ir": ir, "vis": 255 - ir}
+
+    sides = []
+    for batch in stream(Ramp(1), 40, crop=16, max_shrink=2.0):
+        assert batch["ir"].shape == batch["vis"].shape == (4, 16, 16, 1)
+        assert batch["ir"].dtype == np.uint8
+        total = batch["ir"].astype(int) + batch["vis"]
+        assert np.abs(total - 255).max() <= 1
+        rise = batch["ir"][:, 8, 12, 0].astype(int) - batch["ir"][:, 8, 4, 0]
+        sides += list(rise / 8 / 3 * 16)
+    assert min(sides) >= 15.5 and max(sides) <= largest + 0.5
+    assert min(sides) < 18 and max(sides) > largest - 3
+    wanted = (16 + largest) / 2
+    assert abs(np.mean(sides) - wanted) < 1.2
+
+
 def test_pure_function_of_the_seed():
     one, two = stream(Coded(9), 20, seed=1), stream(Coded(9), 20, seed=1)
     assert all(equal(a, b) for a, b in zip(one, two, strict=True))

@@ -82,10 +82,22 @@ def test_bfloat16_features_with_float32_weights():
 def test_images_fused_by_the_equations_themselves():
     flat = jnp.ones((1, 4, 5, 1))
     # 0.6 + 0.5 * 0.2, and 3/4 of 0.6 with 1/4 of 0.2, over 2.5.
-    fused = fuse_images(0.6 * flat, 0.2 * flat)
-    np.testing.assert_allclose(fused, 0.48 * flat, rtol=1e-6)
-    np.testing.assert_allclose(
-        fuse_images(0.6 * flat, 0.2 * flat, alpha=0.0), 0.55 * flat, rtol=1e-6
-    )
+    for alpha, damping, want in (
+        (0.5, 0.0, 0.48),
+        (0.0, 0.0, 0.55),
+        # Weights 0.8/1.2 and 0.4/1.2: 0.6 + 0.25 * 0.2 + 0.4 + 0.2/3, over 2.25.
+        (0.25, 0.2, (0.65 + 1.4 / 3) / 2.25),
+    ):
+        fused = fuse_images(0.6 * flat, 0.2 * flat, alpha, damping)
+        np.testing.assert_allclose(fused, want * flat, rtol=1e-6)
     image = jnp.abs(features(c=1))
-    np.testing.assert_allclose(fuse_images(image, image), image, rtol=1e-6)
+    np.testing.assert_allclose(fuse_images(image, image, 0.5, 1.0), image, rtol=1e-6)
+
+
+def test_damping_draws_the_weight_to_one_half_borders_included():
+    ir, vis = features(seed=1), 0.3 * features(seed=2)
+    for damping in (0.1, 1.0, 1e4):
+        weight = infrared_weight(ir, vis, damping)
+        want = ref.infrared_weight(ir, vis, damping)
+        np.testing.assert_allclose(weight[..., 0], want, rtol=1e-5)
+    np.testing.assert_allclose(weight, np.full(weight.shape, 0.5), atol=1e-3)

@@ -24,8 +24,8 @@ def params():
 
 
 @functools.cache
-def forward(alpha=0.5, dtype=jnp.float32):
-    apply = jax.jit(Teacher(alpha, dtype).apply)
+def forward(alpha=0.5, damping=0.0, dtype=jnp.float32):
+    apply = jax.jit(Teacher(alpha, damping, dtype).apply)
     return lambda ir, vis: apply({"params": params()}, ir, vis)
 
 
@@ -40,14 +40,16 @@ def test_parameter_count():
     assert count == encoder + decoder == 74193
 
 
-@pytest.mark.parametrize("h,w,alpha", [(7, 9, 0.5), (2, 3, 0.2)])
-def test_whole_forward(h, w, alpha):
+@pytest.mark.parametrize(
+    "h,w,alpha,damping", [(7, 9, 0.5, 0.0), (2, 3, 0.2, 0.0), (7, 9, 0.25, 1.0)]
+)
+def test_whole_forward(h, w, alpha, damping):
     ir, vis = pair(h, w)
-    image, out = forward(alpha)(ir, vis)
+    image, out = forward(alpha, damping)(ir, vis)
     assert image.shape == (2, h, w, 1) and image.dtype == jnp.float32
     names = ["encoder_ir", "encoder_vis", "fused", "decoder1", "decoder2", "decoder3"]
     assert set(out) == set(names)
-    wanted = ref.teacher(params(), np.asarray(ir), np.asarray(vis), alpha)
+    wanted = ref.teacher(params(), np.asarray(ir), np.asarray(vis), alpha, damping)
     for name, got, want in zip(
         ["image", *names], [image, *(out[n] for n in names)], wanted, strict=True
     ):
@@ -64,8 +66,28 @@ def test_output_has_the_size_of_the_input(h, w):
     assert {feature.shape[1:3] for feature in out.values()} == {(h, w)}
 
 
-def test_alpha_defaults_to_the_papers():
-    assert Teacher().alpha == 0.5
+def test_defaults_are_the_papers():
+    assert Teacher().alpha == 0.5 and Teacher().damping == 0.0
+
+
+def test_damping_does_not_depend_on_the_encoders_scale():
+    ir, vis = pair(7, 9)
+
+    def weight(scale):
+        scaled = dict(params())
+        # Of ReLU layers without biases: all features times `scale`.
+        encoder = {
+            name: {"kernel": conv["kernel"] * (scale if name == "conv1" else 1.0)}
+            | {"bias": 0 * conv["bias"]}
+            for name, conv in params()["encoder"].items()
+        }
+        scaled["encoder"] = encoder
+        network = Teacher(damping=1.0)
+        _, out = network.apply({"params": scaled}, ir, vis)
+        f_ir, f_vis, fused = (out[k] for k in ("encoder_ir", "encoder_vis", "fused"))
+        return (fused - f_vis) / jnp.where(f_ir == f_vis, jnp.inf, f_ir - f_vis)
+
+    np.testing.assert_allclose(weight(8.0), weight(1.0), atol=1e-3)
 
 
 def test_decoder_sees_the_same_scale_in_training_and_in_use():
