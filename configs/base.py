@@ -138,14 +138,17 @@ def _lite_run(config: ConfigDict) -> ConfigDict:
     """The shipped weights' run; every departure from the paper stands here."""
     use_preset(config, "lite")
     config.data.crop = 32 * config.scale  # 32x32 low-resolution pixels
+    config.data.max_shrink = 2.0
     config.data.samples_per_epoch = 1600
     config.train.batch_size = 8
-    config.train.epochs = 20  # of 200 steps
-    config.train.phase1_epochs = 1
+    config.train.epochs = 30  # of 200 steps
+    # At so large a rate Eq. 22 drives the decoder's last ReLUs to 0 within an epoch, as
+    # the teacher's are nearly everywhere, and nothing reaches the part that enlarges.
+    config.train.phase1_epochs = 0
     config.val_every_epochs = 3
-    # The teacher's features are some 50 times as large as the image's errors: with the
-    # paper's 1 their term would drown the image's in so short a run.
-    config.loss.phi = 0.002
+    # In runs this short the feature terms cost more than they teach: see
+    # docs/training-log.md.
+    config.loss.phi = 0.0
     config.optim.lr = 2e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100

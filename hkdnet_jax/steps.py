@@ -259,6 +259,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
     would do without a student, the teacher on the low-resolution pair, then bicubic.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23.
+    `alive`: the share of F_f^s's channels that are not 0 all over the picture; at 0,
+    nothing reaches the super-resolution part.
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """
     student = build_student(config)
@@ -284,6 +286,7 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             **_quality("_bicubic", bicubic, target),
             "loss_fusion": distance(out["decoded"], low_label["decoder3"]),
             "loss_image": distance(image, label),
+            "alive": jnp.mean(jnp.any(out["decoded"] > 0, axis=(1, 2)), axis=-1),
             "loss_feature": distance(out["tail"], high["decoder3"])
             + distance(upsampled, high["decoder1"]),
         }

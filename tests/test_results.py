@@ -46,6 +46,8 @@ def test_ours_is_better_than_bicubic(report):
         means = results.means(pairs, "full_reference")
         assert means[results.OURS]["ssim"] > means[results.TEACHER]["ssim"]
         assert means[results.OURS]["seconds"] > 0
+        # More than input and output alone, less than the whole process has.
+        assert 4e-4 < means[results.OURS]["gigabytes"] < 0.5
         row = next(x for x in text.splitlines() if f"{np.mean(gains):+.2f}" in x)
         assert "2 of 2" in row and results.OURS in row
 

@@ -340,6 +340,15 @@ def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, st
     distance = np.abs(np.asarray(image - label))[:2].mean(axis=(1, 2, 3)).sum()
     np.testing.assert_allclose(sums["loss_image"], distance, rtol=1e-5)
 
+    # The decoder's last ReLUs, shut one by one by their biases.
+    for shut in (0, 5, 16):
+        bias = np.asarray(params["fusion"]["decoder4"]["bias"]).copy()
+        bias[:shut] = -1e3
+        decoder = params["fusion"]["decoder4"] | {"bias": bias}
+        changed = params | {"fusion": params["fusion"] | {"decoder4": decoder}}
+        alive = step(changed, frozen, _masked(batch, [1, 1, 0]))[0]["alive"]
+        assert alive <= 2 * (16 - shut) / 16 and (alive > 0) == (shut < 16)
+
     wanted = {"ir": ir, "vis": vis, "bicubic": bicubic, "fused": image, "label": label}
     assert drawn.keys() == wanted.keys() == set(steps.PICTURES)
     for name, want in wanted.items():
