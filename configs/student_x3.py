@@ -3,7 +3,7 @@
     python -m hkdnet_jax.main --config=configs/student_x3.py --workdir=runs/x3 \
         --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
 
-Variants: none (the paper's run, for an accelerator), `:lite` (20 to 40 minutes on two
+Variants: none (the paper's run, for an accelerator), `:lite` (20 to 60 minutes on two
 CPU cores), `:tiny` (tests).
 """
 
