@@ -322,8 +322,8 @@ def student(p: Params, ir, vis, config, scale: int):
     image = conv(sr["image"], tail)
     if config.global_skip:
         alpha = config.skip_alpha
-        fused = fuse_features(ir, vis, config.skip_damping)
-        mixed = (ir + alpha * vis + fused) / (2 + alpha)
+        weighted = fuse_features(ir, vis, config.skip_damping)
+        mixed = (ir + alpha * vis + weighted) / (2 + alpha)
         image = image + bicubic(mixed, scale)
     return image, {
         "branch_ir": f_ir,

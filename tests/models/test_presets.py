@@ -119,6 +119,8 @@ def test_full_preset_is_the_papers():
         "channel_softmax": "row",
         "corner_gamma": 0.7,
         "global_skip": False,
+        "skip_alpha": 0.5,  # of no effect without the skip
+        "skip_damping": 0.0,
     }
 
 

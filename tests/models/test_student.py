@@ -45,10 +45,15 @@ def four_images():
 
 
 @pytest.mark.parametrize(
-    "scale,h,w,global_skip", [(2, 7, 9, True), (3, 13, 5, False), (4, 1, 5, True)]
+    "scale,h,w,skip",
+    [
+        (2, 7, 9, {}),
+        (3, 13, 5, {"global_skip": False}),
+        (4, 1, 5, {"skip_alpha": 0.25, "skip_damping": 1.0}),
+    ],
 )
-def test_whole_forward(scale, h, w, global_skip):
-    config = dataclasses.replace(TINY, global_skip=global_skip)
+def test_whole_forward(scale, h, w, skip):
+    config = dataclasses.replace(TINY, **skip)
     if scale == 2:
         ir, vis, (image, out) = four_images()
     else:
