@@ -11,8 +11,7 @@ def load(scale: int = 2):
     Raises:
       UserError: another scale.
     """
-    from hkdnet_jax import (
-        pretrained,
-    )  # here, so that the package itself imports nothing
+    # Here, so that the package itself imports nothing.
+    from hkdnet_jax import pretrained
 
     return pretrained.load(scale)

@@ -136,6 +136,13 @@ def finished(run, tmp_path_factory):
 # What a run writes
 
 
+def test_crops_are_shrunk_where_the_configuration_says_so(run, tiny_teacher):
+    config = student_config(tiny_teacher)
+    config.data.max_shrink = 2.0
+    shrunk, plain = (next(r.batches())["ir"] for r in (train_loop.Run(config), run))
+    assert shrunk.shape == plain.shape and not np.array_equal(shrunk, plain)
+
+
 def test_rows_are_complete_and_in_order(finished):
     rows = read_rows(finished)
     steps = [row["step"] for row in rows if "train/loss" in row]
