@@ -20,9 +20,9 @@ def get_config() -> ConfigDict:
     # How the position attention is computed: auto (what the platform does best) |
     # materialized | blocked | cudnn (a GPU, bfloat16) | flash (a TPU).
     config.attention = "auto"
-    # Student: model directory (a converted release, or a student's) whose
-    # super-resolution part the run starts from, or, of a student of another scale, all
-    # but the upsampler; empty: random weights.
+    # Student: model directory to start from, a student's (all, but the upsampler where
+    # the scales differ) or a converted release's (its super-resolution part); empty:
+    # random weights.
     config.init_from = ""
     config.init_freeze = False  # keep the part `sr` as it is, and train all else
 

@@ -96,8 +96,8 @@ def load_start(
 ) -> Mapping[str, Any]:
     """Parameters of a model for a student's run to start from.
 
-    Of a model of the run's scale the super-resolution part; of a student of another
-    scale all but its upsampler, the one thing in which the scales differ.
+    Of a release the super-resolution part; of a student all, but the upsampler where
+    the scales differ.
 
     Args:
       directory: of a student or of a converted release.
@@ -108,9 +108,9 @@ def load_start(
       UserError: no model is there, or it has no such parameters of these sizes.
     """
     model = Model.load(directory)
-    other_scale = isinstance(model.network, Student) and model.scale != scale
-    parts = ("fusion", "sr") if other_scale else ("sr",)
-    left_out = "upsampler" if other_scale else None
+    a_student = isinstance(model.network, Student)
+    parts = ("fusion", "sr") if a_student else ("sr",)
+    left_out = "upsampler" if a_student and model.scale != scale else None
 
     def taken(params: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -127,9 +127,9 @@ def load_start(
     differences = weights.list_differences(have, want)
     if differences:
         raise UserError(
-            f"config.init_from={directory} holds no super-resolution part of this "
-            f"run's sizes ({differences}): give a student of the same config.model, or "
-            "a release of the same config.scale."
+            f"config.init_from={directory} holds no weights of this run's sizes "
+            f"({differences}): give a student of the same config.model, or a release "
+            "of the same config.scale."
         )
     return start
 
