@@ -32,6 +32,10 @@ from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.state import Params, TrainState, create
 from hkdnet_jax.trained import Model, describe, load_start
 
+# Steps that may wait in the device's queue: enough to keep it busy. SIGTERM must wait
+# for them all, and on a CPU up to 32 would queue up: a minute of work.
+_AHEAD = 4
+
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     """Training and validation sources of the configured folders or scenes."""
@@ -71,6 +75,20 @@ def load_teacher(directory: str | Path) -> tuple[Teacher, Params]:
     return model.network, model.params
 
 
+def _compare_rules(model: ConfigDict, teacher: Teacher) -> None:
+    """Says so on stderr where the student's global skip fuses unlike its teacher."""
+    skip = model.skip_alpha, model.skip_damping
+    taught = teacher.alpha, teacher.damping
+    if model.global_skip and skip != taught and jax.process_index() == 0:
+        print(
+            f"Warning: the global skip fuses with alpha {skip[0]:g} and damping "
+            f"{skip[1]:g}, the teacher with {taught[0]:g} and {taught[1]:g}, which the "
+            f"student must make up for; --config.model.skip_alpha={taught[0]:g} "
+            f"--config.model.skip_damping={taught[1]:g} agree with it.",
+            file=sys.stderr,
+        )
+
+
 class Run:
     """One training run: its mesh, data, compiled steps and lengths.
 
@@ -94,6 +112,7 @@ class Run:
         if config.kind == "student":
             trained, frozen = load_teacher(config.teacher.dir)
             self.teacher = trained.clone(dtype=self.teacher.dtype)
+            _compare_rules(config.model, trained)
         elif config.loss.percep:
             frozen = vgg.load(config.loss.vgg_path)
         self.frozen_fingerprint = weights.fingerprint(frozen)
@@ -242,6 +261,8 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
                     state, run.frozen, batch
                 )
                 pending.append(scalars)
+                if len(pending) > _AHEAD:
+                    jax.block_until_ready(pending[-1 - _AHEAD])
                 done = step + 1
                 asked = stop.asked()  # once: it may turn true at any line
                 last = done == run.total_steps or asked

@@ -78,6 +78,13 @@ def test_pictures_stay_as_they_are(pair, scale):
     assert np.abs(levels - np.array(GOLDEN[scale])).max() <= 1
 
 
+def test_a_user_of_float64_gets_the_same(pair):
+    expected = fuse_pair(hkdnet_jax.load(2), *pair)
+    with jax.enable_x64(True):
+        picture = fuse_pair(hkdnet_jax.load(2), *pair)
+    assert np.abs(picture - expected.astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("scale", SCALES[1:])
 def test_better_than_bicubic_on_a_scene(scale):
     ir, vis = scenes.render(7, 1, 96, 144)

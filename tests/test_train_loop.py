@@ -467,3 +467,39 @@ def test_pairs_of_folders(tmp_path):
     config.data.val_fraction = 0.0
     with pytest.raises(UserError, match=r"validation.*val_fraction"):
         train_loop.open_sources(config)
+
+
+def test_a_skip_unlike_the_teacher_is_said(tiny_teacher, capsys):
+    config = student_config(tiny_teacher)
+    train_loop.Run(config)
+    assert capsys.readouterr().err == ""
+    config.model.skip_damping = 1.0
+    train_loop.Run(config)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--config.model.skip_alpha=0.5 --config.model.skip_damping=0 agree" in said
+    config.model.global_skip = False
+    train_loop.Run(config)
+    assert capsys.readouterr().err == ""
+
+
+def test_few_steps_are_queued(run, tmp_path, monkeypatch):
+    """What the host waits for after each step: the step before the last four."""
+    seen, waited = [], []
+    step = run.train_step(2)
+
+    def counted(state, frozen, batch):
+        state, scalars = step(state, frozen, batch)
+        seen.append(scalars)
+        return state, scalars
+
+    def wait(scalars):
+        waited.append((len(seen), next(i for i, s in enumerate(seen) if s is scalars)))
+        return scalars
+
+    monkeypatch.setattr(run, "train_step", lambda phase: counted)
+    monkeypatch.setattr(train_loop.jax, "block_until_ready", wait)
+    with run.config.unlocked():
+        monkeypatch.setitem(run.config, "log_every_steps", STEPS)
+    assert _train(run, tmp_path)
+    assert waited == [(done, done - 5) for done in range(5, STEPS + 1)]
