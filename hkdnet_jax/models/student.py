@@ -77,7 +77,7 @@ PRESETS = {
         dfa_softmax="channel",
         position_pool=8,
         global_skip=True,
-        skip_alpha=0.25,
+        skip_alpha=0.3,
         skip_damping=1.0,
     ),
     "tiny": StudentConfig(
