@@ -265,13 +265,18 @@ def test_tpu_kernel_interpreted(h, w, k, depth):
             out = attention(*args, implementation=implementation)
             return jnp.sum(out * cotangent), out
 
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+        gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
+            query, key, value
+        )
+        return out, *gradients
 
-    want = jax.tree.leaves(run("materialized"))
+    want = run("materialized")
     with pallas_tpu.force_tpu_interpret_mode():
-        got = jax.tree.leaves(run("flash"))
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(b).max())
+        got = run("flash")
+    # Both sides are float32, and gradients pass through more sums: each CPU rounds them
+    # in its own order (2.2e-6 of the largest seen in a gradient).
+    for a, b, rtol in zip(got, want, (2e-6, 1e-5, 1e-5, 1e-5), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
 
 
 def lowered(platform, dtype=jnp.float32, **options):
