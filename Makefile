@@ -20,8 +20,9 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m hkdnet_jax.quickstart --out out/demo
 
+# A file's tests stay in one process, which then compiles what they share once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # HKDNET_DATA: folder of tno/, vifb/ and hkdnet_demo/; HKDNET_VGG: VGG16 weights.
 results: $(STAMP)

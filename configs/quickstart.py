@@ -23,7 +23,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.optim.warmup_steps = 10
     elif not variant:
         config = base.student(2, "lite")
-        config.data.samples_per_epoch = 400
+        config.data.samples_per_epoch = 1600
         config.train.epochs = 12  # of 50 steps
         config.val_every_epochs = 6
         config.optim.warmup_steps = 10
