@@ -135,7 +135,7 @@ def student(scale: int, variant: str | None) -> ConfigDict:
 
 
 def _lite_run(config: ConfigDict) -> ConfigDict:
-    """The shipped weights' run; every departure from the paper stands here."""
+    """The run for a CPU; every departure from the paper's run stands here."""
     use_preset(config, "lite")
     # Many small crops teach more than few large ones: see docs/training-log.md.
     config.data.crop = 16 * config.scale  # 16x16 low-resolution pixels

@@ -281,27 +281,35 @@ def gains(pairs: Mapping[str, Any]) -> list[float]:
 _INTRODUCTION = f"""# Results of the models that come with the package
 
 Written by `make results` (`hkdnet_jax/results.py`); what each image scored stands in
-results.json. None of these pairs was trained or validated on.
+results.json. No weights were fitted to these pairs or picked by them; two choices of the
+recipe were: alpha = 0.3 on the demo pairs, the global skip on ten of `tno` and `vifb`
+([training-log.md](training-log.md)). `hkdnet_demo` shows the scenes of two pairs of `tno`.
 
 - Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}; of them the
   low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
 - `{OURS}`: the student of that scale. `{TEACHER}`: the teacher fuses the low-resolution
-  pair, bicubic enlarges. `{AVERAGE}`: of the low-resolution pair, bicubic enlarges.
+  pair, and bicubic enlarges its picture. `{AVERAGE}`: the same with 2/3 of the infrared
+  and 1/3 of the visible picture instead of the teacher.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
   the HIGH-resolution pair. VGG distance: squared distance of unit VGG16 features after
   {", ".join(VGG_LAYERS)}, lower is better. Gain: in PSNR over `{TEACHER}`.
 - Seconds are one call of `fuse_pair` after compilation while another pair was measured;
-  GB is the memory of that call, beside what the process takes anyway (0.5 GB).
+  GB is what the compiler plans for that call, beside what the process takes anyway
+  (0.5 GB). Peaks of whole processes: [performance.md](performance.md).
 """
 
 _ON_METRICS = f"""\
 - The fusion metrics compare a picture with its two high-resolution sources
   ([metrics.md](metrics.md)). Protocol `plain`: as saved; `paper`: low-resolution inputs
   and outputs stretched to their own range, as in the authors' demo. `{ORACLE}` sees
-  what the others do not; `{RELEASED}`: the authors' own pictures.
-- They say how much of both sources is in the picture and at what contrast, and next to
-  nothing of super-resolution: a plain average, enlarged, scores about what trained
-  networks do. The first table of each set shows that.
+  what the others do not; `{RELEASED}`: the authors' own pictures, which are stretched
+  already and so are to be compared under `paper` alone.
+- Under `paper` a few extreme pixels decide how much of the range is left for the rest: a
+  sharper picture has more of them and may score lower for it, in SCD above all
+  ([measured](training-log.md#stretch-and-scd)).
+- They say how much of both sources is in the picture and at what contrast, and little of
+  super-resolution: a plain average, enlarged, scores about what trained networks do. The
+  first table of each set shows that.
 """
 
 
@@ -332,7 +340,7 @@ def _full_reference_table(scales: Mapping[str, Any]) -> str:
             numbers = [f"{values['psnr']:.2f}", f"{values['ssim']:.4f}", distance]
             rows.append([f"x{scale}", method, *numbers, *more])
     title = ["scale", "method", "PSNR, dB", "SSIM", "VGG distance"]
-    gained = ["mean gain, dB", "least gain", "better on", "s a pair", "GB"]
+    gained = ["mean gain, dB", "least gain", "better on", "s a pair", "GB planned"]
     return _table([*title, *gained], rows)
 
 

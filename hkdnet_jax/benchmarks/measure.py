@@ -102,7 +102,7 @@ def machine() -> Row:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "memory_bytes": _memory(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
