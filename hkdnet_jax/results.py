@@ -281,9 +281,10 @@ def gains(pairs: Mapping[str, Any]) -> list[float]:
 _INTRODUCTION = f"""# Results of the models that come with the package
 
 Written by `make results` (`hkdnet_jax/results.py`); what each image scored stands in
-results.json. No weights were fitted to these pairs or picked by them; two choices of the
-recipe were: alpha = 0.3 on the demo pairs, the global skip on ten of `tno` and `vifb`
-([training-log.md](training-log.md)). `hkdnet_demo` shows the scenes of two pairs of `tno`.
+results.json. No weights were fitted to these pairs or picked by them; two choices of
+the recipe were made on some of them: alpha = 0.3 on the demo pairs, the global skip on
+ten of `tno` and `vifb` ([training-log.md](training-log.md)). `hkdnet_demo` shows the
+scenes of two pairs of `tno`.
 
 - Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}; of them the
   low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
@@ -304,12 +305,12 @@ _ON_METRICS = f"""\
   and outputs stretched to their own range, as in the authors' demo. `{ORACLE}` sees
   what the others do not; `{RELEASED}`: the authors' own pictures, which are stretched
   already and so are to be compared under `paper` alone.
-- Under `paper` a few extreme pixels decide how much of the range is left for the rest: a
-  sharper picture has more of them and may score lower for it, in SCD above all
+- Under `paper` a few extreme pixels decide how much of the range is left for the rest:
+  a sharper picture has more of them and may score lower for it, in SCD above all
   ([measured](training-log.md#stretch-and-scd)).
-- They say how much of both sources is in the picture and at what contrast, and little of
-  super-resolution: a plain average, enlarged, scores about what trained networks do. The
-  first table of each set shows that.
+- They say how much of both sources is in the picture and at what contrast, and little
+  of super-resolution: a plain average, enlarged, scores about what trained networks do.
+  The first table of each set shows that.
 """
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
+import socket
 
 import jax
 import numpy as np
@@ -142,15 +144,33 @@ def test_commands_use_them(pair, tmp_path, capsys):
     assert json.loads(out.read_text())["mean"]["AG"] > 0
 
 
-def test_a_damaged_file_is_refused(tmp_path, capsys, monkeypatch):
+def test_no_connection_is_opened(pair, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model of the package asked for the network")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    for scale in SCALES:
+        hkdnet_jax.load(scale)
+    fuse_pair(hkdnet_jax.load(2), *pair)
+
+
+# Of the file: its length of the header, the header, an array, the last byte.
+@pytest.mark.parametrize("place", [0, 20, 0.5, -1])
+def test_a_damaged_file_is_refused(place, tmp_path, capsys, monkeypatch):
     shutil.copytree(pretrained._HERE / "teacher", tmp_path / "teacher")
     file = tmp_path / "teacher" / weights.WEIGHTS_FILE
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
+    content[int(place * len(content)) if place == 0.5 else place] ^= 1
     file.write_bytes(content)
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
-    with pytest.raises(UserError, match="does not match its checksum"):
+    with pytest.raises(UserError, match=re.escape(str(file))):
         hkdnet_jax.load(1)
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
+    assert fuse.main([*files, f"--out={tmp_path / 'o.png'}", "--scale=1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line and not (tmp_path / "o.png").exists()
 
 
 def test_a_model_of_another_scale_is_refused(tmp_path, capsys, monkeypatch):
