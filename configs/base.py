@@ -7,7 +7,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from hkdnet_jax.models.student import PRESETS
+from hkdnet_jax.models.presets import PRESETS
 
 
 def get_config() -> ConfigDict:

@@ -16,15 +16,9 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import scenes
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import (
-    Pair,
-    check_sizes,
-    image_size,
-    listing,
-    read_pair,
-    to_uint8,
-)
+from hkdnet_jax.common.errors import UserError, listing
+from hkdnet_jax.common.image_files import image_size, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, check_sizes, read_pair
 
 GIB = 2**30
 
@@ -115,7 +109,7 @@ class PairSource(Source):
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         ir, vis = read_pair(self._pairs[index])
-        return to_uint8(ir), to_uint8(vis)
+        return to_8_bit(ir), to_8_bit(vis)
 
 
 def _header_problem(pair: Pair, min_size: int) -> str | None:

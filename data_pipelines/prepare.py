@@ -25,9 +25,8 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.errors import UserError, exit_code
-from data_pipelines.pairs import listing
 from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, PairBuilder
+from hkdnet_jax.common.errors import UserError, exit_code, listing
 
 _SIDES = {"ir": "infrared", "vis": "visible"}
 _SUFFIXES = {

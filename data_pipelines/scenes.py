@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import scene_painters as paint
-from data_pipelines.pairs import Pair
 from data_pipelines.scene_canvas import (
     SUPERSAMPLE,
     TABLE,
@@ -25,6 +24,7 @@ from data_pipelines.scene_canvas import (
     develop_infrared,
     develop_visible,
 )
+from hkdnet_jax.common.pair_files import Pair
 
 MIN_SIZE = 16
 

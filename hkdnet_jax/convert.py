@@ -10,102 +10,16 @@ not collide, is read without it.
 """
 
 import argparse
-import pickle
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import safetensors.numpy
-
-from data_pipelines.errors import UserError, exit_code
-from hkdnet_jax import weights
-from hkdnet_jax.models.released import CORNER_SKIPS
-from hkdnet_jax.released_weights import REMEDY, UNUSED, convert
-from hkdnet_jax.trained import SCALES
-
-# What a clone of the authors' repository holds where Git LFS is not installed.
-_LFS_POINTER = b"version https://git-lfs"
-STATE_DICTS = ("Sec_Fusionnet_state_dict", "srnet_state_dict")
-
-
-# --- reading ------------------------------------------------------------------------
-
-
-def read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by name; the suffix decides how it is read.
-
-    Args:
-      path: .npz, .safetensors, or else a file of `torch.save`.
-
-    Raises:
-      UserError: the file is missing, damaged, holds more than tensors, or needs
-        PyTorch, which is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--checkpoint {path} is no file: give a fu_srnet.pth.tar.")
-    readers = {".npz": _read_npz, ".safetensors": safetensors.numpy.load_file}
-    try:
-        with open(path, "rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise UserError(
-                    f"{path} is a Git LFS pointer and not the checkpoint itself: "
-                    "fetch that with git lfs pull."
-                )
-        return readers.get(path.suffix.lower(), _read_torch)(path)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"more than tensors ({found[1]})" if found else "no PyTorch checkpoint"
-        raise UserError(
-            f"{path} holds {what}, and no code of a file is ever run: {REMEDY}"
-        ) from error
-    except Exception as error:
-        # Three formats of three libraries: each breaks in ways of its own.
-        reason = re.split(r"\.\s|\.$|\n", str(error).strip())[0]
-        raise UserError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}: {reason}): "
-            "copy it again."
-        ) from error
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    # np.load would leave a broken file open if it opened it itself.
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
-        return dict(opened.items())
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs PyTorch to be read: pip install -r requirements-torch.txt, "
-            "or give its tensors as a .npz or .safetensors file."
-        ) from error
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    entries = list(checkpoint) if isinstance(checkpoint, Mapping) else []
-    if sorted(map(str, entries)) != sorted(STATE_DICTS):
-        found = ", ".join(map(str, entries)) or type(checkpoint).__name__
-        raise UserError(
-            f"{path} must hold {' and '.join(STATE_DICTS)} and nothing else, but it "
-            f"holds {found}: {REMEDY}"
-        )
-    arrays: dict[str, np.ndarray] = {}
-    for name in STATE_DICTS:
-        for key, tensor in checkpoint[name].items():
-            if not isinstance(tensor, torch.Tensor) or str(key) in arrays:
-                raise UserError(
-                    f"{path} holds {key} of {name} twice, or it is no tensor: {REMEDY}"
-                )
-            arrays[str(key)] = tensor.detach().numpy()
-    return arrays
-
-
-# --- the command --------------------------------------------------------------------
+from hkdnet_jax.common.errors import UserError, exit_code
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.released.conversion import UNUSED, convert
+from hkdnet_jax.released.network import CORNER_SKIPS
+from hkdnet_jax.released.reading import read_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
         "scale": args.scale,
         "corner_skip": args.corner_skip,
     }
-    weights.save_model(args.out, description, params)
+    file_format.save_model(args.out, description, params)
     unused = [name for name in UNUSED if name in arrays]
     print(
         f"Converted {len(arrays) - len(unused)} tensors of {args.checkpoint}; the "

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.errors import UserError, exit_code
-from data_pipelines.pairs import IMAGE_SUFFIXES, Pair, match_folders, match_fused
-from hkdnet_jax import compile_cache, metrics, pretrained, tables
-from hkdnet_jax.fuse import add_model_arguments, load_model, make_writable
-from hkdnet_jax.scoring import (
+from hkdnet_jax import metrics, pretrained
+from hkdnet_jax.common.atomic_files import make_writable, write_atomically
+from hkdnet_jax.common.errors import UserError, exit_code
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.pair_files import Pair, match_folders, match_fused
+from hkdnet_jax.evaluation import tables
+from hkdnet_jax.evaluation.scoring import (
     PROTOCOLS,
     Method,
     ModelImages,
@@ -24,8 +26,9 @@ from hkdnet_jax.scoring import (
     SavedImages,
     score_pairs,
 )
-from hkdnet_jax.tables import Scores
-from hkdnet_jax.weights import write_atomically
+from hkdnet_jax.evaluation.tables import Scores
+from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
+from hkdnet_jax.runtime import compile_cache
 
 _WRITERS = {
     ".json": tables.to_json,

@@ -10,25 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import jax.numpy as jnp
-import numpy as np
-from PIL import Image, ImageDraw
-
-from data_pipelines import scenes
-from data_pipelines.errors import UserError, exit_code
-from data_pipelines.pairs import Pair, match_folders, read_gray
-from hkdnet_jax import compile_cache, fuse, losses, pretrained
-from hkdnet_jax.images import to_float
-from hkdnet_jax.inference import fuse_pair
-from hkdnet_jax.results import enlarge
-from hkdnet_jax.trained import Model
-from hkdnet_jax.weights import write_atomically
-
-SCALE = 2
-SEED = 0  # of the scenes
-SHOWN = 4  # scenes on the sheet
-SIZE = (192, 256)  # height and width of their high-resolution pictures
-CAPTION = 16  # pixels above each row of the sheet
+from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.evaluation.sheet import SCALE, draw
+from hkdnet_jax.runtime import compile_cache
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,69 +36,6 @@ def _run(out: Path) -> int:
     print(f"Comparison sheet: {sheet} ({time.monotonic() - start:.0f} s in all)")
     print(f"Low-resolution inputs: {out}/low; fused, x{SCALE}: {out}/fused")
     return 0
-
-
-def draw(out: Path) -> Path:
-    """Fuses scenes at low resolution and draws them beside what bicubic gives."""
-    fuse.make_writable(out)
-    scenes.write_pairs(out / "high", SEED, 0, SHOWN, *SIZE)
-    for modality in ("ir", "vis"):
-        fuse.make_writable(out / "low" / modality)
-        for file in sorted((out / "high" / modality).glob("*.png")):
-            with Image.open(file) as image:
-                small = image.resize(
-                    (image.width // SCALE, image.height // SCALE),
-                    Image.Resampling.BILINEAR,
-                )
-                small.save(out / "low" / modality / file.name)
-    teacher, student = pretrained.load(1), pretrained.load(SCALE)
-    pairs, problems = match_folders(out / "low" / "ir", out / "low" / "vis")
-    jobs = [fuse.Job(pair, out / "fused" / f"{pair.name}.png") for pair in pairs]
-    problems += fuse.fuse_files(student, jobs)
-    if problems:
-        raise UserError(problems[0])
-    rows = [_row(out, pair, teacher) for pair in pairs]
-    sheet = out / "comparison.png"
-    write_atomically(sheet, fuse.encode(np.vstack(rows), sheet))
-    return sheet
-
-
-def _row(out: Path, pair: Pair, teacher: Model) -> np.ndarray:
-    """IR, VIS, bicubic of the low-resolution fusion, ours; uint8, captioned."""
-    name = f"{pair.name}.png"
-    ir, vis = (read_gray(out / "high" / m / name) for m in ("ir", "vis"))
-    label = fuse_pair(teacher, ir, vis)
-    low_ir, low_vis = read_gray(pair.ir), read_gray(pair.vis)
-    low_fused = fuse_pair(teacher, low_ir, low_vis)
-    bicubic = enlarge(low_fused, SCALE)
-    ours = read_gray(out / "fused" / name)
-    enlarged = (
-        np.kron(low, np.ones((SCALE, SCALE), np.uint8)) for low in (low_ir, low_vis)
-    )
-    captions = (
-        "IR, low resolution",
-        "VIS, low resolution",
-        f"teacher, then bicubic: {_psnr(bicubic, label):.1f} dB",
-        f"ours: {_psnr(ours, label):.1f} dB",
-    )
-    pictures = zip(captions, (*enlarged, bicubic, ours), strict=True)
-    return np.hstack([_captioned(text, picture) for text, picture in pictures])
-
-
-def _batch(image: np.ndarray) -> jnp.ndarray:
-    return to_float(image[None, :, :, None])
-
-
-def _psnr(image: np.ndarray, label: np.ndarray) -> float:
-    return float(losses.psnr(_batch(image), _batch(label))[0])
-
-
-def _captioned(text: str, picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape
-    canvas = Image.new("L", (width, height + CAPTION), 255)
-    ImageDraw.Draw(canvas).text((4, 2), text, fill=0)
-    canvas.paste(Image.fromarray(picture), (0, CAPTION))
-    return np.asarray(canvas)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from hkdnet_jax.models.student import PRESETS
+from hkdnet_jax.models.presets import PRESETS
 
 H, W = 17, 23  # odd; nearly every test uses this one size, which compiles once
 TINY = dataclasses.replace(PRESETS["tiny"], width=4, reduction=2, sr_rcabs=1)

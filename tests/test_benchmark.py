@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from data_pipelines.errors import UserError
 from hkdnet_jax import benchmark
-from hkdnet_jax.benchmarks import kernels, networks
-from hkdnet_jax.benchmarks.fresh import Skipped
-from hkdnet_jax.benchmarks.measure import Settings, machine
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.measuring import kernels, networks
+from hkdnet_jax.measuring.fresh import Skipped
+from hkdnet_jax.measuring.measure import Settings, machine
 
 SUBJECTS = ("fuse", "train", "attention", "conv")
 

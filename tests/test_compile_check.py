@@ -7,9 +7,11 @@ import jax
 import pytest
 
 from configs import base, teacher
-from data_pipelines.errors import UserError
-from hkdnet_jax import compile_check, steps
-from hkdnet_jax.compile_check import Chip, check
+from hkdnet_jax import compile_check
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.measuring import slices
+from hkdnet_jax.measuring.slices import Chip, check
+from hkdnet_jax.training import networks, steps
 
 NO_LIBTPU = importlib.util.find_spec("libtpu") is None
 TINY = "--config=configs/student_x2.py:tiny"
@@ -19,12 +21,12 @@ TINY = "--config=configs/student_x2.py:tiny"
 def cpu_as_chip(monkeypatch):
     """Lets `check` compile for this machine's devices."""
     kind = jax.devices()[0].device_kind
-    monkeypatch.setitem(compile_check.CHIPS, kind, Chip(10**9, 1e12))
+    monkeypatch.setitem(slices.CHIPS, kind, Chip(10**9, 1e12))
     return kind
 
 
 def _trained(config, groups):
-    params = jax.eval_shape(lambda: steps.init_params(config))
+    params = jax.eval_shape(lambda: networks.init_params(config))
     return sum(steps.parameter_count(params[group]) for group in groups)
 
 
@@ -47,7 +49,7 @@ def test_a_step_moves_its_gradient_and_little_else(
 
 
 def test_what_is_too_large_does_not_fit(quick_compile, cpu_as_chip, monkeypatch):
-    monkeypatch.setitem(compile_check.CHIPS, cpu_as_chip, Chip(1000, 1e12))
+    monkeypatch.setitem(slices.CHIPS, cpu_as_chip, Chip(1000, 1e12))
     row = check(teacher.get_config("tiny"), jax.devices()[:1], 1)
     assert row["fits"] is False
     assert row["collectives"] == []  # one device
@@ -63,7 +65,7 @@ def test_a_compiler_that_gives_up(cpu_as_chip, monkeypatch, tmp_path, capsys):
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", give_up)
-    monkeypatch.setattr(compile_check, "tpu_devices", lambda name: jax.devices())
+    monkeypatch.setattr(slices, "tpu_devices", lambda name: jax.devices())
     out = tmp_path / "figures.json"
     argv = [TINY, "--topology=v5e:2x2", "--phase=2", f"--out={out}"]
     assert compile_check.main(argv) == 1
@@ -84,11 +86,11 @@ def test_a_compiler_that_gives_up(cpu_as_chip, monkeypatch, tmp_path, capsys):
 
 def test_arguments_of_a_teacher_hold_the_network_of_its_loss():
     config = teacher.get_config()
-    _, frozen, batch = compile_check.abstract_arguments(config)
+    _, frozen, batch = slices.abstract_arguments(config)
     assert frozen["conv1_1"]["kernel"].shape == (3, 3, 3, 64)
     assert batch["ir"].shape == (64, 128, 128, 1)
     config.loss.percep = 0.0
-    assert compile_check.abstract_arguments(config)[1] == {}
+    assert slices.abstract_arguments(config)[1] == {}
 
 
 def test_the_batch_must_be_divisible(cpu_as_chip):

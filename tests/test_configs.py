@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from hkdnet_jax import sharding, steps, train_loop
-from hkdnet_jax.compile_check import abstract_arguments
-from hkdnet_jax.config_check import check_config
-from hkdnet_jax.models.student import PRESETS, StudentConfig
+from hkdnet_jax.measuring.slices import abstract_arguments
+from hkdnet_jax.models.presets import PRESETS, StudentConfig
+from hkdnet_jax.runtime import sharding
+from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training.config_check import check_config
+from hkdnet_jax.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -77,7 +79,7 @@ def test_trains_one_step(name, variant, tiny_teacher):
         config.data.scenes = config.data.val_scenes = 1
         config.loss.percep = 0.0  # the weights of VGG16 are not shipped
         config.optim.warmup_steps = 0
-    run = train_loop.Run(config)
+    run = Run(config)
     # The last step: phase 2 of a student, which moves every parameter.
     phase = run.phase_at(run.total_steps - 1)
     # Compiling the initialisation takes longer than compiling the step.
@@ -109,7 +111,7 @@ def test_trains_one_step(name, variant, tiny_teacher):
 @pytest.mark.parametrize("name", ["teacher", "student_x2"])
 def test_validation_is_lowered_for_accelerators(name, tiny_teacher):
     config = load(name, "tiny", tiny_teacher)
-    run = train_loop.Run(config)
+    run = Run(config)
     assert run.mesh.size == 4
     crops = (4, config.data.val_crop, config.data.val_crop, 1)
     crop = jax.ShapeDtypeStruct(
@@ -135,7 +137,7 @@ def test_is_lowered_for_accelerators(name, variant, dtype, tiny_teacher):
         config.train.batch_size = 4
         config.data.crop = 32 * config.scale
     phase = 1 if config.kind == "teacher" else 2
-    step = steps.train_step(config, steps.build_teacher(config), phase, 1000)
+    step = steps.train_step(config, networks.build_teacher(config), phase, 1000)
     jitted = sharding.jit_train_step(step, sharding.make_mesh())
     traced = jitted.trace(*abstract_arguments(config))
     for platform in ("cuda", "tpu"):

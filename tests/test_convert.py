@@ -14,14 +14,16 @@ import safetensors.numpy
 from PIL import Image
 from scipy.signal import correlate2d
 
-from data_pipelines.errors import UserError
-from hkdnet_jax import convert as command
-from hkdnet_jax import fuse, weights
-from hkdnet_jax.models.released import Released
-from hkdnet_jax.released_weights import UNUSED, convert
-from hkdnet_jax.trained import Model
+from hkdnet_jax import fuse
+from hkdnet_jax.common import trees
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.released import reading
+from hkdnet_jax.released.conversion import UNUSED, convert
+from hkdnet_jax.released.network import Released
 
-FUSION, SR = command.STATE_DICTS
+FUSION, SR = reading.STATE_DICTS
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def x2_file(x2, tmp_path_factory):
 def run(capfd, path, out, scale=2, more=()):
     """Exit code, stdout and error lines of the command."""
     options = ["--checkpoint", path, "--scale", scale, "--out", out, *more]
-    code = command.main([str(option) for option in options])
+    code = convert.main([str(option) for option in options])
     printed, errors = capfd.readouterr()
     return code, printed, errors.splitlines()
 
@@ -64,7 +66,7 @@ def test_parameters_are_those_of_the_network(scale):
     image = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     network = Released(scale)
     wanted = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
-    weights.check_params(convert(fixtures.tensors(scale), scale), wanted)
+    trees.check_params(convert(fixtures.tensors(scale), scale), wanted)
 
 
 def test_every_tensor_but_the_unused_ones_matters(x2):
@@ -79,7 +81,7 @@ def test_every_tensor_but_the_unused_ones_matters(x2):
 
 
 def _unfolded(params):
-    for name, leaf in weights.flatten(params).items():
+    for name, leaf in trees.flatten(params).items():
         if not name.split("/")[-2].endswith(("_in", "_out")):
             yield leaf
 
@@ -199,7 +201,7 @@ def test_safetensors_file_gives_the_same_model(x2, x2_file, tmp_path, capfd):
     safetensors.numpy.save_file(x2, file)
     for path, name in ((file, "a"), (x2_file, "b")):
         assert run(capfd, path, tmp_path / name)[0] == 0
-    a, b = (weights.load_model(tmp_path / name) for name in "ab")
+    a, b = (file_format.load_model(tmp_path / name) for name in "ab")
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -220,7 +222,7 @@ def test_model_directory_of_another_scale_or_with_more_in_it_is_refused(tmp_path
         {"corner_skip": 1},
         {"width": 3},
     ):
-        weights.save_model(tmp_path, good | change, params)
+        file_format.save_model(tmp_path, good | change, params)
         with pytest.raises(UserError, match="describes no network"):
             Model.load(tmp_path)
 
@@ -290,7 +292,7 @@ def test_torch_file_gives_the_same_model(
     torch.save(checkpoint, file, _use_new_zipfile_serialization=zipped)
     code, printed, errors = run(capfd, file, tmp_path / "out")
     assert code == 0 and not errors and "Converted 1154 tensors" in printed
-    config, params = weights.load_model(tmp_path / "out")
+    config, params = file_format.load_model(tmp_path / "out")
     assert config == {"kind": "released", "scale": 2, "corner_skip": "feature"}
     jax.tree.map(np.testing.assert_array_equal, params, convert(x2, 2))
 
@@ -346,5 +348,5 @@ def test_tensors_that_want_gradients_are_taken(torch, checkpoint, x2, tmp_path):
     buffer = io.BytesIO()
     torch.save(parameters, buffer)
     file.write_bytes(buffer.getvalue())
-    for name, array in command.read_checkpoint(file).items():
+    for name, array in reading.read_checkpoint(file).items():
         np.testing.assert_array_equal(array, x2[name])

@@ -16,13 +16,17 @@ import pytest
 from command_fixtures import TINIEST, make_pair, random_params, write
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import Pair
-from hkdnet_jax import evaluate, inference, metrics, scoring, weights
-from hkdnet_jax.inference import fuse_pair
+from hkdnet_jax import evaluate, metrics
+from hkdnet_jax.common import atomic_files
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.pair_files import Pair
+from hkdnet_jax.evaluation import scoring
+from hkdnet_jax.inference import pair
+from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.metrics import METRICS, Metric
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.student import Student
-from hkdnet_jax.trained import Model
 
 H, W = 24, 30
 CHEAP = ("--metrics", "AG,CC")  # compile in no time
@@ -33,7 +37,7 @@ def model_dir(tmp_path_factory):
     """A student of scale 2 with random weights."""
     folder = tmp_path_factory.mktemp("models") / "tiny_x2"
     config = {"kind": "student", "scale": 2, "model": dataclasses.asdict(TINIEST)}
-    weights.save_model(folder, config, random_params(Student(TINIEST, 2), seed=2))
+    file_format.save_model(folder, config, random_params(Student(TINIEST, 2), seed=2))
     return folder
 
 
@@ -324,14 +328,14 @@ def test_pairs_too_small_for_the_model(sources, fused, model_dir, tmp_path, capf
 def test_memory_that_runs_out_for_one_pair(
     sources, model_dir, tmp_path, capfd, monkeypatch
 ):
-    real = inference._forward
+    real = pair._forward
 
     def forward(network, params, ir, vis):
         if ir.shape[2] > W // 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
         return real(network, params, ir, vis)
 
-    monkeypatch.setattr(inference, "_forward", forward)
+    monkeypatch.setattr(pair, "_forward", forward)
     for folder in ("ir", "vis"):
         write(tmp_path / folder / "b.png", picture(1, H, W + 2))
     args = (*sources, *CHEAP, "--model", model_dir, "--out", tmp_path / "s.json")
@@ -343,7 +347,7 @@ def test_memory_that_runs_out_for_one_pair(
     # A defect is not the user's mistake, and the device is free for others after it.
     method = scoring.ModelImages(Model.load(model_dir), "m", "plain")
     broken = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    monkeypatch.setattr(inference, "_forward", lambda *_: (_ for _ in ()).throw(broken))
+    monkeypatch.setattr(pair, "_forward", lambda *_: (_ for _ in ()).throw(broken))
     ir, vis = make_pair(0, H, W)
     for _ in range(2 * len(jax.local_devices())):
         with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
@@ -588,7 +592,7 @@ def test_usage_errors_return_2(sources, capfd, args):
 def test_an_out_file_that_fails_does_not_take_the_others_along(
     sources, fused, tmp_path, capfd, monkeypatch
 ):
-    real = weights.write_atomically
+    real = atomic_files.write_atomically
 
     def write_atomically(path, content):
         if path.suffix == ".csv":

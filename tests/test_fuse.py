@@ -13,12 +13,18 @@ import pytest
 from command_fixtures import TINIEST, TINY, H, W, make_pair, random_params, write
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from hkdnet_jax import fuse, images, inference, memory, programs, weights
-from hkdnet_jax.inference import fuse_pair
+from hkdnet_jax import fuse
+from hkdnet_jax.common import arrays, atomic_files, image_files
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.inference import folder, programs
+from hkdnet_jax.inference import pair as pair_module
+from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.trained import Model
+from hkdnet_jax.runtime import memory
 
 
 def network_of(scale):
@@ -40,13 +46,13 @@ def dirs(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for scale in (1, 2, 3, 4):
         params = random_params(network_of(scale), seed=scale)
-        weights.save_model(root / f"x{scale}", config_of(scale), params)
+        file_format.save_model(root / f"x{scale}", config_of(scale), params)
     return {scale: root / f"x{scale}" for scale in (1, 2, 3, 4)}
 
 
 def raw_output(directory, scale, ir, vis):
     """The network applied to float [H, W] images in [0, 1], without hkdnet_jax.fuse."""
-    _, params = weights.load_model(directory)
+    _, params = file_format.load_model(directory)
     ir, vis = (jnp.asarray(x, jnp.float32)[None, :, :, None] for x in (ir, vis))
     return jitted_apply(scale)(params, ir, vis)[0, :, :, 0]
 
@@ -94,7 +100,7 @@ def test_equals_the_network_applied_directly(dirs, scale):
     assert fused.shape == (scale * H, scale * W) and fused.dtype == np.uint8
     assert model.scale == scale
     raw = raw_output(dirs[scale], scale, ir / 255, vis / 255)
-    np.testing.assert_array_equal(fused, images.to_uint8(raw))
+    np.testing.assert_array_equal(fused, arrays.to_uint8(raw))
     assert len(np.unique(fused)) > 20  # a picture, not a saturated plane
 
 
@@ -177,14 +183,14 @@ def test_fuse_pair_checks_its_arguments(dirs, ir, vis, kwargs, error):
 
 def test_weights_are_arguments_of_one_program_per_size(dirs, tmp_path):
     other = random_params(network_of(2), seed=99)
-    weights.save_model(tmp_path / "other", config_of(2), other)
+    file_format.save_model(tmp_path / "other", config_of(2), other)
     ir, vis = make_pair()
     a = fuse_pair(Model.load(dirs[2]), ir, vis)
-    programs = inference._forward._cache_size()
+    programs = pair_module._forward._cache_size()
     model = Model.load(tmp_path / "other")
     b = fuse_pair(model, ir, vis)
     fuse_pair(model, ir.astype(np.uint16), vis, "minmax", stretch=True)
-    assert inference._forward._cache_size() == programs
+    assert pair_module._forward._cache_size() == programs
     assert np.abs(a.astype(int) - b).max() > 5
 
 
@@ -269,8 +275,8 @@ def test_folder_equals_single_files_and_is_deterministic(
 def jobs_of(folder):
     """The pairs of folder/ir and folder/vis, to be written to folder/out."""
     pairs, _ = fuse.match_folders(folder / "ir", folder / "vis")
-    fuse.make_writable(folder / "out")
-    return [fuse.Job(p, folder / "out" / f"{p.name}.png") for p in pairs]
+    atomic_files.make_writable(folder / "out")
+    return [folder.Job(p, folder / "out" / f"{p.name}.png") for p in pairs]
 
 
 def test_equal_sizes_go_together_and_the_largest_first(
@@ -287,7 +293,7 @@ def test_equal_sizes_go_together_and_the_largest_first(
 
     monkeypatch.setattr(programs, "choose", choose)
     jobs = jobs_of(tmp_path)
-    assert fuse.fuse_files(Model.load(dirs[2]), jobs) == []
+    assert folder.fuse_files(Model.load(dirs[2]), jobs) == []
     assert seen == [((H, 2 * W), 1), ((H + 1, W), 1), ((H, W), 2)]
     assert "4/4" in capfd.readouterr().err
     assert [read(job.out).shape[1] for job in jobs] == [2 * W, 4 * W, 2 * W, 2 * W]
@@ -301,7 +307,7 @@ def test_a_folder_of_more_than_one_batch(dirs, tmp_path, monkeypatch):
     write(tmp_path / "vis" / "3.png", make_pair(3, H + 1)[0])
     model, jobs = Model.load(dirs[2]), jobs_of(tmp_path)
     programs._compile.cache_clear()
-    (failure,) = fuse.fuse_files(model, jobs)
+    (failure,) = folder.fuse_files(model, jobs)
     assert "3.png" in failure
     assert programs._compile.cache_info().misses == 1
     for seed in (0, 1, 2, 4):
@@ -320,7 +326,7 @@ def test_tiles_are_blended_and_said(tmp_path, capfd):
     ]
     # Weights as wild as those of `dirs` make noise of any image.
     calm = jax.tree.map(lambda p: 0.3 * p, random_params(network_of(2)))
-    weights.save_model(tmp_path / "calm", config_of(2), calm)
+    file_format.save_model(tmp_path / "calm", config_of(2), calm)
     model = Model.load(tmp_path / "calm")
     for name, tile, says in (
         ("whole", 150, "none was cut"),
@@ -348,8 +354,8 @@ def test_bad_pairs_are_listed_and_the_others_done(dirs, folders, tmp_path, capfd
     (vis / "e.png").write_bytes(good)
     (ir / "f.png").write_bytes(good)
     write(vis / "f.png", make_pair(height=H + 1)[1])
-    for folder in (ir, vis):
-        write(folder / "g.png", np.zeros((fuse.MIN_SIDE - 1, 40), np.uint8))
+    for side in (ir, vis):
+        write(side / "g.png", np.zeros((MIN_SIDE - 1, 40), np.uint8))
     (ir / "h.png").write_bytes(good)  # no partner
     code, said, errors = run(capfd, *folders, "--out", out, "--model", dirs[2])
     assert code == 1
@@ -360,12 +366,12 @@ def test_bad_pairs_are_listed_and_the_others_done(dirs, folders, tmp_path, capfd
     for line, path in zip(errors, named, strict=True):
         assert line.startswith(f"error: {path} ") and line.endswith(".")
         assert ".." not in line.replace(str(tmp_path), "")
-    assert "7" in errors[-1] and str(fuse.MIN_SIDE) in errors[-1]
+    assert "7" in errors[-1] and str(MIN_SIDE) in errors[-1]
     assert f"{W}x{H + 1}" in errors[3]
 
 
 def test_smallest_size_is_fused(dirs):
-    smallest = np.zeros((fuse.MIN_SIDE, fuse.MIN_SIDE), np.uint8)
+    smallest = np.zeros((MIN_SIDE, MIN_SIDE), np.uint8)
     fused = fuse_pair(Model.load(dirs[1]), smallest, smallest)
     assert fused.shape == smallest.shape
 
@@ -421,8 +427,8 @@ def test_output_that_cannot_be_written(dirs, pair, folders, tmp_path, capfd, kin
 def test_picture_too_large_for_its_format(tmp_path):
     wide = np.zeros((8, 70_000), np.uint8)
     with pytest.raises(UserError, match=r"wide.jpg cannot hold 70000x8 .*\.png"):
-        fuse.encode(wide, Path("wide.jpg"))
-    assert fuse.encode(wide, Path("wide.png")).startswith(b"\x89PNG")
+        image_files.encode(wide, Path("wide.jpg"))
+    assert image_files.encode(wide, Path("wide.png")).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -550,7 +556,7 @@ def test_images_refused_after_others_are_named(dirs, folders, tmp_path, monkeypa
         return real(model, size, *args, **more)
 
     monkeypatch.setattr(programs, "choose", choose)
-    failures = fuse.fuse_files(Model.load(dirs[2]), jobs_of(tmp_path))
+    failures = folder.fuse_files(Model.load(dirs[2]), jobs_of(tmp_path))
     assert len(failures) == 3
     for name, failure in zip("abc", failures, strict=True):
         assert f"{name}.png is {W}x{H} pixels" in failure
@@ -582,7 +588,7 @@ def test_senseless_limits(dirs, pair, tmp_path, capfd, flag, value, says):
 def test_memory_that_really_runs_out():
     with (
         pytest.raises(UserError, match=r"a\.png is 5x4 pixels, .* memory"),
-        inference.explain_out_of_memory("a.png", 4, 5),
+        pair.explain_out_of_memory("a.png", 4, 5),
     ):
         # 2^48 bytes: more than a process can address, so no system grants them.
         jax.jit(lambda x: jnp.broadcast_to(x, (2**24, 2**24)) + x)(jnp.uint8(1))
@@ -598,7 +604,7 @@ def test_interrupt_leaves_whole_files_only(dirs, folders, tmp_path, capfd, monke
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(weights.os, "replace", replace)
+    monkeypatch.setattr(atomic_files.os, "replace", replace)
     code, said, errors = run(capfd, *folders, "--out", out, "--model", dirs[2])
     assert (code, said, len(errors)) == (130, "", 1)
     assert os.listdir(out) == ["a.png"]
@@ -640,27 +646,27 @@ def student_with(**fields):
     ],
 )
 def test_unknown_configurations_are_refused(tmp_path, config):
-    weights.save_model(tmp_path / "m", config, {"x": np.zeros(1, np.float32)})
+    file_format.save_model(tmp_path / "m", config, {"x": np.zeros(1, np.float32)})
     with pytest.raises(UserError, match=r"m describes no network of this version"):
         Model.load(tmp_path / "m")
 
 
 def test_weights_must_fit_the_configuration(dirs, tmp_path, pair, capfd):
-    _, params = weights.load_model(dirs[2])
-    weights.save_model(tmp_path / "wide", student_with(width=16), params)
+    _, params = file_format.load_model(dirs[2])
+    file_format.save_model(tmp_path / "wide", student_with(width=16), params)
     says = [tmp_path / "wide", "do not fit", "fusion/ir/conv/kernel"]
     args = (*pair, "--out", tmp_path / "o.png", "--model")
     fails(capfd, *args, tmp_path / "wide", says=says)
-    weights.save_model(tmp_path / "teacher", config_of(1), params)
+    file_format.save_model(tmp_path / "teacher", config_of(1), params)
     fails(capfd, *args, tmp_path / "teacher", says=["missing: decoder/conv1/bias"])
     fails(capfd, *args, tmp_path / "none", says=[tmp_path / "none", "does not exist"])
     fails(capfd, *args, tmp_path / "in", says=[tmp_path / "in", "model.safetensors"])
 
 
 def test_weights_must_be_finite(dirs, tmp_path):
-    config, params = weights.load_model(dirs[1])
+    config, params = file_format.load_model(dirs[1])
     params["decoder"]["conv4"]["bias"] = np.array([np.nan], np.float32)
-    weights.save_model(tmp_path / "nan", config, params)
+    file_format.save_model(tmp_path / "nan", config, params)
     with pytest.raises(UserError, match=r"nan holds weights that are not finite"):
         Model.load(tmp_path / "nan")
 
@@ -670,10 +676,10 @@ def test_fields_of_the_configuration_reach_the_network(tmp_path):
     params = random_params(Student(student, 3))
     fields = dataclasses.asdict(student) | {"corner_gamma": 1}  # as JSON may hold 1.0
     config = {"kind": "student", "scale": 3, "model": fields}
-    weights.save_model(tmp_path / "s", config, params)
+    file_format.save_model(tmp_path / "s", config, params)
     assert Model.load(tmp_path / "s").network == Student(student, 3)
     params = random_params(Teacher())
-    weights.save_model(
+    file_format.save_model(
         tmp_path / "t", {"kind": "teacher", "alpha": 1, "damping": 2}, params
     )
     assert Model.load(tmp_path / "t").network == Teacher(1.0, 2.0)

@@ -10,48 +10,33 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_pipelines", "configs", "hkdnet_jax")
 
-# A module imports modules of earlier layers, or of its own as long as no circle
-# results.  A new module needs a place here.
-LAYERS = (
-    ("data_pipelines",),
-    (
-        "hkdnet_jax.command_line",
-        "hkdnet_jax.compile_cache",
-        "hkdnet_jax.flops",
-        "hkdnet_jax.hlo",
-        "hkdnet_jax.memory",
-        "hkdnet_jax.tiles",
-    ),
-    ("hkdnet_jax.images", "hkdnet_jax.sharding"),
-    ("hkdnet_jax.ops",),
-    ("hkdnet_jax.models",),
-    ("configs",),
-    ("hkdnet_jax.vgg", "hkdnet_jax.losses", "hkdnet_jax.metrics"),
-    ("hkdnet_jax.schedules", "hkdnet_jax.state"),
-    ("hkdnet_jax.weights", "hkdnet_jax.trained", "hkdnet_jax.pretrained"),
-    ("hkdnet_jax.released_weights",),
-    ("hkdnet_jax.config_check",),
-    ("hkdnet_jax.steps",),
-    ("hkdnet_jax.processes", "hkdnet_jax.validation"),
-    ("hkdnet_jax.train_loop",),
-    ("hkdnet_jax.checkpoint", "hkdnet_jax.writers"),
-    ("hkdnet_jax.programs",),
-    ("hkdnet_jax.inference",),
-    ("hkdnet_jax.fuse",),
-    ("hkdnet_jax.scoring", "hkdnet_jax.tables", "hkdnet_jax.benchmarks"),
-    (
-        "hkdnet_jax.convert",
-        "hkdnet_jax.evaluate",
-        "hkdnet_jax.results",
-        "hkdnet_jax.report",
-        "hkdnet_jax.export",
-        "hkdnet_jax.benchmark",
-        "hkdnet_jax.compile_check",
-        "hkdnet_jax.demo",
-    ),
-    ("hkdnet_jax.main",),
-    ("hkdnet_jax.quickstart",),
+# In the order in which data flows: a folder imports itself and earlier ones, without a
+# circle.  A new folder needs a place here.
+FLOW = (
+    "hkdnet_jax.common",
+    "data_pipelines",
+    "hkdnet_jax.runtime",
+    "hkdnet_jax.ops",
+    "hkdnet_jax.models",
+    "hkdnet_jax.released",
+    "hkdnet_jax.losses",
+    "hkdnet_jax.metrics",
+    "hkdnet_jax.model_files",
+    "hkdnet_jax.pretrained",
+    "hkdnet_jax.training",
+    "configs",
+    "hkdnet_jax.inference",
+    "hkdnet_jax.evaluation",
+    "hkdnet_jax.measuring",
+    "hkdnet_jax",  # the commands
 )
+# What the order alone does not forbid.
+FORBIDDEN = {
+    "hkdnet_jax.inference": ("hkdnet_jax.training", "data_pipelines", "configs"),
+    "hkdnet_jax.measuring": ("configs",),
+    "hkdnet_jax.evaluation": ("hkdnet_jax.training", "configs"),
+    "hkdnet_jax": ("configs",),  # they are not installed
+}
 USES_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "dm_pix", "chex", "clu"}
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "clu", "keras"}
 AXIS_NAMES = {"PartitionSpec", "P", "make_mesh", "AxisType", "shard_map"}
@@ -106,35 +91,46 @@ def _roots(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-def _layer(name: str) -> int | None:
-    for number, layer in enumerate(LAYERS):
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in layer):
-            return number
-    return None
+def _folder(name: str) -> str:
+    """The entry of FLOW that a module lies in."""
+    fitting = [f for f in FLOW if name == f or name.startswith(f"{f}.")]
+    return max(fitting, key=len)
 
 
 def _own(modules: set[str], name: str) -> set[str]:
-    """The project's modules among some; packages that hold nothing are left out."""
-    return {m for m in modules if m in FILES and m != name and _layer(m) is not None}
+    """The project's modules among some, without the module itself."""
+    return {m for m in modules if m in FILES and m not in (name, "hkdnet_jax")}
 
 
 def test_the_tree_was_read():
     assert {"data_pipelines.pairs", "hkdnet_jax.main", "configs.base"} <= FILES.keys()
-    steps = _own(_all_imports("hkdnet_jax.steps"), "hkdnet_jax.steps")
-    assert {"hkdnet_jax.losses", "hkdnet_jax.state"} <= steps
+    steps = _all_imports("hkdnet_jax.training.steps")
+    assert {"hkdnet_jax.common.arrays", "hkdnet_jax.training.state"} <= steps
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_a_file_imports_only_earlier_ones(name):
+def test_a_file_imports_only_earlier_folders(name):
     if name == "hkdnet_jax":
-        # The package itself imports nothing; `load` does when it is called.
+        # The package itself imports nothing; its attributes are loaded when asked for.
         assert not _own(_imports(name, _at_import(TREES[name])), name)
-        assert _own(_all_imports(name), name) == {"hkdnet_jax.pretrained"}
         return
-    layer = _layer(name)
-    assert layer is not None, f"give {name} a place in LAYERS"
-    later = {m for m in _own(_all_imports(name), name) if _layer(m) > layer}
+    here, modules = _folder(name), _own(_all_imports(name), name)
+    later = {m for m in modules if FLOW.index(_folder(m)) > FLOW.index(here)}
     assert not later
+    unwanted = {m for m in modules if _folder(m) in FORBIDDEN.get(here, ())}
+    assert not unwanted
+
+
+def test_every_folder_has_its_place():
+    folders = {".".join(name.split(".")[:2]) for name in FILES if name.count(".") > 1}
+    assert folders - {"data_pipelines.tfds_ir_vis"} <= set(FLOW)
+
+
+def test_a_command_is_thin():
+    commands = [name for name in FILES if _folder(name) == "hkdnet_jax"]
+    assert "hkdnet_jax.fuse" in commands
+    for name in commands:
+        assert len(FILES[name].read_text().splitlines()) <= 130, name
 
 
 def test_no_imports_in_a_circle():
@@ -145,22 +141,35 @@ def test_no_imports_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()
 
 
+HOST_SIDE = ("errors", "image_files", "pair_files", "atomic_files", "trees")
+
+
 @pytest.mark.parametrize(
     "name", sorted(n for n in FILES if n.startswith("data_pipelines"))
 )
 def test_the_host_side_imports_no_jax(name):
-    assert not _roots(_all_imports(name)) & (USES_JAX | {"hkdnet_jax", "configs"})
+    allowed = {f"hkdnet_jax.common.{module}" for module in HOST_SIDE}
+    assert not _roots(_all_imports(name)) & USES_JAX
+    own = {m for m in _own(_all_imports(name), name) if m.startswith("hkdnet_jax")}
+    assert own <= allowed | {"hkdnet_jax.common"}
+
+
+@pytest.mark.parametrize("module", HOST_SIDE)
+def test_what_the_host_side_shares_imports_no_jax(module):
+    own, outside = _eager_closure(f"hkdnet_jax.common.{module}")
+    assert not outside & USES_JAX
+    assert all(name.startswith("hkdnet_jax.common") for name in own)
 
 
 def test_one_file_imports_orbax():
     users = {name for name in FILES if "orbax" in _roots(_all_imports(name))}
-    assert users == {"hkdnet_jax.checkpoint"}
+    assert users == {"hkdnet_jax.training.checkpoint"}
 
 
 def test_one_file_imports_clu_and_tensorflow_and_lazily():
     program = [name for name in FILES if name.startswith("hkdnet_jax")]
     users = {name for name in program if _roots(_all_imports(name)) & TENSORFLOW}
-    assert users == {"hkdnet_jax.writers"}
+    assert users == {"hkdnet_jax.training.writers"}
     for name in FILES:
         eager = _roots(_imports(name, _at_import(TREES[name])))
         assert not eager & {"tensorflow", "clu", "keras"}, name
@@ -168,7 +177,7 @@ def test_one_file_imports_clu_and_tensorflow_and_lazily():
 
 def test_one_file_names_mesh_axes():
     users = {name for name, tree in TREES.items() if _names_axes(tree)}
-    assert users == {"hkdnet_jax.sharding"}
+    assert users == {"hkdnet_jax.runtime.sharding"}
 
 
 def _names_axes(tree: ast.Module) -> bool:
@@ -204,10 +213,10 @@ def _eager_closure(start: str) -> tuple[set[str], set[str]]:
 def test_fuse_loads_neither_tensorflow_nor_the_training():
     own, outside = _eager_closure("hkdnet_jax.fuse")
     assert not outside & (TENSORFLOW | {"orbax", "grain", "optax"})
-    assert not own & {"hkdnet_jax.train_loop", "hkdnet_jax.steps", "hkdnet_jax.state"}
+    assert not [name for name in own if name.startswith("hkdnet_jax.training")]
 
 
 def test_main_loads_tensorflow_only_when_it_writes_for_tensorboard():
     own, outside = _eager_closure("hkdnet_jax.main")
-    assert "hkdnet_jax.writers" in own
+    assert "hkdnet_jax.training.writers" in own
     assert not outside & TENSORFLOW

@@ -9,11 +9,14 @@ from PIL import Image
 from train_fixtures import random_params, save_teacher, student_config
 
 from configs import base
-from data_pipelines.errors import UserError
-from hkdnet_jax import main, train_loop, weights
-from hkdnet_jax.config_check import check_config
+from hkdnet_jax import main
+from hkdnet_jax.common import atomic_files
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.trained import describe
+from hkdnet_jax.training import loop, networks, workdir
+from hkdnet_jax.training.config_check import check_config
+from hkdnet_jax.training.networks import describe_network
 
 TINY = "--config=configs/student_x2.py:tiny"
 
@@ -25,7 +28,7 @@ def nothing_compiles(monkeypatch):
     def train(*_):
         raise AssertionError("the mistake was not found before training")
 
-    monkeypatch.setattr(train_loop, "train", train)
+    monkeypatch.setattr(loop, "train", train)
 
 
 def fails(capsys, *argv: str) -> str:
@@ -103,7 +106,7 @@ def test_teacher_folder_with_a_student(capsys, tmp_path, tiny_teacher):
     config = student_config(tiny_teacher)
     params = random_params(config, seed=0)
     params.pop("adapter")
-    weights.save_model(tmp_path / "s", describe(config), params)
+    file_format.save_model(tmp_path / "s", describe_network(config), params)
     sentence = fails(
         capsys,
         TINY,
@@ -115,7 +118,7 @@ def test_teacher_folder_with_a_student(capsys, tmp_path, tiny_teacher):
 
 def test_workdir_of_another_model(capsys, tmp_path, tiny_teacher):
     config = student_config(tiny_teacher)
-    (tmp_path / "config.json").write_text(weights.to_json(config.to_dict()))
+    (tmp_path / "config.json").write_text(atomic_files.to_json(config.to_dict()))
     teacher = f"--config.teacher.dir={tiny_teacher}"
     argv = ["--config=configs/student_x3.py:tiny", f"--workdir={tmp_path}", teacher]
     sentence = fails(capsys, *argv)
@@ -151,14 +154,14 @@ def test_workdir_that_is_a_file(capsys, tmp_path, tiny_teacher):
 
 
 def test_one_workdir_takes_one_process(tmp_path):
-    with main.sole_user(tmp_path):
+    with workdir.sole_user(tmp_path):
         code = (
             "import sys; from hkdnet_jax import main\n"
             f"with main.sole_user({str(tmp_path)!r}): pass"
         )
         second = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert b"Another process is training" in second.stderr
-    with main.sole_user(tmp_path):  # free again
+    with workdir.sole_user(tmp_path):  # free again
         pass
 
 
@@ -214,7 +217,7 @@ def test_interrupt_is_one_sentence(capsys, monkeypatch, tmp_path):
     def run(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "run", run)
+    monkeypatch.setattr(workdir, "run", run)
     assert main.main([TINY, f"--workdir={tmp_path}"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -229,5 +232,5 @@ def test_help(capsys):
 
 def test_save_teacher_is_what_the_loop_loads(tmp_path):
     folder = save_teacher(tmp_path / "t", seed=0)
-    network, params = train_loop.load_teacher(folder)
+    network, params = networks.load_teacher(folder)
     assert network == Teacher() and set(params) == {"encoder", "decoder"}

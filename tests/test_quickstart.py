@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.pairs import read_gray
 from hkdnet_jax import quickstart
+from hkdnet_jax.common.image_files import read_gray
+from hkdnet_jax.evaluation import sheet
 
 
 @pytest.fixture
 def small_demo(monkeypatch):
-    monkeypatch.setattr(quickstart, "SIZE", (48, 64))
-    monkeypatch.setattr(quickstart, "SHOWN", 2)
+    monkeypatch.setattr(sheet, "SIZE", (48, 64))
+    monkeypatch.setattr(sheet, "SHOWN", 2)
 
 
 def test_demo_draws_scenes(small_demo, tmp_path, capsys):
@@ -19,7 +20,7 @@ def test_demo_draws_scenes(small_demo, tmp_path, capsys):
     sheet = tmp_path / "comparison.png"
     assert str(sheet) in capsys.readouterr().out
     drawn = np.asarray(Image.open(sheet))
-    assert drawn.shape == (2 * (48 + quickstart.CAPTION), 4 * 64)
+    assert drawn.shape == (2 * (48 + sheet.CAPTION), 4 * 64)
 
     names = ["scene_0000.png", "scene_0001.png"]
     assert sorted(p.name for p in (tmp_path / "fused").iterdir()) == names
@@ -27,7 +28,7 @@ def test_demo_draws_scenes(small_demo, tmp_path, capsys):
     assert fused.shape == (48, 64)
     assert read_gray(tmp_path / "low" / "ir" / names[0]).shape == (24, 32)
     # The last picture of the first row is the fused file.
-    top = quickstart.CAPTION
+    top = sheet.CAPTION
     np.testing.assert_array_equal(drawn[top : top + 48, 3 * 64 :], fused)
     # The first is the low-resolution infrared, each pixel four times.
     low = read_gray(tmp_path / "low" / "ir" / names[0])

@@ -9,8 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import student_x2, teacher
-from hkdnet_jax import steps, weights
-from hkdnet_jax.trained import describe
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.training import networks
+from hkdnet_jax.training.networks import describe_network
 
 
 def teacher_config() -> ConfigDict:
@@ -40,7 +41,7 @@ def random_params(config: ConfigDict, seed: int) -> dict[str, Any]:
 
     Drawn with NumPy: compiling the networks' own initialisation takes seconds.
     """
-    shapes = jax.eval_shape(lambda: steps.init_params(config))
+    shapes = jax.eval_shape(lambda: networks.init_params(config))
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda x: np.asarray(rng.normal(0, 0.05, x.shape), np.float32), shapes
@@ -50,7 +51,9 @@ def random_params(config: ConfigDict, seed: int) -> dict[str, Any]:
 def save_teacher(directory: Path, seed: int) -> Path:
     """Writes a teacher with random weights; loads like a trained one."""
     config = teacher_config()
-    weights.save_model(directory, describe(config), random_params(config, seed))
+    file_format.save_model(
+        directory, describe_network(config), random_params(config, seed)
+    )
     return directory
 
 

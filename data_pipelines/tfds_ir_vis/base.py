@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import Pair, listing, read_pair, to_uint8
 from data_pipelines.tfds_ir_vis.layouts import Layout, LayoutMissing
+from hkdnet_jax.common.errors import UserError, listing
+from hkdnet_jax.common.image_files import to_8_bit
+from hkdnet_jax.common.pair_files import Pair, read_pair
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class StoredImage(tfds.features.Image):
         """Decodes the bytes of a PNG, JPEG, BMP or TIFF file."""
         with Image.open(io.BytesIO(example)) as image:
             if image.mode.startswith("I;16"):
-                gray = to_uint8(np.asarray(image).astype(np.uint16))
+                gray = to_8_bit(np.asarray(image).astype(np.uint16))
                 return np.repeat(gray[..., None], 3, axis=2)
             # Alpha is ignored; a transparent palette would make Pillow warn.
             image.info.pop("transparency", None)

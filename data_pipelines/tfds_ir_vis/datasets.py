@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.pairs import match_folders
 from data_pipelines.tfds_ir_vis import layouts
 from data_pipelines.tfds_ir_vis.base import Facts, PairBuilder
 from data_pipelines.tfds_ir_vis.layouts import Layout
+from hkdnet_jax.common.pair_files import match_folders
 
 _GITHUB = "https://github.com"
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import IMAGE_SUFFIXES, Pair, match_folders
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.pair_files import Pair, match_folders
 
 # Archives are unpacked as NAME/, NAME-commit/ or NAME/NAME/.
 _SEARCH_DEPTH = 3

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.errors import UserError
+from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.metrics.ag import ag
 from hkdnet_jax.metrics.cc import cc
 from hkdnet_jax.metrics.en import en

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import lax
 from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 
-from hkdnet_jax.sharding import over_positions
+from hkdnet_jax.runtime.sharding import over_positions
 
 IMPLEMENTATIONS = ("auto", "materialized", "blocked", "cudnn", "flash")
 KERNELS = ("cudnn", "flash")  # these give no normaliser, hence no joint softmax

@@ -5,8 +5,9 @@ Each is a model directory of this folder; README.md is their model card.
 
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from hkdnet_jax.trained import SCALES, Model
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import SCALES
 
 TEACHER, STUDENT = "teacher", "lite"
 NAMES = (STUDENT, TEACHER)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from data_pipelines import scenes
-from data_pipelines.errors import UserError
 from data_pipelines.loader import (
     PairSource,
     SceneSource,
@@ -19,7 +18,10 @@ from data_pipelines.loader import (
     train_batches,
     val_batches,
 )
-from data_pipelines.pairs import Pair, find_pairs, read_pair, split_pairs
+from data_pipelines.pairs import find_pairs
+from data_pipelines.splits import split_pairs
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.pair_files import Pair, read_pair
 
 HEIGHT, WIDTH = 12, 14
 

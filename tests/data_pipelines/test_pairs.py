@@ -13,20 +13,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import (
-    Pair,
-    find_pairs,
-    image_size,
-    listing,
-    match_folders,
-    match_fused,
-    read_gray,
-    read_pair,
-    read_split,
-    split_pairs,
-    to_uint8,
-)
+from data_pipelines.pairs import find_pairs
+from data_pipelines.splits import read_split, split_pairs
+from hkdnet_jax.common.errors import UserError, listing
+from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, match_folders, match_fused, read_pair
 
 RNG = np.random.default_rng(7)
 HEIGHT, WIDTH = 21, 34  # odd and unequal, so that a swap or a shift shows
@@ -209,12 +200,12 @@ def test_exif_orientation(tmp_path, orientation):
 def test_to_uint8():
     every = np.arange(65536, dtype=np.uint16)
     expected = np.floor(every / 257 + 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(to_uint8(every), expected)
-    assert to_uint8(GRAY8) is GRAY8
+    np.testing.assert_array_equal(to_8_bit(every), expected)
+    assert to_8_bit(GRAY8) is GRAY8
     # An 8-bit image saved as 16 bits comes back as it was.
-    np.testing.assert_array_equal(to_uint8(GRAY8.astype(np.uint16) * 257), GRAY8)
+    np.testing.assert_array_equal(to_8_bit(GRAY8.astype(np.uint16) * 257), GRAY8)
     with pytest.raises(TypeError, match="float32"):
-        to_uint8(np.zeros(3, np.float32))
+        to_8_bit(np.zeros(3, np.float32))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])

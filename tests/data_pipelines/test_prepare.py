@@ -21,8 +21,10 @@ from made_archives import (
 )
 from PIL import Image
 
-from data_pipelines.pairs import find_pairs, read_pair, split_pairs
+from data_pipelines.pairs import find_pairs
 from data_pipelines.prepare import main
+from data_pipelines.splits import split_pairs
+from hkdnet_jax.common.pair_files import read_pair
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from made_archives import (
 )
 from PIL import Image
 
-from data_pipelines.errors import UserError
 from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, StoredImage
+from hkdnet_jax.common.errors import UserError
 
 
 def build(name, manual, data_dir, **options):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from metric_images import ALL, PAPER, H, W, golden_windows, noise, scene
 
 from hkdnet_jax import metrics
-from hkdnet_jax.metrics import fmi, plain
+from hkdnet_jax.measuring import plain_metrics
+from hkdnet_jax.metrics import fmi
 
 
 def score(images, names=ALL):
@@ -41,7 +42,7 @@ CASES = [(name, shape) for name, shapes in SIZES.items() for shape in shapes]
 @pytest.mark.parametrize("kind", [scene, noise])
 def test_equals_the_plain_one(name, shape, kind):
     images = kind(sum(shape), *shape)
-    want = plain.PAPER[name](*images)
+    want = plain_metrics.PAPER[name](*images)
     got = score(images, (name,))[name]
     np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
@@ -50,7 +51,7 @@ def test_equals_the_plain_one(name, shape, kind):
 @given(images=hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 255)))
 @settings(max_examples=60, deadline=None)
 def test_equals_the_plain_one_on_what_hypothesis_draws(name, images):
-    want = plain.PAPER[name](*images)
+    want = plain_metrics.PAPER[name](*images)
     np.testing.assert_allclose(score(images, (name,))[name], want, rtol=1e-9, atol=1e-9)
 
 
@@ -76,7 +77,7 @@ def test_equals_the_plain_one_on_patterns(pattern, place):
     got = score(images)
     for name in PAPER:
         if name != "FMI_w":  # seconds in plain Python
-            want = plain.PAPER[name](*images)
+            want = plain_metrics.PAPER[name](*images)
             assert got[name] == pytest.approx(want, rel=1e-9, abs=1e-12), name
 
 
@@ -112,7 +113,7 @@ def test_fmi_of_windows(kind, other):
         f = WINDOWS[other](rng)
     else:
         f = (1 if other == "near" else -1) * x + rng.normal(0, 0.01, x.shape)
-    want = [plain.window_score(*pair) for pair in zip(x, f, strict=True)]
+    want = [plain_metrics.window_score(*pair) for pair in zip(x, f, strict=True)]
     np.testing.assert_allclose(window_scores(x, f), want, atol=1e-9)
 
 
@@ -127,7 +128,7 @@ def test_fmi_where_one_value_outweighs_the_others_by_far(kind):
     )
     other = WINDOWS[kind](rng)
     for x, f in ((steep, other), (other, steep)):
-        want = [plain.window_score(*pair) for pair in zip(x, f, strict=True)]
+        want = [plain_metrics.window_score(*pair) for pair in zip(x, f, strict=True)]
         np.testing.assert_allclose(window_scores(x, f), want, atol=1e-6)
     assert (np.abs(window_scores(steep, other_steep)) < 2).all()  # and no NaN
 
@@ -139,7 +140,8 @@ def test_fmi_where_the_bound_is_lost_in_rounding(share):
     x[:, 0], f[:, 8] = share, share
     assert np.isfinite(window_scores(x, f)).all()
     assert all(
-        np.isfinite(plain.window_score(*pair)) for pair in zip(x, f, strict=True)
+        np.isfinite(plain_metrics.window_score(*pair))
+        for pair in zip(x, f, strict=True)
     )
 
 
@@ -199,13 +201,13 @@ def test_fmi_of_flat_bars(levels):
     # Windows that are flat in both images score 1 whatever their levels; noise there
     # would score near 0.
     images = barred(levels)
-    maps = [plain.wavelet_map(image) for image in images]
-    positions = plain.window_positions(maps[0].shape)
+    maps = [plain_metrics.wavelet_map(image) for image in images]
+    positions = plain_metrics.window_positions(maps[0].shape)
     flat = np.mean(
         [np.ptp(maps[2][i : i + 3, j : j + 3]) == 0 for i, j in positions[::50]]
     )
     assert flat > 0.1
-    want = plain.fmi_of_maps(*maps, positions)
+    want = plain_metrics.fmi_of_maps(*maps, positions)
     assert score(images, ("FMI_w",))["FMI_w"] == pytest.approx(want, rel=1e-9)
 
 
@@ -338,7 +340,7 @@ def test_ms_ssim_with_flat_images_equals_the_plain_one(flat):
     images = list(scene())
     for place in flat:
         images[place] = np.full((H, W), 40 + 60 * place, np.uint8)
-    want = plain.ms_ssim(*images)
+    want = plain_metrics.ms_ssim(*images)
     assert score(images)["MS_SSIM"] == pytest.approx(want, rel=1e-9)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from metric_images import ALL, EXTRA, MIN_SIDES, PAPER, H, W, noise, scene
 
-from data_pipelines.errors import UserError
-from data_pipelines.pairs import to_uint8
 from hkdnet_jax import metrics
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import to_8_bit
 from hkdnet_jax.metrics import METRICS, score, select
 
 
@@ -154,7 +154,7 @@ def test_the_images_are_left_alone():
 
 
 def test_sixteen_bits_reduced_to_eight(standard):
-    images = [to_uint8(image.astype(np.uint16) * 257) for image in scene()]
+    images = [to_8_bit(image.astype(np.uint16) * 257) for image in scene()]
     values = score(*images, ALL)
     assert all(values[name] == standard[name] for name in ALL)
 

@@ -10,13 +10,8 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
-from hkdnet_jax.models.student import (
-    PRESETS,
-    FeatureAdapter,
-    FusionPart,
-    Student,
-    StudentConfig,
-)
+from hkdnet_jax.models.presets import PRESETS, StudentConfig
+from hkdnet_jax.models.student import FeatureAdapter, FusionPart, Student
 
 COUNTS = {
     ("full", 2): 11_657_670,

@@ -10,7 +10,8 @@ import numpy_reference as ref
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from hkdnet_jax.models.student import PRESETS, Student
+from hkdnet_jax.models.presets import PRESETS
+from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops import position_attention
 
 TINY = PRESETS["tiny"]

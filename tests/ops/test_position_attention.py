@@ -11,9 +11,9 @@ import pytest
 from jax.experimental.pallas import tpu as pallas_tpu
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from hkdnet_jax import sharding
 from hkdnet_jax.ops import position_attention as module
 from hkdnet_jax.ops.position_attention import attention, position_attention
+from hkdnet_jax.runtime import sharding
 
 
 def features(n=2, h=5, w=7, c=3, seed=0, size=1.0):

@@ -1,0 +1,111 @@
+"""Training and validation pairs: by split files, or by a hash of the stem."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hkdnet_jax.common.errors import UserError, listing
+from hkdnet_jax.common.pair_files import Pair
+
+
+def read_split(path: Path | str) -> list[str]:
+    """The names in a split file: one a line; blank lines and '#' comments skipped.
+
+    Raises:
+      UserError: the file cannot be read or names nothing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Split file {path} cannot be read: {error}.") from error
+    lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines())
+    names = [line for line in lines if line]
+    if not names:
+        raise UserError(f"Split file {path} names no pair; write one name a line.")
+    return names
+
+
+def split_pairs(
+    pairs: Sequence[Pair], train_split: str, val_split: str, val_fraction: float
+) -> tuple[list[Pair], list[Pair]]:
+    """Divides `pairs` into training and validation pairs, both in the given order.
+
+    With both split files, each side is what its file names.  With one, the other side
+    is the rest.  With none (empty strings), a hash of the stem decides, so a pair stays
+    on its side when others are added or the folder moves; about `val_fraction` of the
+    pairs are for validation, at least one of two or more unless the fraction is 0.
+
+    Raises:
+      UserError: a split file names a pair that is not there, or an ambiguous one, both
+        files name the same pair, training would be empty, or the fraction is not in
+        [0, 1).
+    """
+    if train_split or val_split:
+        train = _named(pairs, train_split) if train_split else None
+        val = _named(pairs, val_split) if val_split else None
+        if train is None:
+            train = set(pairs) - val
+        elif val is None:
+            val = set(pairs) - train
+        both = sorted(pair.name for pair in train & val)
+        if both:
+            raise UserError(
+                f"{train_split} and {val_split} both name {listing(both)}; keep each "
+                "in one of them."
+            )
+    else:
+        val = _hashed(pairs, val_fraction)
+        train = set(pairs) - val
+    if not train:
+        raise UserError(
+            f"No pair is left for training after {val_split or 'the split'}; add pairs "
+            "or name fewer for validation."
+        )
+    return [p for p in pairs if p in train], [p for p in pairs if p in val]
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _named(pairs: Sequence[Pair], path: str) -> set[Pair]:
+    """The pairs that split file `path` names, by full name or by stem."""
+    by_name: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        for key in {pair.name, _stem(pair.name)}:
+            by_name.setdefault(key, []).append(pair)
+    names = read_split(path)
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise UserError(
+            f"Split file {path} names pairs that are not in the data folders (names "
+            f"have no suffix): {listing(unknown)}."
+        )
+    vague = [name for name in names if len(by_name[name]) > 1]
+    if vague:
+        raise UserError(
+            f"Split file {path} has stems that several data folders hold, write "
+            f"rootname/stem for them: {listing(vague)}."
+        )
+    return {by_name[name][0] for name in names}
+
+
+def _hashed(pairs: Sequence[Pair], val_fraction: float) -> set[Pair]:
+    """The validation pairs by a hash of the stem, a number in [0, 1)."""
+    if not 0 <= val_fraction < 1:
+        raise UserError(
+            f"val_fraction is {val_fraction}; give a number from 0 to below 1."
+        )
+
+    def score(pair: Pair) -> float:
+        digest = hashlib.sha256(_stem(pair.name).encode()).digest()
+        return int.from_bytes(digest[:6], "big") / 2**48
+
+    val = {pair for pair in pairs if score(pair) < val_fraction}
+    if pairs and val_fraction > 0:
+        # A handful of pairs can fall on one side; neither side may stay empty, and a
+        # single pair is for training.
+        ranked = sorted(pairs, key=lambda pair: (score(pair), pair.name))
+        val = (val | {ranked[0]}) - {ranked[-1]}
+    return val

@@ -1,1 +1,0 @@
-"""What `python -m hkdnet_jax.benchmark` measures."""

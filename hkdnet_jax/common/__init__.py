@@ -1,0 +1,1 @@
+"""What every part uses: errors, image files, atomic files, image arrays, trees."""

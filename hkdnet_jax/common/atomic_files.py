@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hkdnet_jax.common.errors import UserError
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that other readers see the old one or the whole new one.
+
+    The folder is created when it is missing. Raises UserError when the disk is full or
+    the folder cannot be written.
+    """
+    path = Path(path)
+    # The process id keeps two processes from writing into one temporary file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): free some space there, or "
+            "choose a folder that you may write to."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def to_json(value: Any) -> str:
+    """JSON text, indented, in the given key order; NaN and infinity: ValueError."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def make_writable(folder: Path) -> None:
+    """Makes `folder`, so that a bad one is found before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UserError(
+            f"{folder} is no folder that can be written to: choose another --out."
+        )

@@ -1,0 +1,104 @@
+"""Parameter trees: nested dicts of arrays; their names, shapes and fingerprint."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hkdnet_jax.common.errors import UserError
+
+_LISTED = 10  # names of each kind that an error lists before it says "and N more"
+
+
+def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise UserError unless the names, shapes and dtypes are the expected ones.
+
+    Args:
+        params: nested dict of arrays.
+        expected: nested dict of jax.ShapeDtypeStruct (or arrays), e.g. what
+            `jax.eval_shape` of the model's init gives.
+    """
+    have = {k: describe_array(v) for k, v in flatten(params).items()}
+    want = {k: describe_array(v) for k, v in flatten(expected).items()}
+    differences = list_differences(have, want)
+    if differences:
+        raise UserError(
+            f"The weights do not fit the model ({differences}): load weights of this "
+            "model, or choose the configuration that they were trained with."
+        )
+
+
+def list_differences(have: Mapping[str, str], want: Mapping[str, str]) -> str:
+    """Say which names are missing, unexpected or described differently; '' if none.
+
+    Args:
+        have: name -> description (see `describe`) of what is there.
+        want: name -> description of what should be there.
+    """
+    missing = [name for name in want if name not in have]
+    unexpected = [name for name in have if name not in want]
+    wrong = [
+        f"{name} is {have[name]} instead of {want[name]}"
+        for name in want
+        if name in have and have[name] != want[name]
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("wrong", wrong))
+    return "; ".join(f"{kind}: {_shorten(names)}" for kind, names in groups if names)
+
+
+def describe_array(array: Any) -> str:
+    """Shape and dtype in words, e.g. '3x3x64x64 float32' or 'scalar int32'."""
+    shape = "x".join(map(str, array.shape)) or "scalar"
+    return f"{shape} {np.dtype(array.dtype).name}"
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """Hex SHA-256 over the names, shapes, dtypes and bytes of all parameters.
+
+    Equal for equal parameters on every machine, whatever order the dicts are in.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(flatten(params).items()):
+        digest.update(f"{name}\n{describe_array(value)}\n".encode())
+        array = np.asarray(value)
+        if array.dtype.byteorder == ">":  # the file holds the other order
+            array = array.astype(array.dtype.newbyteorder("<"))
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a nested dict to one dict whose keys are the paths joined with '/'.
+
+    Raises ValueError for keys that could not be restored (empty, holding '/', no str)
+    and for empty dicts, which a file of arrays cannot hold.
+    """
+    flat = {}
+    for key, value in params.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise ValueError(f"parameter key {key!r} must be a non-empty str without /")
+        if not isinstance(value, Mapping):
+            flat[key] = value
+        elif not value:
+            raise ValueError(f"parameter dict {key!r} is empty")
+        else:
+            flat |= {f"{key}/{name}": leaf for name, leaf in flatten(value).items()}
+    return flat
+
+
+def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Undo `flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return nested
+
+
+def _shorten(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

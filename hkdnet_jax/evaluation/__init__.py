@@ -1,0 +1,1 @@
+"""Scoring fused pictures, and the tables that show the scores."""

@@ -1,0 +1,252 @@
+"""What the models that come with the package, and what they compare with, score."""
+
+import dataclasses
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from hkdnet_jax import metrics, pretrained
+from hkdnet_jax.common.arrays import resize_bicubic, to_float, to_uint8
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, match_folders, read_pair
+from hkdnet_jax.evaluation.scoring import PROTOCOLS, degrade_picture, stretch
+from hkdnet_jax.inference import programs
+from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.losses import quality, vgg
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import SCALES
+
+# Name -> folder of its ir/ and vis/ below the data folder.
+SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
+STUDENT_SCALES = SCALES[1:]
+_MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
+VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
+IR_SHARE = 2 / 3  # of the weighted average: that of the authors' released pictures
+OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
+ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
+Picture = np.ndarray  # uint8 [H, W]
+Fuse = Callable[[Picture, Picture], Picture]
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The teacher, and the student of each scale."""
+
+    teacher: Model
+    students: Mapping[int, Model]
+
+    @classmethod
+    def shipped(cls) -> "Models":
+        """Those that come with the package."""
+        students = {scale: pretrained.load(scale) for scale in STUDENT_SCALES}
+        return cls(pretrained.load(1), students)
+
+
+def enlarge(picture: Picture, scale: int) -> Picture:
+    """Bicubic, clipped and rounded as saved."""
+    large = resize_bicubic(to_float(picture[None, :, :, None]), scale)
+    return np.asarray(to_uint8(large))[0, :, :, 0]
+
+
+def average(ir: Picture, vis: Picture) -> Picture:
+    """2/3 infrared, 1/3 visible."""
+    mean = IR_SHARE * ir.astype(np.float64) + (1 - IR_SHARE) * vis
+    return np.round(mean).astype(np.uint8)
+
+
+def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
+    """What makes a large picture of a low-resolution pair, under a protocol.
+
+    ORACLE is given the high-resolution pair instead.
+    """
+    paper = protocol == "paper"
+    options = {"normalize": "minmax" if paper else "unit", "stretch": paper}
+
+    def as_asked(picture: Picture) -> Picture:
+        return stretch(picture) if paper else picture
+
+    def small(ir: Picture, vis: Picture) -> Picture:
+        return fuse_pair(models.teacher, ir, vis, **options)
+
+    def mean(ir: Picture, vis: Picture) -> Picture:
+        return average(as_asked(ir), as_asked(vis))
+
+    return {
+        OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis, **options),
+        TEACHER: lambda ir, vis: as_asked(enlarge(small(ir, vis), scale)),
+        AVERAGE: lambda ir, vis: as_asked(enlarge(mean(ir, vis), scale)),
+        ORACLE: lambda ir, vis: as_asked(mean(ir, vis)),
+    }
+
+
+def measure_pair(
+    models: Models,
+    pair: Pair,
+    scale: int,
+    names: Sequence[str],
+    vgg_params: Mapping[str, Any] | None,
+    released: Path | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What each method scores on one pair at one scale.
+
+    Args:
+      models: see `Models`.
+      pair: of the high resolution.
+      scale: 2, 3 or 4.
+      names: fusion metrics.
+      vgg_params: see `vgg.load`; None leaves that distance out.
+      released: the authors' picture of this pair, where there is one.
+
+    Returns:
+      `full_reference` (against the teacher's picture of the whole pair), `plain` and
+      `paper` (the fusion metrics), each method -> name -> value.
+    """
+    ir, vis = (_crop(to_8_bit(image)) for image in read_pair(pair))
+    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+
+    def pictures(protocol: str) -> dict[str, Picture]:
+        methods = methods_of(models, scale, protocol).items()
+        return {k: fuse(*((ir, vis) if k == ORACLE else low)) for k, fuse in methods}
+
+    plain = pictures("plain")
+    label = fuse_pair(models.teacher, ir, vis)
+    found = {
+        "full_reference": {
+            name: full_reference(plain[name], label, vgg_params)
+            for name in (OURS, TEACHER, AVERAGE)
+        }
+    }
+    start = time.perf_counter()
+    fuse_pair(models.students[scale], *low)  # compiled by now
+    ours = found["full_reference"][OURS]
+    ours["seconds"] = time.perf_counter() - start
+    ours["gigabytes"] = _memory(models.students[scale], low[0].shape) / 1e9
+    if not names:
+        return found
+    for protocol in PROTOCOLS:
+        fused = plain if protocol == "plain" else pictures(protocol)
+        if released is not None:  # stretched already, as the authors wrote it
+            fused[RELEASED] = _crop(read_gray(released))
+        found[protocol] = {
+            name: {k: float(v) for k, v in metrics.score(ir, vis, x, names).items()}
+            for name, x in fused.items()
+        }
+    return found
+
+
+def full_reference(
+    picture: Picture, label: Picture, vgg_params: Mapping[str, Any] | None
+) -> dict[str, float]:
+    """`psnr` (dB), `ssim`, and `vgg` with weights of VGG16, of 8-bit pictures.
+
+    `vgg` is the squared distance of the features after relu1_2, relu2_2 and relu3_3,
+    each pixel's scaled to length 1 over channels; mean over pixels, sum over layers.
+    It is LPIPS without its learned weights (Zhang et al., CVPR 2018).
+    """
+    a, b = (to_float(x[None, :, :, None]) for x in (picture, label))
+    values = {"psnr": quality.psnr(a, b), "ssim": quality.ssim(a, b)}
+    if vgg_params is not None:
+        values["vgg"] = _vgg_distance(vgg_params, a, b)[None]
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+@jax.jit
+def _vgg_distance(params: Mapping[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
+    def unit(x: jax.Array) -> jax.Array:
+        return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+
+    both = (vgg.features(params, x, VGG_LAYERS) for x in (a, b))
+    pairs = zip(*(features.values() for features in both), strict=True)
+    return sum(jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, -1)) for x, y in pairs)
+
+
+def _memory(model: Model, size: tuple[int, int]) -> int:
+    """Bytes that fusing one pair of this size (height, width) takes, as planned."""
+    return programs.choose(model, size, 1, jax.local_devices()[:1]).needed()
+
+
+def _crop(image: Picture) -> Picture:
+    height, width = (side - side % _MULTIPLE for side in image.shape)
+    return image[:height, :width]
+
+
+def measure(
+    models: Models,
+    data: Path,
+    sets: Sequence[str],
+    names: Sequence[str],
+    vgg_params: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Measures every pair of the sets at every scale, with a progress bar on stderr.
+
+    Returns:
+      set -> scale (as text, for JSON) -> pair -> what `measure_pair` returns.
+
+    Raises:
+      UserError: a set is not there, or has pictures without a partner.
+    """
+    tasks = [task for name in sets for task in _tasks(data, name)]
+    found: dict[str, Any] = {name: {} for name in sets}
+    sizes: dict[tuple[int, int], list] = {}
+    for task in tasks:
+        sizes.setdefault(image_size(task[2].ir), []).append(task)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(tasks), unit="picture", file=sys.stderr) as bar,
+    ):
+        for group in sizes.values():
+            results = pool.map(
+                lambda task: measure_pair(
+                    models, task[2], task[1], names, vgg_params, task[3]
+                ),
+                group,
+            )
+            for (name, scale, pair, _), result in zip(group, results, strict=True):
+                found[name].setdefault(str(scale), {})[pair.name] = result
+                bar.update()
+            jax.clear_caches()  # each size has programs of its own
+    return found
+
+
+def _tasks(data: Path, name: str) -> Iterator[tuple[str, int, Pair, Path | None]]:
+    folder = data / SETS[name]
+    pairs, problems = match_folders(folder / "ir", folder / "vis")
+    if problems or not pairs:
+        raise UserError(f"{folder}: {problems[0] if problems else 'no pairs'}.")
+    for pair in pairs:
+        for scale in STUDENT_SCALES:
+            released = data / name / f"official_x{scale}" / f"{pair.name}.png"
+            yield name, scale, pair, released if released.exists() else None
+
+
+def means(pairs: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
+    """Method -> name -> mean over the pairs, of one kind of `measure_pair`.
+
+    Without the methods that not all pairs have.
+    """
+    first, *others = (pair[kind] for pair in pairs.values())
+    methods = {k: v for k, v in first.items() if all(k in other for other in others)}
+    return {
+        method: {
+            name: float(np.mean([pair[kind][method][name] for pair in pairs.values()]))
+            for name in values
+        }
+        for method, values in methods.items()
+    }
+
+
+def gains(pairs: Mapping[str, Any]) -> list[float]:
+    """PSNR of ours over "teacher, bicubic", each pair's, ascending."""
+    of = (pair["full_reference"] for pair in pairs.values())
+    return sorted(row[OURS]["psnr"] - row[TEACHER]["psnr"] for row in of)

@@ -1,0 +1,98 @@
+"""docs/results.md: the tables of `evaluation.results` and what they mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hkdnet_jax.evaluation.results import (
+    _MULTIPLE,
+    AVERAGE,
+    ORACLE,
+    OURS,
+    RELEASED,
+    TEACHER,
+    VGG_LAYERS,
+    gains,
+    means,
+)
+from hkdnet_jax.evaluation.scoring import PROTOCOLS
+
+_INTRODUCTION = f"""# Results of the models that come with the package
+
+Written by `make results` (`hkdnet_jax/results.py`); what each image scored stands in
+results.json. No weights were fitted to these pairs or picked by them; two choices of
+the recipe were made on some of them: alpha = 0.3 on the demo pairs, the global skip on
+ten of `tno` and `vifb` ([training-log.md](training-log.md)). `hkdnet_demo` shows the
+scenes of two pairs of `tno`.
+
+- Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}; of them the
+  low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
+- `{OURS}`: the student of that scale. `{TEACHER}`: the teacher fuses the low-resolution
+  pair, and bicubic enlarges its picture. `{AVERAGE}`: the same with 2/3 of the infrared
+  and 1/3 of the visible picture instead of the teacher.
+- PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
+  the HIGH-resolution pair. VGG distance: squared distance of unit VGG16 features after
+  {", ".join(VGG_LAYERS)}, lower is better. Gain: in PSNR over `{TEACHER}`.
+- Seconds are one call of `fuse_pair` after compilation while another pair was measured;
+  GB is what the compiler plans for that call, beside what the process takes anyway
+  (0.5 GB). Peaks of whole processes: [performance.md](performance.md).
+"""
+_ON_METRICS = f"""\
+- The fusion metrics compare a picture with its two high-resolution sources
+  ([metrics.md](metrics.md)). Protocol `plain`: as saved; `paper`: low-resolution inputs
+  and outputs stretched to their own range, as in the authors' demo. `{ORACLE}` sees
+  what the others do not; `{RELEASED}`: the authors' own pictures, which are stretched
+  already and so are to be compared under `paper` alone.
+- Under `paper` a few extreme pixels decide how much of the range is left for the rest:
+  a sharper picture has more of them and may score lower for it, in SCD above all
+  ([measured](training-log.md#stretch-and-scd)).
+- They say how much of both sources is in the picture and at what contrast, and little
+  of super-resolution: a plain average, enlarged, scores about what trained networks do.
+  The first table of each set shows that.
+"""
+
+
+def to_markdown(found: Mapping[str, Any]) -> str:
+    """The text of docs/results.md."""
+    parts, scored = [], False
+    for name, scales in found.items():
+        parts.append(f"## {name}\n\n{_full_reference_table(scales)}")
+        if "plain" in next(iter(next(iter(scales.values())).values())):
+            scored = True
+            parts += [_metric_table(scales, protocol) for protocol in PROTOCOLS]
+    introduction = _INTRODUCTION + (_ON_METRICS if scored else "")
+    return f"{introduction}\n" + "\n".join(parts)
+
+
+def _full_reference_table(scales: Mapping[str, Any]) -> str:
+    rows = []
+    for scale, pairs in scales.items():
+        gain = gains(pairs)
+        for method, values in means(pairs, "full_reference").items():
+            more = [""] * 5
+            if method == OURS:
+                better = f"{sum(g > 0 for g in gain)} of {len(gain)}"
+                mean, least = f"{np.mean(gain):+.2f}", f"{gain[0]:+.2f}"
+                cost = f"{values['seconds']:.2f}", f"{values['gigabytes']:.2f}"
+                more = [mean, least, better, *cost]
+            distance = f"{values['vgg']:.4f}" if "vgg" in values else "-"
+            numbers = [f"{values['psnr']:.2f}", f"{values['ssim']:.4f}", distance]
+            rows.append([f"x{scale}", method, *numbers, *more])
+    title = ["scale", "method", "PSNR, dB", "SSIM", "VGG distance"]
+    gained = ["mean gain, dB", "least gain", "better on", "s a pair", "GB planned"]
+    return _table([*title, *gained], rows)
+
+
+def _metric_table(scales: Mapping[str, Any], protocol: str) -> str:
+    rows, names = [], []
+    for scale, pairs in scales.items():
+        for method, values in means(pairs, protocol).items():
+            names = list(values)
+            rows.append([f"x{scale}", method, *(f"{v:.4f}" for v in values.values())])
+    return f"Protocol `{protocol}`:\n\n{_table(['scale', 'method', *names], rows)}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,280 @@
+"""Scores the fused images of one or several methods, pair by pair.
+
+A method is a folder of fused images, or a model, which gets each pair at 1/scale of its
+resolution and is scored at the full one.  Images are scored as saved: 8 bit, gray.
+"""
+
+import os
+import queue
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from hkdnet_jax import metrics
+from hkdnet_jax.common import arrays
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.inference.pair import explain_out_of_memory, fuse_pair
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import MIN_SIDE
+
+# Sizes whose compiled programs stay in memory: tens of megabytes each.
+_SIZES_KEPT = 8
+# What is done to the images before they are scored, see `SavedImages`, `ModelImages`.
+PROTOCOLS = {
+    "plain": "inputs and fused images as they are",
+    "paper": "model inputs and fused images stretched to their own range",
+}
+
+
+class SavedImages:
+    """A method whose fused images are files."""
+
+    def __init__(self, files: Mapping[str, Path], protocol: str):
+        """`files`: name of a pair -> fused image, see `match_fused`."""
+        self.files = files
+        self.stretch = protocol == "paper"
+
+    def fuse(self, pair: Pair, ir: np.ndarray, vis: np.ndarray) -> np.ndarray | None:
+        """uint8 [H, W] of the file as it is or stretched; None if there is no file.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        del ir, vis
+        if pair.name not in self.files:
+            return None
+        image = to_8_bit(read_gray(self.files[pair.name]))
+        return stretch(image) if self.stretch else image
+
+    def label(self, pair: Pair) -> str:
+        """What to call the fused image of `pair` in a sentence."""
+        return str(self.files[pair.name])
+
+
+class ModelImages:
+    """A method that fuses degraded pairs with a model, on all devices at once."""
+
+    def __init__(self, model: Model, name: str, protocol: str):
+        """`name`: the method's, for sentences."""
+        self.scale = model.scale
+        self.name = name
+        paper = protocol == "paper"
+        self.options = {"normalize": "minmax" if paper else "unit", "stretch": paper}
+        # Whoever fuses takes a device out and puts it back: one pair at a time on each.
+        self.free = queue.SimpleQueue()
+        for device in jax.local_devices():
+            self.free.put((device, model.on(device)))
+
+    def fuse(self, pair: Pair, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
+        """Fuses a pair degraded by the model's scale.
+
+        Args:
+          pair: for sentences.
+          ir: uint8 [H, W], sides divisible by the scale.
+          vis: likewise.
+
+        Returns:
+          uint8 [H, W].
+
+        Raises:
+          UserError: the degraded pair is too small, or the memory does not suffice.
+        """
+        height, width = ir.shape
+        if min(height, width) < MIN_SIDE * self.scale:
+            raise UserError(
+                f"{pair.ir} is {width}x{height} pixels, too small for {self.name} of "
+                f"scale {self.scale}: both sides need {MIN_SIDE * self.scale}."
+            )
+        device, model = self.free.get()
+        try:
+            with (
+                jax.default_device(device),
+                explain_out_of_memory(pair.ir, height, width),
+            ):
+                low = (np.asarray(degrade_picture(x, self.scale)) for x in (ir, vis))
+                return fuse_pair(model, *low, **self.options)
+        finally:
+            self.free.put((device, model))
+
+    def label(self, pair: Pair) -> str:
+        """What to call the fused image of `pair` in a sentence."""
+        return f"what {self.name} makes of {pair.ir}"
+
+
+Method = SavedImages | ModelImages
+
+
+@partial(jax.jit, static_argnames="scale")
+def degrade_picture(image: np.ndarray, scale: int) -> jax.Array:
+    """The low-resolution picture of uint8 [H, W] as training sees it, uint8."""
+    levels = arrays.to_float(image)[None, :, :, None]
+    return arrays.to_uint8(arrays.degrade(levels, scale))[0, :, :, 0]
+
+
+def stretch(image: np.ndarray) -> np.ndarray:
+    """Maps the minimum and maximum of a uint8 image to 0 and 255, a flat one to 0."""
+    low, high = int(image.min()), int(image.max())
+    levels = (image.astype(np.float64) - low) * 255 / max(high - low, 1)
+    return np.round(levels).astype(np.uint8)
+
+
+@dataclass
+class Outcome:
+    """What came of one pair.
+
+    Attributes:
+      values: method -> metric -> value, without the methods that failed.
+      errors: a sentence for each thing that could not be scored.
+      warnings: a sentence for each image whose content leaves a metric without value.
+      cropped: whether the sources lost pixels to be divisible by the scale.
+    """
+
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    cropped: bool = False
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    methods: Mapping[str, Method],
+    names: Sequence[str],
+    scale: int = 1,
+) -> list[Outcome]:
+    """`score_pair` of each pair, in their order, with a progress bar on stderr.
+
+    As many are at work as there are cores, or devices where these are more; no others
+    have images in memory. Those of one size come together, for each size has programs
+    of its own.
+    """
+    task = partial(score_pair, methods=methods, names=names, scale=scale)
+    sizes = {pair: _header_size(pair.ir) for pair in pairs}
+    order = sorted(pairs, key=sizes.get)
+    outcomes: dict[Pair, Outcome] = {}
+    compiled: set[tuple[int, int]] = set()
+    workers = max(os.cpu_count() or 1, jax.local_device_count())
+    pool = ThreadPoolExecutor(workers)
+    try:
+        done = tqdm(
+            pool.map(task, order), total=len(order), unit="pair", file=sys.stderr
+        )
+        for pair, outcome in zip(order, done, strict=True):
+            outcomes[pair] = outcome
+            compiled.add(sizes[pair])
+            if len(compiled) > _SIZES_KEPT:
+                jax.clear_caches()
+                compiled.clear()
+    finally:
+        # After Ctrl-C no other pair is begun.
+        pool.shutdown(cancel_futures=True)
+    return [outcomes[pair] for pair in pairs]
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header, (0, 0) if that is broken."""
+    try:
+        return image_size(path)
+    except UserError:
+        return 0, 0
+
+
+def score_pair(
+    pair: Pair, methods: Mapping[str, Method], names: Sequence[str], scale: int = 1
+) -> Outcome:
+    """Scores the fused image of every method for one pair.
+
+    Args:
+      pair: files of the sources.
+      methods: name -> method.
+      names: of `metrics.METRICS`.
+      scale: the sources are cropped at the right and bottom to multiples of it, and so
+        are saved images of the whole size: all are scored on the same pixels.
+
+    Returns:
+      See `Outcome`. Bad files are sentences in it and raise nothing.
+    """
+    outcome = Outcome()
+    try:
+        whole = [to_8_bit(image) for image in read_pair(pair)]
+        ir, vis = (_crop(image, scale) for image in whole)
+        if not ir.size:
+            raise UserError(f"{pair.ir} is smaller than the scale {scale}: remove it.")
+    except UserError as error:
+        outcome.errors.append(str(error))
+        return outcome
+    outcome.cropped = ir.shape != whole[0].shape
+    small = [n for n in names if min(ir.shape) < metrics.METRICS[n].min_side]
+    if small:
+        outcome.errors.append(_too_small(pair, ir.shape, small))
+    for name, method in methods.items():
+        try:
+            fused = method.fuse(pair, ir, vis)
+            if fused is None:
+                continue
+            if fused.shape == whole[0].shape:
+                fused = _crop(fused, scale)
+            _check_size(method.label(pair), fused.shape, pair, whole[0].shape, ir.shape)
+            with explain_out_of_memory(pair.ir, *ir.shape):
+                scored = metrics.score(ir, vis, fused, names)
+        except UserError as error:
+            outcome.errors.append(str(error))
+            continue
+        outcome.values[name] = {metric: float(v) for metric, v in scored.items()}
+        undefined = [n for n in names if np.isnan(scored[n]) and n not in small]
+        if undefined:
+            shown = {pair.ir: ir, pair.vis: vis, method.label(pair): fused}
+            outcome.warnings.append(_undefined(shown, undefined))
+    return outcome
+
+
+def _crop(image: np.ndarray, scale: int) -> np.ndarray:
+    height, width = image.shape
+    return image[: height - height % scale, : width - width % scale]
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _too_small(pair: Pair, shape: tuple[int, int], names: Sequence[str]) -> str:
+    needs = [f"{name} (needs {metrics.METRICS[name].min_side})" for name in names]
+    return (
+        f"{pair.ir} is {_size(shape)} pixels, too small for {', '.join(needs)}: leave "
+        "the pair out, or choose other --metrics."
+    )
+
+
+def _check_size(
+    label: str,
+    fused: tuple[int, int],
+    pair: Pair,
+    whole: tuple[int, int],
+    cropped: tuple[int, int],
+) -> None:
+    """UserError unless a fused image has the size that is scored."""
+    if fused == cropped:
+        return
+    also = f" (or {_size(cropped)})" if cropped != whole else ""
+    raise UserError(
+        f"{label} is {_size(fused)} but its source {pair.ir} is {_size(whole)}{also}; "
+        "give sources of the fused image's own size."
+    )
+
+
+def _undefined(shown: Mapping[Path | str, np.ndarray], names: Sequence[str]) -> str:
+    """Why metrics have no value; `shown` holds both sources and the fused image."""
+    listed = ", ".join(names)
+    flat = [str(label) for label, x in shown.items() if x.min() == x.max()]
+    if flat:
+        return f"{' and '.join(flat)} is flat: no {listed} there."
+    *_, fused = shown
+    return f"{fused} has no finite {listed}: it may equal a source."

@@ -1,0 +1,166 @@
+"""Scores of fusion methods as JSON, CSV, Markdown, or a table on a terminal."""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hkdnet_jax.common import atomic_files
+from hkdnet_jax.evaluation.scoring import PROTOCOLS
+from hkdnet_jax.metrics import METRICS
+
+_ANSI = {"best": "\x1b[1m{}\x1b[0m", "second": "\x1b[4m{}\x1b[0m"}
+_MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>"}
+Values = Mapping[str, float]  # metric -> value, NaN where the metric has none
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of several methods on one set of image pairs.
+
+    Attributes:
+      metrics: names of `METRICS`, in the order of the columns.
+      methods: method -> image -> its values; what could not be scored is absent.
+      pairs: how many pairs there are to score.
+      protocol: of PROTOCOLS.
+      errors: one sentence for each thing that could not be scored.
+    """
+
+    metrics: Sequence[str]
+    methods: Mapping[str, Mapping[str, Values]]
+    pairs: int
+    protocol: str
+    errors: Sequence[str] = ()
+
+    def count(self, method: str, metric: str) -> int:
+        """How many images the mean is over."""
+        return len(self._valued(method, metric))
+
+    def mean(self, method: str, metric: str) -> float:
+        """Mean over the images that have a value; NaN if none has."""
+        images = self.methods[method]
+        values = [images[name][metric] for name in self._valued(method, metric)]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    def marks(self, metric: str) -> dict[str, str]:
+        """method -> "best" or "second"; equal means share a mark.
+
+        A mean that leaves out an image which another method has a value for is not
+        ranked, for that image may be the hard one; nor is one that is left alone.
+        """
+        valued = {method: self._valued(method, metric) for method in self.methods}
+        every = set().union(*valued.values())
+        full = [method for method, images in valued.items() if images == every]
+        if len(full) < 2 or not every:
+            return {}
+        means = {method: self.mean(method, metric) for method in full}
+        order = sorted(set(means.values()), reverse=METRICS[metric].higher_is_better)
+        named = dict(zip(order, ("best", "second"), strict=False))
+        return {method: named[mean] for method, mean in means.items() if mean in named}
+
+    def _valued(self, method: str, metric: str) -> set[str]:
+        images = self.methods[method]
+        return {name for name in images if not math.isnan(images[name][metric])}
+
+
+def to_json(scores: Scores) -> str:
+    """`images`, `mean` and `count` of the one method, or of each under `methods`.
+
+    NaN is null.  `protocol` and `errors` stand beside them.
+    """
+    methods = {method: _json_method(scores, method) for method in scores.methods}
+    single = len(methods) == 1
+    content = next(iter(methods.values())) if single else {"methods": methods}
+    more = {"protocol": scores.protocol, "errors": list(scores.errors)}
+    return atomic_files.to_json(content | more)
+
+
+def _json_method(scores: Scores, method: str) -> dict:
+    def finite(values: Values) -> dict[str, float | None]:
+        return {m: None if math.isnan(values[m]) else values[m] for m in scores.metrics}
+
+    return {
+        "images": [
+            {"name": name} | finite(values)
+            for name, values in scores.methods[method].items()
+        ],
+        "mean": finite({m: scores.mean(method, m) for m in scores.metrics}),
+        "count": {m: scores.count(method, m) for m in scores.metrics},
+    }
+
+
+def to_csv(scores: Scores) -> str:
+    """One row for each method and image, and one for each method's mean.
+
+    A value that is not there is an empty field.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["protocol", "method", "image", *scores.metrics])
+    for method, images in scores.methods.items():
+        mean = {metric: scores.mean(method, metric) for metric in scores.metrics}
+        for name, values in [*images.items(), ("mean", mean)]:
+            row = [values[metric] for metric in scores.metrics]
+            fields = ["" if math.isnan(value) else value for value in row]
+            writer.writerow([scores.protocol, method, name, *fields])
+    return text.getvalue()
+
+
+def to_markdown(scores: Scores) -> str:
+    """The methods' means as a Markdown table, the best bold, the second underlined."""
+    header, *rows = _cells(scores, lambda text, mark: _MARKDOWN[mark].format(text))
+    lines = [header, ["---", *["---:"] * len(scores.metrics)], *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    return f"{table}\n{_caption(scores)}\n"
+
+
+def to_terminal(scores: Scores) -> str:
+    """The same in aligned columns, with the escape sequences of a terminal."""
+    plain = _cells(scores, lambda text, mark: text)
+    marked = _cells(scores, lambda text, mark: _ANSI[mark].format(text))
+    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
+    lines = []
+    for texts, cells in zip(plain, marked, strict=True):
+        # Escape sequences take no room, so the padding is that of the plain text.
+        gaps = [" " * (w - len(t)) for w, t in zip(widths, texts, strict=True)]
+        first, *others = zip(gaps, cells, strict=True)
+        lines.append("  ".join([first[1] + first[0], *(g + c for g, c in others)]))
+    return "\n".join([*lines, "", _caption(scores), ""])
+
+
+def _cells(scores: Scores, mark: Callable[[str, str], str]) -> list[list[str]]:
+    """Header and rows; `mark` gets the text of a best or second cell, and which."""
+    arrows = {True: "\N{UPWARDS ARROW}", False: "\N{DOWNWARDS ARROW}"}
+    header = [f"{m} {arrows[METRICS[m].higher_is_better]}" for m in scores.metrics]
+    marks = {metric: scores.marks(metric) for metric in scores.metrics}
+    rows = []
+    for method in scores.methods:
+        row = [method]
+        for metric in scores.metrics:
+            text = _cell(scores, method, metric)
+            which = marks[metric].get(method)
+            row.append(mark(text, which) if which else text)
+        rows.append(row)
+    return [["method", *header], *rows]
+
+
+def _cell(scores: Scores, method: str, metric: str) -> str:
+    count = scores.count(method, metric)
+    if not count:
+        return "none (n=0)"
+    value = f"{scores.mean(method, metric):.4f}"
+    return value if count == scores.pairs else f"{value} (n={count})"
+
+
+def _caption(scores: Scores) -> str:
+    protocol = f"{scores.protocol} ({PROTOCOLS[scores.protocol]})"
+    text = f"Means over {scores.pairs} images; protocol {protocol}."
+    if any(scores.marks(metric) for metric in scores.metrics):
+        text += " Best bold, second underlined."
+    cells = itertools.product(scores.methods, scores.metrics)
+    if any(scores.count(*cell) < scores.pairs for cell in cells):
+        text += " Cells with n are over n of them only, not ranked beside fuller ones."
+    return text

@@ -1,0 +1,114 @@
+"""Fuses one registered pair of arrays with a trained model.
+
+model = Model.load("runs/x2")
+picture = fuse_pair(model, ir, vis)  # uint8 [scale * H, scale * W]
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hkdnet_jax.common import arrays
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.inference import programs
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import MIN_SIDE
+
+NORMALIZE = ("unit", "minmax")
+
+
+def fuse_pair(
+    model: Model,
+    ir: np.ndarray,
+    vis: np.ndarray,
+    normalize: str = "unit",
+    stretch: bool = False,
+) -> np.ndarray:
+    """Fuses one registered pair; each new image size compiles once a process.
+
+    Args:
+      model: see `Model.load`.
+      ir: [H, W] uint8 or uint16, H and W at least MIN_SIDE.
+      vis: [H, W] uint8 or uint16, of its own depth.
+      normalize: `unit` divides each input by the largest value of its dtype;
+        `minmax` maps each input's own minimum and maximum to 0 and 1.
+      stretch: maps the minimum and maximum of the output (before it is clipped) to 0
+        and 255, a flat output to 0. Otherwise [0, 1] is mapped and the rest clipped.
+
+    Returns:
+      uint8 [scale * H, scale * W].
+
+    Raises:
+      ValueError: another shape or `normalize`.
+      TypeError: another dtype.
+    """
+    if ir.ndim != 2 or ir.shape != vis.shape or min(ir.shape) < MIN_SIDE:
+        raise ValueError(
+            f"fuse_pair takes two [H, W] images of one size, at least {MIN_SIDE} "
+            f"pixels a side, got {ir.shape} and {vis.shape}"
+        )
+    if normalize not in NORMALIZE:
+        raise ValueError(f"normalize must be unit or minmax, got {normalize!r}")
+    ir, vis = (prepare(image, normalize) for image in (ir, vis))
+    image = _forward(model.network, model.params, ir, vis)
+    return np.asarray(finish(image, stretch))[0, :, :, 0]
+
+
+# Apart from the network, so that neither the inputs' depths nor the options make the
+# network, which takes seconds to compile, compile again.
+def prepare(image: np.ndarray, normalize: str) -> jax.Array:
+    """uint8 or uint16 [H, W] to float32 [1, H, W, 1] in [0, 1]; see `fuse_pair`."""
+    if image.dtype not in (np.uint8, np.uint16):
+        raise TypeError(f"fuse_pair takes uint8 or uint16, got {image.dtype}")
+    # NumPy divides exactly; XLA multiplies with the rounded 1/255 or 1/65535, so that
+    # 8 and 16 bits of the same content would give different pictures at a few pixels.
+    levels = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    levels = jnp.asarray(levels[None, :, :, None])
+    return arrays.normalize_minmax(levels) if normalize == "minmax" else levels
+
+
+_forward = jax.jit(programs.forward, static_argnames="network")
+
+
+@partial(jax.jit, static_argnames="stretch")
+def finish(image: jax.Array, stretch: bool) -> jax.Array:
+    """float32 [N, H, W, 1] to uint8; `stretch` as in `fuse_pair`, each by itself."""
+    return arrays.to_uint8(arrays.normalize_minmax(image) if stretch else image)
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(path: Path | str, height: int, width: int) -> Iterator[None]:
+    """Turns running out of memory inside the `with` block into a UserError.
+
+    Args:
+      path: the image at work, for the sentence.
+      height: of that image, in pixels.
+      width: likewise.
+    """
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(out_of_memory(path, height, width)) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is what a JaxRuntimeError (or a MemoryError, always) says."""
+    # A CPU that runs out while the program runs says INTERNAL: Out of memory.
+    exhausted = re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.I)
+    return isinstance(error, MemoryError) or bool(exhausted)
+
+
+def out_of_memory(path: Path | str, height: int, width: int) -> str:
+    """The sentence for an image of so many pixels that ran out of memory."""
+    return (
+        f"{path} is {width}x{height} pixels, for which the memory does not suffice: "
+        "crop it, or use a smaller model or a device with more memory."
+    )

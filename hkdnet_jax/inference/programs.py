@@ -1,0 +1,182 @@
+"""Forward passes compiled ahead: on which devices, how many images, what memory."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.runtime import memory, sharding
+
+# Small images go to a device together, up to so many input pixels: a single one would
+# not keep it busy.
+_PIXELS_AT_ONCE = 256**2
+# Rows of an image split over devices that each gets at least; with fewer, what they
+# exchange at their borders is no longer small beside what they compute.
+_MIN_ROWS = 32
+# A process needs so much more than the compiler plans (measured: 0.99 to 1.14 times).
+_BEYOND_PLAN = 1.15
+_PROGRAMS_KEPT = 8  # compiled, in memory; tens of megabytes each
+
+
+class DoesNotFit(Exception):
+    """An image needs more memory than there is.
+
+    Attributes:
+      needed: bytes that the program takes, on one device or on the machine.
+      free: bytes that there are for it.
+    """
+
+    def __init__(self, needed: int, free: int):
+        """See the class."""
+        super().__init__(f"{needed} bytes needed, {free} are free")
+        self.needed = needed
+        self.free = free
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The forward pass of one network for a batch of images of one size, compiled.
+
+    Attributes:
+      batch: images at a time.
+      mesh: of the devices that share the work.
+      compiled: (params, ir, vis) -> fused.
+    """
+
+    batch: int
+    mesh: Mesh
+    compiled: jax.stages.Compiled
+
+    def run(
+        self, params: Mapping[str, Any], ir: np.ndarray, vis: np.ndarray
+    ) -> jax.Array:
+        """Starts to fuse pairs; what is returned may still be being computed.
+
+        Args:
+          params: of the network.
+          ir: float32 [n, h, w, 1] in [0, 1], n at most `batch`.
+          vis: likewise.
+
+        Returns:
+          float32 [n, scale * h, scale * w, 1].
+        """
+        params = jax.device_put(params, sharding.replicated(self.mesh))
+        count = len(ir)
+        filled = np.arange(self.batch) % count  # the last batch of many is not full
+        split = sharding.split_height(self.mesh)
+        images = (jax.device_put(x[filled], split) for x in (ir, vis))
+        return self.compiled(params, *images)[:count]
+
+    def needed(self) -> int:
+        """Bytes it takes: on one accelerator, or of a CPU's memory for all devices."""
+        stats = self.compiled.memory_analysis()
+        planned = memory.program_bytes(self.compiled) + stats.argument_size_in_bytes
+        on_cpu = _on_cpu(self.mesh.devices.flat[0])
+        return int(_BEYOND_PLAN * planned * (self.mesh.size if on_cpu else 1))
+
+
+def choose(
+    model: Model,
+    size: tuple[int, int],
+    count: int,
+    devices: Sequence[jax.Device],
+    free: int | None = None,
+    beside: int = 0,
+) -> Program:
+    """The program for `count` images: that which keeps most devices busy and fits.
+
+    Args:
+      model: its network.
+      size: (height, width) of the images.
+      count: how many of this size there are.
+      devices: that may share the work.
+      free: bytes that it may take, see `budget`; None for any number.
+      beside: bytes of the host's memory that the caller needs meanwhile.
+
+    Raises:
+      DoesNotFit: there is no program that takes so little memory.
+    """
+    problem = None
+    for batch, mesh in _ways(size, count, devices):
+        program = _compile(model.network, size, batch, mesh)
+        needed = program.needed() + (beside if _on_cpu(devices[0]) else 0)
+        if free is None or needed <= free:
+            return program
+        if problem is None or needed < problem.needed:
+            problem = DoesNotFit(needed, free)
+    raise problem
+
+
+def _ways(
+    size: tuple[int, int], count: int, devices: Sequence[jax.Device]
+) -> Iterator[tuple[int, Mesh]]:
+    """(batch, mesh), the best one first; a later one needs less memory.
+
+    An image is split over as many devices as divide its height: the parts are equal.
+    """
+    at_once = max(1, _PIXELS_AT_ONCE // (size[0] * size[1]))
+    if count > 1:
+        used = devices[:count]
+        mesh = sharding.mesh_over(used)
+        each = min(at_once, -(-count // len(used)))
+        yield each * len(used), mesh
+        if each > 1:
+            yield len(used), mesh
+    height = size[0]
+    parts = [n for n in range(len(devices), 1, -1) if height % n == 0]
+    for part in parts:
+        if height >= part * _MIN_ROWS:
+            yield 1, sharding.mesh_over(devices[:part], sharding.HEIGHT)
+            if not _on_cpu(devices[0]):
+                return  # an accelerator needs more for the whole than for a part
+            break
+    yield 1, sharding.mesh_over(devices[:1])
+
+
+def _on_cpu(device: jax.Device) -> bool:
+    return device.platform == "cpu"
+
+
+def budget(device: jax.Device, max_memory: int | None = None) -> int | None:
+    """Bytes that programs may take from now on, or None where that is not known.
+
+    Args:
+      device: one of those that share the work.
+      max_memory: bytes; on CPUs for the process as a whole, else for each device.  None
+        for what is free.
+    """
+    if max_memory is None:
+        return memory.free(device)
+    used = memory.rss() if _on_cpu(device) else 0
+    return max(0, max_memory - (used or 0))
+
+
+@functools.lru_cache(_PROGRAMS_KEPT)
+def _compile(
+    network: nn.Module, size: tuple[int, int], batch: int, mesh: Mesh
+) -> Program:
+    image = jax.ShapeDtypeStruct((batch, *size, 1), jnp.float32)
+    small = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), small, small)["params"]
+    whole, split = sharding.replicated(mesh), sharding.split_height(mesh)
+    jitted = jax.jit(
+        sharding.on_mesh(functools.partial(forward, network), mesh),
+        in_shardings=(whole, split, split),
+        out_shardings=split,
+    )
+    return Program(batch, mesh, jitted.lower(shapes, image, image).compile())
+
+
+def forward(
+    network: nn.Module, params: Mapping[str, Any], ir: jax.Array, vis: jax.Array
+) -> jax.Array:
+    """The fused image float32 [N, scale * H, scale * W, 1] of [N, H, W, 1] each."""
+    image, _ = network.apply({"params": params}, ir, vis)
+    return image

@@ -1,0 +1,1 @@
+"""Speed, memory, operations, and compilation for machines that are not there."""

@@ -1,0 +1,151 @@
+"""Time, memory, the machine, and laws fitted to figures."""
+
+import dataclasses
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+from hkdnet_jax.runtime import memory
+
+Row = dict[str, Any]
+Size = tuple[int, int]  # height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all rows of a run have in common.
+
+    Attributes:
+      preset: of the student: full, lite or tiny.
+      scale: output pixels per input pixel along each side; 1 is the teacher.
+      batch: images or samples at a time.
+      repeats: timed calls for each row.
+      dtype: of the arithmetic: float32 or bfloat16.
+    """
+
+    preset: str
+    scale: int
+    batch: int
+    repeats: int
+    dtype: str
+
+
+def size_text(size: Sequence[int]) -> str:
+    """`64x80` for (64, 80)."""
+    return f"{size[0]}x{size[1]}"
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call; what it returns is waited for."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def statistics(seconds: Sequence[float]) -> Row:
+    """Median, minimum and maximum."""
+    return {
+        "seconds": median(seconds),
+        "seconds_min": min(seconds),
+        "seconds_max": max(seconds),
+    }
+
+
+def compiled(
+    function: Callable[..., Any], *args: Any
+) -> tuple[jax.stages.Compiled, float]:
+    """The program of a function (jitted already or not), and the seconds it took.
+
+    Args:
+      function: traceable.
+      *args: arrays or jax.ShapeDtypeStructs.
+    """
+    jitted = function if hasattr(function, "lower") else jax.jit(function)
+    start = time.perf_counter()
+    program = jitted.lower(*args).compile()
+    return program, time.perf_counter() - start
+
+
+def process_row() -> Row:
+    """What a row says of the process that measured it.
+
+    `peak_rss_bytes` is the largest memory of the process since its start (or since the
+    peak was restarted), `peak_device_bytes` that of an accelerator, None without one.
+    """
+    stats = jax.devices()[0].memory_stats()
+    return {
+        "peak_rss_bytes": memory.peak_rss(),
+        "peak_device_bytes": stats["peak_bytes_in_use"] if stats else None,
+        "pid": os.getpid(),
+    }
+
+
+def machine() -> Row:
+    """What the figures depend on: processor, memory, versions, devices."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_bytes": _memory(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "numpy": np.__version__,
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "device_count": jax.device_count(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        info = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def line(x: Sequence[float], y: Sequence[float | None]) -> tuple[float, float] | None:
+    """Least squares y = slope * x + intercept.
+
+    Returns:
+      (slope, intercept), or None where there are fewer than two different x, or a y is
+      missing.
+    """
+    if len(set(x)) < 2 or None in y:
+        return None
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(slope), float(intercept)
+
+
+def exponent(x: Sequence[float], y: Sequence[float | None]) -> float | None:
+    """The p of y ~ x**p, by least squares of the logarithms.
+
+    Args:
+      x: positive.
+      y: of x's length.
+
+    Returns:
+      None as for `line`, or where a y is not positive.
+    """
+    if any(value is None or value <= 0 for value in y):
+        return None
+    fit = line([math.log(value) for value in x], [math.log(value) for value in y])
+    return fit and fit[0]

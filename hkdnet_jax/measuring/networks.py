@@ -1,0 +1,227 @@
+"""How fast the networks fuse and train."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from configs import base
+from data_pipelines import loader
+from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.measuring import flops
+from hkdnet_jax.measuring.measure import (
+    Row,
+    Settings,
+    Size,
+    compiled,
+    line,
+    process_row,
+    size_text,
+    statistics,
+    timed,
+)
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import PRESETS
+from hkdnet_jax.models.student import Student
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.runtime import sharding
+from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training.state import Params, TrainState, create
+
+# Operations are counted with the attention as the paper defines it: a kernel's cannot
+# be seen, and what a block computes again in the backward pass is no progress.
+_COUNTED_ATTENTION = "materialized"
+_SCENES = 8
+_ROOM = 32  # rows and columns of a scene beyond the crop, as in training
+# More than the loader keeps ready: the loop then starts with nothing in store, as if
+# it had run for long.
+_DRAINED_BATCHES = 16
+_TOTAL_STEPS = 10**6  # of the run, for the learning rate's schedule
+
+
+def measure_fuse(settings: Settings, size: Size) -> list[Row]:
+    """Times `fuse_pair`: uint8 arrays in host memory to a uint8 array there.
+
+    The weights are random; a batch is so many pairs, one after the other.
+
+    Args:
+      settings: scale 1 is the teacher, whatever the preset.
+      size: of the inputs.
+
+    Returns:
+      One row; `seconds` are for the whole batch.
+    """
+    model = _random_model(settings)
+    shape = (settings.batch, 2, *size)
+    pairs = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def fuse_all() -> None:
+        for ir, vis in pairs:
+            fuse_pair(model, ir, vis)
+
+    first = timed(lambda: fuse_pair(model, *pairs[0]))
+    seconds = [timed(fuse_all) for _ in range(settings.repeats)]
+    process = process_row()  # before the operations are counted, which takes memory
+    middle = median(seconds)
+    pixels = settings.batch * size[0] * size[1] * settings.scale**2
+    row = {
+        "size": size_text(size),
+        "batch": settings.batch,
+        **statistics(seconds),
+        "compile_seconds": max(0.0, first - middle / settings.batch),
+        "gflops": settings.batch * _forward_flops(model, size) / middle / 1e9,
+        "images_per_second": settings.batch / middle,
+        "megapixels_per_second": pixels / middle / 1e6,
+    }
+    return [row | process]
+
+
+def fuse_fits(rows: list[Row]) -> list[Row]:
+    """The process's memory as a line over the pixels of an input, where it has one.
+
+    Returns:
+      At most one fit, of `bytes_per_input_pixel` and `fixed_bytes`; none where there
+      are fewer than two sizes or the system does not tell the memory.
+    """
+    pixels = [math.prod(map(int, row["size"].split("x"))) for row in rows]
+    fit = line(pixels, [row["peak_rss_bytes"] for row in rows])
+    if fit is None:
+        return []
+    return [dict(zip(("bytes_per_input_pixel", "fixed_bytes"), fit, strict=True))]
+
+
+def _random_model(settings: Settings) -> Model:
+    dtype = jnp.dtype(settings.dtype)
+    if settings.scale == 1:
+        network = Teacher(dtype=dtype)
+    else:
+        network = Student(PRESETS[settings.preset], settings.scale, dtype)
+    image = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
+    return Model(network, jax.device_put(_random(shapes)), settings.scale)
+
+
+def _random(shapes: Any) -> Any:
+    """Small numbers for every parameter, drawn by NumPy.
+
+    To compile an initialisation would take longer than what is measured.
+    """
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: 0.03 * rng.standard_normal(x.shape, np.float32), shapes
+    )
+
+
+def _forward_flops(model: Model, size: Size) -> int:
+    network: nn.Module = model.network
+    if isinstance(network, Student):
+        network = network.clone(attention=_COUNTED_ATTENTION)
+    image = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
+    return flops.count(network.apply, {"params": model.params}, image, image)
+
+
+def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
+    """Times a student's real train step, fed by the real loader with made scenes.
+
+    The teacher, with random weights, is part of the step, as in a real run.  The scenes
+    are rendered before, as if all had been visited; every step is waited for.
+
+    Args:
+      settings: the batch is split over all devices.
+      size: of the LOW-resolution crop, square.
+      phase: 1 or 2.
+
+    Returns:
+      One row; `seconds` are for a step with its input, `input_wait_share` is the time
+      that the loop was blocked for its next batch over the time of the loop.
+    """
+    config = _train_config(settings, size)
+    mesh = sharding.make_mesh(config.mesh.data)
+    whole = sharding.replicated(mesh)
+    params = _random(jax.eval_shape(lambda: networks.init_params(config)))
+    state = jax.jit(partial(create, config), out_shardings=whole)(params)
+    teacher = _random(jax.eval_shape(lambda: networks.init_teacher(config)))
+    teacher = jax.device_put(teacher, whole)
+    batches = _batches(config)
+    first = sharding.put_batch(next(batches), mesh)
+    step = sharding.jit_train_step(_step(config, phase), mesh)
+    program, compile_seconds = compiled(step, state, teacher, first)
+    shapes = jax.eval_shape(lambda *args: args, state, teacher, first)
+    state, _ = jax.block_until_ready(program(state, teacher, first))
+    seconds, waits = _run_steps(
+        program, state, teacher, batches, mesh, settings.repeats
+    )
+    process = process_row()  # before the operations are counted, which takes memory
+    config.attention = _COUNTED_ATTENTION
+    operations = flops.count(_step(config, phase), *shapes)
+    middle = median(seconds)
+    row = {
+        "size": size_text(size),
+        "batch": settings.batch,
+        "phase": phase,
+        **statistics(seconds),
+        "compile_seconds": compile_seconds,
+        "gflops": operations / middle / 1e9,
+        "samples_per_second": settings.batch / middle,
+        "input_wait_share": sum(waits) / sum(seconds),
+    }
+    return [row | process]
+
+
+def _train_config(settings: Settings, size: Size) -> ConfigDict:
+    variant = None if settings.preset == "full" else settings.preset
+    config = base.student(settings.scale, variant)
+    config.dtype = settings.dtype
+    config.data.crop = settings.scale * size[0]
+    config.train.batch_size = settings.batch
+    return config
+
+
+def _batches(config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
+    """Training batches of scenes that are rendered already."""
+    side = config.data.crop + _ROOM
+    source = loader.SceneSource(config.seed, 0, _SCENES, side, side)
+    for index in range(len(source)):
+        source[index]
+    return loader.train_batches(
+        source,
+        crop=config.data.crop,
+        batch_size=config.train.batch_size,
+        samples_per_epoch=config.data.samples_per_epoch,
+        seed=config.seed,
+    )
+
+
+def _step(config: ConfigDict, phase: int) -> steps.TrainStep:
+    return steps.train_step(config, networks.build_teacher(config), phase, _TOTAL_STEPS)
+
+
+def _run_steps(
+    program: Callable[..., Any],
+    state: TrainState,
+    teacher: Params,
+    batches: Iterator[dict[str, np.ndarray]],
+    mesh: Mesh,
+    count: int,
+) -> tuple[list[float], list[float]]:
+    """Seconds of each step, and of these the seconds waited for its batch."""
+    for _ in range(_DRAINED_BATCHES):
+        next(batches)
+    seconds, waits = [], []
+    for _ in range(count):
+        start = time.perf_counter()
+        batch = next(batches)
+        waits.append(time.perf_counter() - start)
+        state, _ = program(state, teacher, sharding.put_batch(batch, mesh))
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - start)
+    return seconds, waits

@@ -1,0 +1,212 @@
+"""Train steps compiled for a TPU slice, on a machine that has none.
+
+TPU's own compiler says how many bytes of each chip's memory a step of the configuration
+takes.  State and batch are shapes only: no data, no teacher and no weights are read.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.losses import vgg
+from hkdnet_jax.measuring import flops
+from hkdnet_jax.measuring.hlo import collectives
+from hkdnet_jax.runtime import sharding
+from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training.state import create
+
+# Of the run, for the learning rate's schedule: it changes a constant of the program.
+_TOTAL_STEPS = 10**6
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the makers publish of a TPU chip.
+
+    Attributes:
+      capacity_bytes: high-bandwidth memory.
+      peak_flops: matrix products a second in bfloat16.
+    """
+
+    capacity_bytes: int
+    peak_flops: float
+
+
+# By `device_kind`; cloud.google.com/tpu/docs, "System architecture".
+CHIPS = {
+    "TPU v4": Chip(32 * 2**30, 275e12),
+    "TPU v5 lite": Chip(16 * 2**30, 197e12),
+    "TPU v5": Chip(95 * 2**30, 459e12),
+    "TPU v6 lite": Chip(32 * 2**30, 918e12),
+}
+
+
+def tpu_devices(topology: str) -> Sequence[jax.Device]:
+    """The chips of a slice such as `v5e:2x4`, which need not exist.
+
+    Raises:
+      UserError: TPU's compiler is not installed, or knows no such slice.
+    """
+    # libtpu would otherwise wait for the metadata server of a TPU machine.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # A v4 chip's two cores work as one, as they do on Cloud TPU.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        ).devices
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        if "not installed" in reason:
+            raise UserError(
+                "TPU's compiler is not installed, so get it with "
+                "pip install -r requirements-tpu.txt (0.7 GB; no TPU is needed)."
+            ) from error
+        raise UserError(
+            f"--topology {topology} is no TPU slice that the compiler knows "
+            f"({reason}): give a generation and the chips along each side, such as "
+            "v5e:2x4, v4:2x2x4, v5p:2x2x2 or v6e:4x4."
+        ) from error
+
+
+def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict:
+    """Compiles the train step of one phase for `devices`.
+
+    Args:
+      config: of the run; neither its data nor its teacher is opened.
+      devices: of the mesh, over which the batch is split.
+      phase: 1 or 2; a teacher has only 1.
+
+    Returns:
+      JSON-able: `argument_bytes`, `temp_bytes`, `peak_bytes`, `capacity_bytes` and
+      `fits` of one chip; `collectives`, a list of kind, count and bytes in one chip's
+      program (those inside a loop as often as it turns); `flops` of a step over all
+      chips, and `floor_seconds`, what they take at the chips' bfloat16 peak.  Where the
+      compiler gives up for lack of memory, `fits` is False, `temp_bytes` what it says
+      it needs (None if it does not say), and the other memory and `collectives` None.
+
+    Raises:
+      UserError: the batch cannot be split over the devices, or the chip is unknown.
+    """
+    kind, batch_size = devices[0].device_kind, config.train.batch_size
+    if kind not in CHIPS:
+        raise UserError(
+            f"The memory of a {kind} is not known here: take one of {', '.join(CHIPS)}."
+        )
+    if batch_size % len(devices):
+        raise UserError(
+            f"config.train.batch_size is {batch_size}, not divisible by the "
+            f"{len(devices)} chips of the slice: give a multiple."
+        )
+    chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
+    arguments = abstract_arguments(config)
+    teacher = networks.build_teacher(config)
+    step = steps.train_step(config, teacher, phase, _TOTAL_STEPS)
+    lowered = sharding.jit_train_step(step, mesh).lower(*arguments)
+    total = flops.count(step, *arguments)
+    return {
+        "phase": phase,
+        **_compiled_row(lowered, chip.capacity_bytes),
+        "flops": total,
+        "floor_seconds": total / (len(devices) * chip.peak_flops),
+    }
+
+
+def _compiled_row(lowered: jax.stages.Lowered, capacity: int) -> dict[str, Any]:
+    """The part of a row that the compiler knows."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {
+            "argument_bytes": None,
+            "temp_bytes": needed_bytes(str(error)),
+            "peak_bytes": None,
+            "capacity_bytes": capacity,
+            "fits": False,
+            "collectives": None,
+        }
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temp_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": peak,
+        "capacity_bytes": capacity,
+        "fits": peak <= capacity,
+        "collectives": collectives(compiled.as_text()),
+    }
+
+
+def needed_bytes(message: str) -> int | None:
+    """Bytes of temporaries that TPU's compiler says a program needs too many of."""
+    found = re.search(r"temporaries \(([\d.]+)([KMG])\)", message)
+    return found and round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
+
+
+def abstract_arguments(config: ConfigDict) -> tuple[Any, Any, dict[str, Any]]:
+    """Shapes of a train step's state, frozen parameters and batch."""
+    state = jax.eval_shape(lambda: create(config, networks.init_params(config)))
+    if config.kind == "student":
+        frozen = jax.eval_shape(lambda: networks.init_teacher(config))
+    else:
+        frozen = vgg.abstract_params() if config.loss.percep else {}
+    crops = (config.train.batch_size, config.data.crop, config.data.crop, 1)
+    crop = jax.ShapeDtypeStruct(crops, jnp.uint8)
+    return state, frozen, {"ir": crop, "vis": crop}
+
+
+def report(row: dict[str, Any]) -> str:
+    """A row of `check` as lines of text."""
+    if row["peak_bytes"] is None:
+        needed, capacity = row["temp_bytes"], row["capacity_bytes"]
+        known = f"{needed / 2**30:.2f} GiB of " if needed else "too many "
+        return (
+            f"phase {row['phase']}: DOES NOT FIT (the compiler gave up: {known}"
+            f"temporaries, a chip has {capacity / 2**30:.0f} GiB)"
+        )
+    peak, capacity, arguments, temporaries = (
+        row[f"{name}_bytes"] / 2**30
+        for name in ("peak", "capacity", "argument", "temp")
+    )
+    moved = ", ".join(
+        f"{c['kind']} of {c['count']} arrays, {c['bytes'] / 1e6:.1f} MB"
+        for c in row["collectives"]
+    )
+    return (
+        f"phase {row['phase']}: {peak:.2f} GiB of {capacity:.0f} GiB a chip "
+        f"({'fits' if row['fits'] else 'DOES NOT FIT'}; arguments {arguments:.2f}, "
+        f"temporaries {temporaries:.2f})\n"
+        f"  a step: {moved or 'no collective'}; {row['flops'] / 1e12:.2f} TFLOP over "
+        f"all chips, at least {1e3 * row['floor_seconds']:.1f} ms at the bfloat16 peak"
+    )
+
+
+def phases_of(config: ConfigDict, asked: str) -> tuple[int, ...]:
+    """The phases to compile: `asked`, or all that the run has.
+
+    Raises:
+      UserError: the run has no such phase.
+    """
+    there = (1,) if config.kind == "teacher" else (1, 2)
+    if asked and asked not in map(str, there):
+        raise UserError(
+            f"--phase {asked} is none of this run's: give "
+            f"{' or '.join(map(str, there))}."
+        )
+    return (int(asked),) if asked else there

@@ -1,0 +1,137 @@
+"""What `python -m hkdnet_jax.benchmark` measures: subjects, sizes, columns."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hkdnet_jax.measuring import kernels, networks
+from hkdnet_jax.measuring.measure import Row
+from hkdnet_jax.measuring.table import Column
+from hkdnet_jax.models.presets import MIN_SIDE, SCALES
+from hkdnet_jax.training.config_check import MIN_CROP
+
+_SIZE = Column("size", "size", 11)
+_BATCH = Column("batch", "batch", 5)
+_PASSES = Column("passes", "passes", 16)
+_SECONDS = (
+    Column("seconds", "seconds", 9, 4),
+    Column("min", "seconds_min", 9, 4),
+    Column("max", "seconds_max", 9, 4),
+    Column("compile s", "compile_seconds", 9),
+    Column("GFLOP/s", "gflops", 8),
+)
+_PEAK = Column("peak MB", "peak_rss_bytes", 8, 0, 1e-6)
+_PROGRAM = Column("program MB", "program_bytes", 10, 1, 1e-6)
+METRICS_COLUMNS = (
+    _SIZE,
+    Column("metric", "metric", 8),
+    Column("threads", "workers", 7),
+    Column("ms a pair", "seconds", 9, 2, 1e3),
+    Column("min", "seconds_min", 9, 2, 1e3),
+    Column("max", "seconds_max", 9, 2, 1e3),
+    Column("compile s", "compile_seconds", 9),
+    Column("plain ms", "plain_seconds", 10, 1, 1e3),
+    Column("speedup", "speedup", 8),
+    _PEAK,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A subcommand whose rows are measured in fresh processes.
+
+    Attributes:
+      what: for --help.
+      sizes: default of --size.
+      measure: (settings, size, **varied) -> rows, in a process of its own.
+      columns: of the table.
+      varied: further arguments of `measure`, each with its values; every combination
+        has its process.
+      fits: laws found in the rows.
+      scales: values that --scale may have.
+      least_side: of a size, in pixels.
+      trains: sizes are square and the batch is split over the devices.
+    """
+
+    what: str
+    sizes: str
+    measure: Callable[..., list[Row]]
+    columns: tuple[Column, ...]
+    varied: dict[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    fits: Callable[[list[Row]], list[Row]] = lambda rows: []
+    scales: Sequence[int] = SCALES
+    least_side: int = MIN_SIDE
+    trains: bool = False
+
+
+SUBJECTS = {
+    "fuse": Subject(
+        "fusing pairs of pictures, from arrays to arrays; scale 1 is the teacher, "
+        "which all presets share",
+        "64x64,128x128",
+        networks.measure_fuse,
+        (
+            _SIZE,
+            _BATCH,
+            *_SECONDS,
+            Column("images/s", "images_per_second", 8, 2),
+            Column("out MP/s", "megapixels_per_second", 8, 3),
+            _PEAK,
+        ),
+        fits=networks.fuse_fits,
+    ),
+    "train": Subject(
+        "the student's train step in both phases, with its teacher and its input; "
+        "sizes are those of the low-resolution crop, square",
+        "32x32,64x64",
+        networks.measure_train,
+        (
+            _SIZE,
+            _BATCH,
+            Column("phase", "phase", 5),
+            *_SECONDS,
+            Column("samples/s", "samples_per_second", 9, 2),
+            Column("input %", "input_wait_share", 7, 2, 100),
+            _PEAK,
+        ),
+        {"phase": (1, 2)},
+        scales=SCALES[1:],
+        least_side=MIN_CROP,
+        trains=True,
+    ),
+    "attention": Subject(
+        "the position attention with the preset's channels, over all HxW positions, "
+        "in the blocked and the materialized form (--scale plays no role)",
+        "80x80,112x112,160x160",
+        kernels.measure_attention,
+        (
+            _SIZE,
+            _BATCH,
+            Column("form", "implementation", 12),
+            _PASSES,
+            *_SECONDS,
+            _PROGRAM,
+            Column("resident MB", "rss_above_baseline_bytes", 11, 1, 1e-6),
+            _PEAK,
+        ),
+        {"implementation": kernels.IMPLEMENTATIONS, "passes": kernels.PASSES},
+        fits=kernels.attention_fits,
+    ),
+    "conv": Subject(
+        "a residual group of the preset by our 3x3 convolution and by XLA's own, "
+        "beside a large matrix product (--scale plays no role)",
+        "64x64",
+        kernels.measure_conv,
+        (
+            _SIZE,
+            _BATCH,
+            Column("way", "way", 13),
+            _PASSES,
+            *_SECONDS,
+            Column("of matmul %", "share_of_matmul", 11, 1, 100),
+            Column("x XLA", "speedup_over_xla", 6, 2),
+            Column("difference", "difference_to_xla", 10, 7),
+            _PROGRAM,
+        ),
+    ),
+}

@@ -1,0 +1,40 @@
+"""The flags --model and --scale, and the model that they mean."""
+
+import argparse
+
+from hkdnet_jax import pretrained
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.presets import SCALES
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --model and --scale, the arguments of `load_model`."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME_OR_DIR",
+        help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
+        "package; else the workdir of a training run, or a converted release (default: "
+        "what comes with the package for --scale)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=SCALES,
+        help="output pixels per input pixel along each side: 2 to 4, or 1 for a "
+        "teacher, which fuses what is high-resolution already (default: that of the "
+        "model in DIR)",
+    )
+
+
+def load_model(name: str | None, scale: int | None) -> Model:
+    """Loads --model; UserError if there is none, or --scale is not its scale."""
+    directory = pretrained.locate(name, scale)
+    model = Model.load(directory)
+    if scale not in (None, model.scale):
+        kind = "teacher" if model.scale == 1 else "student"
+        raise UserError(
+            f"--scale {scale} does not fit {directory}, a {kind} of scale "
+            f"{model.scale}: drop --scale, or give a model of scale {scale}."
+        )
+    return model

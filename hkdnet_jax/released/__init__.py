@@ -1,0 +1,1 @@
+"""The network that the paper's authors released, and their weights."""

@@ -1,0 +1,290 @@
+"""The student that the paper's authors released in PyTorch, to run their weights.
+
+It differs from the paper's text and from our Student in many places, row by row in
+docs/fidelity.md.  It is for inference: its six batch normalisations, which only scale
+and shift once training is over, are folded into the convolutions before them
+(`hkdnet_jax.convert`), and its dropout is left out.  Arrays are [N, H, W, C], float32.
+
+The released demo stretches each input by its own minimum and maximum to [0, 1], and
+its output likewise to 0..255: `fuse --normalize minmax --stretch`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from hkdnet_jax.models.blocks import RCAB, ResidualGroup
+from hkdnet_jax.models.presets import StudentConfig
+from hkdnet_jax.models.student import SuperResolutionPart
+from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.ops.harris import harris_response
+from hkdnet_jax.ops.position_attention import attention
+
+# Written out, though equal to `full`: the released weights fix these for good.
+SIZES = StudentConfig(
+    width=64,
+    branch_rcabs=9,
+    dfabs=6,
+    decoder=(64, 64, 32),
+    sr_groups=5,
+    sr_rcabs=20,
+    reduction=16,
+    corner_gamma=0.7,
+)
+FIRST_CHANNELS = 16  # of the first convolution, which both branches share
+DECODED_CHANNELS = 16  # of the decoder's last convolution
+POSITION_REDUCTION = 8  # channels over the channels of a query or a key
+FUSION_EPSILON = 1e-10
+
+
+def corner_map(x: jax.Array) -> jax.Array:
+    """The released corner map: 1 within a pixel of a strong corner, else 0.
+
+    Harris response of each channel, its 3x3 maximum, compared with 0.7 of the
+    maximum over the channel.  A pixel that equals that threshold keeps its feature:
+    all of a flat channel, where both are 0.  No gradient flows.
+
+    Args:
+      x: [N, H, W, C].
+
+    Returns:
+      As x.
+    """
+    x = lax.stop_gradient(x)
+    dilated = lax.reduce_window(
+        harris_response(x), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
+    )
+    threshold = SIZES.corner_gamma * jnp.max(dilated, axis=(1, 2), keepdims=True)
+    return jnp.where(dilated > threshold, 1.0, jnp.where(dilated < threshold, 0.0, x))
+
+
+def channel_mixture(x: jax.Array) -> jax.Array:
+    """Averages of the channels, in which UNLIKE channels weigh most.
+
+    A channel's weights are the softmax of its row maximum minus its row of the Gram
+    matrix over the positions.
+
+    Args:
+      x: [N, H, W, C].
+
+    Returns:
+      As x.
+    """
+    gram = jnp.einsum("nhwc,nhwd->ncd", x, x)
+    # A softmax does not see the row maximum, which is the same for the whole row.
+    return jnp.einsum("ncd,nhwd->nhwc", jax.nn.softmax(-gram, axis=-1), x)
+
+
+def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
+    """Weighted sum: `exp(mean) / (exp(mean_ir) + exp(mean_vis) + 1e-10)` each.
+
+    The means are over the channels of a pixel.
+
+    Args:
+      ir: [N, H, W, C].
+      vis: as ir.
+
+    Returns:
+      As ir.
+    """
+    means = [jnp.mean(x, axis=-1, keepdims=True) for x in (ir, vis)]
+    # Both sides of the fraction over exp(peak), which cannot overflow.
+    peak = jnp.maximum(*means)
+    powers = [jnp.exp(mean - peak) for mean in means]
+    total = powers[0] + powers[1] + FUSION_EPSILON * jnp.exp(-peak)
+    return (powers[0] * ir + powers[1] * vis) / total
+
+
+class ReleasedDFAB(nn.Module):
+    """`gamma * softmax(Q * K) * conv(K)`, Q and K convolutions of two RCABs' output.
+
+    The softmax runs over the width; the convolutions have no bias, the block no skip.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+
+        def conv(name: str) -> Conv3x3:
+            return Conv3x3(x.shape[-1], use_bias=False, name=name)
+
+        d = RCAB(SIZES.reduction, name="rcab1")(x)
+        d = RCAB(SIZES.reduction, name="rcab2")(d)
+        query, key = conv("conv1")(d), conv("conv2")(d)
+        weights = jax.nn.softmax(query * key, axis=2)
+        gamma = self.param("gamma", nn.initializers.zeros, ())
+        return gamma * weights * conv("conv3")(key)
+
+
+class ReleasedDFAG(nn.Module):
+    """`x + conv(six blocks of x)`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        y = x
+        for i in range(SIZES.dfabs):
+            y = ReleasedDFAB(name=f"dfab{i + 1}")(y)
+        return x + Conv3x3(x.shape[-1], name="conv")(y)
+
+
+class Position(nn.Module):
+    """`gamma * attention + x` over all positions, row softmax without scaling."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        c = x.shape[-1]
+        query = Conv1x1(c // POSITION_REDUCTION, name="query")(x)
+        key = Conv1x1(c // POSITION_REDUCTION, name="key")(x)
+        value = Conv1x1(c, name="value")(x)
+        gamma = self.param("gamma", nn.initializers.zeros, ())
+        return gamma * attention(query, key, value) + x
+
+
+class Channel(nn.Module):
+    """`gamma * channel_mixture(x) + x`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        gamma = self.param("gamma", nn.initializers.zeros, ())
+        return gamma * channel_mixture(x) + x
+
+
+# What the corner module adds to its product, see `Corner`.
+CORNER_SKIPS = ("feature", "map")
+
+
+class Corner(nn.Module):
+    """`corner_map(x) * relu(conv(x)) + skip`, a 1x1 convolution.
+
+    Attributes:
+      skip: `feature` adds x, as the released code does on a GPU, the only place where
+        it runs unchanged.  `map` adds the map, as it does with its tensors on a CPU:
+        there OpenCV's array is the feature's own memory, and the map written to it
+        takes the place of x.
+    """
+
+    skip: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        b = nn.relu(Conv1x1(x.shape[-1], name="conv")(x))
+        corners = corner_map(x)
+        return corners * b + {"feature": x, "map": corners}[self.skip]
+
+
+class ReleasedCEA(nn.Module):
+    """Three paths in parallel, summed and mixed by a 1x1 convolution.
+
+    A path: 3x3 convolution, ReLU, attention, 3x3 convolution, ReLU, 1x1 convolution.
+    Batch normalisation is folded into its 3x3 convolutions.
+
+    Attributes:
+      corner_skip: see `Corner`.
+    """
+
+    corner_skip: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        c = x.shape[-1]
+
+        def path(name: str, module: Callable[..., nn.Module]) -> jax.Array:
+            y = nn.relu(Conv3x3(c, name=f"{name}_in")(x))
+            y = module(name=name)(y)
+            y = nn.relu(Conv3x3(c, name=f"{name}_out")(y))
+            return Conv1x1(c, name=f"{name}_mix")(y)
+
+        total = path("position", Position) + path("channel", Channel)
+        corner = partial(Corner, self.corner_skip)
+        return Conv1x1(c, name="mix")(total + path("corner", corner))
+
+
+class Branch(nn.Module):
+    """`x + conv(attention(RG(x)))`: a branch behind the shared convolutions.
+
+    Attributes:
+      attention: makes the branch's attention module, given its `name`.
+    """
+
+    attention: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        y = ResidualGroup(SIZES.branch_rcabs, SIZES.reduction, name="rg")(x)
+        y = self.attention(name="attention")(y)
+        return x + Conv3x3(x.shape[-1], name="conv")(y)
+
+
+def _conv_relu(x: jax.Array, features: int, name: str) -> jax.Array:
+    return nn.relu(Conv3x3(features, "reflect", name=name)(x))
+
+
+class ReleasedFusionPart(nn.Module):
+    """Shared convolutions, both branches, fusion and decoder.
+
+    Attributes:
+      corner_skip: see `Corner`.
+    """
+
+    corner_skip: str
+
+    @nn.compact
+    def __call__(
+        self, ir: jax.Array, vis: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Maps two [N, H, W, 1] images to [N, H, W, 16] features, intermediates."""
+        # As one batch, so that the convolutions are shared in the plainest way.
+        both = _conv_relu(jnp.concatenate([ir, vis]), FIRST_CHANNELS, "conv1")
+        first_ir, first_vis = jnp.split(_conv_relu(both, SIZES.width, "conv2"), 2)
+        f_ir = Branch(ReleasedDFAG, name="ir")(first_ir)
+        cea = partial(ReleasedCEA, self.corner_skip)
+        f_vis = Branch(cea, name="vis")(first_vis)
+        x = fused = fuse_features(f_ir, f_vis)
+        for i, features in enumerate((*SIZES.decoder, DECODED_CHANNELS)):
+            x = _conv_relu(x, features, f"decoder{i + 1}")
+        out = {"branch_ir": f_ir, "branch_vis": f_vis, "fused": fused, "decoded": x}
+        return x, out
+
+
+class Released(nn.Module):
+    """The released network: low-resolution pair to one image at `scale` times it.
+
+    Its parameters are the two subtrees `fusion` and `sr`; `sr` has the names and
+    shapes of our own `full` Student's.
+
+    Attributes:
+      scale: 2, 3 or 4.
+      corner_skip: `feature` or `map`, see `Corner`.
+    """
+
+    scale: int
+    corner_skip: str = "feature"
+
+    def setup(self):
+        """Declares the two parts."""
+        self.fusion = ReleasedFusionPart(self.corner_skip)
+        self.sr = SuperResolutionPart(SIZES, self.scale)
+
+    def __call__(
+        self, ir: jax.Array, vis: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Fuses float [N, H, W, 1] images in [0, 1], H and W at least 2.
+
+        Returns:
+          image: float32 [N, scale * H, scale * W, 1], not clipped.
+          out: `branch_ir`, `branch_vis`, `fused`, `decoded` (16 channels),
+            `upsampled`, `tail` (16 channels).
+        """
+        decoded, out = self.fusion(ir, vis)
+        image, sr_out = self.sr(decoded)
+        return image, out | sr_out

@@ -1,0 +1,1 @@
+"""Training: configuration, state, steps, the loop, validation, checkpoints, logs."""

@@ -1,0 +1,208 @@
+"""Checkpoints of a training run: the only file that imports orbax.
+
+One checkpoint is a folder `WORKDIR/checkpoints/STEP` that holds everything a run needs
+to go on: `state` (arrays), `data` (where the data iterator stands) and `meta` (best
+metric, configuration, ...), the last two as JSON. Orbax writes it under a temporary
+name and renames it when it is complete, so a killed run leaves the one before intact.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from hkdnet_jax.common import trees
+from hkdnet_jax.common.errors import UserError
+
+_KEPT = 2
+# Without one of these a step's folder was only half copied or half deleted.
+_NEEDED_FILES = (
+    "state/_METADATA",
+    "state/manifest.ocdbt",
+    "data/metadata",
+    "meta/metadata",
+)
+
+
+class Checkpoints:
+    """The checkpoints of one run; keeps the latest two.
+
+    In a multi-process run every process makes one and calls the same methods; `data`
+    and `meta` are those of process 0. Only one run at a time may use a folder.
+
+    Args:
+        workdir: the run's folder, created when it is missing. Left-overs of a save
+            that was killed are removed; a step that lacks files is set aside as
+            `STEP.incomplete`, said on stderr, and never picked.
+    """
+
+    def __init__(self, workdir: str | Path):
+        """Open, and create when needed, `workdir/checkpoints`."""
+        _quieten_orbax()
+        self._directory = Path(workdir).absolute() / "checkpoints"
+        # Orbax lists the steps after a barrier, so they are final on every process.
+        if jax.process_index() == 0:
+            _set_incomplete_aside(self._directory)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(_KEPT),
+                cleanup_tmp_directories=True,
+            ),
+            handler_registry=_handlers(),
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, or None when there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
+        """Start saving; the writing goes on in the background.
+
+        On return `state` may be donated, and `data` and `meta` changed. An earlier save
+        that is still being written is waited for, and its error, if any, raised here.
+
+        Args:
+            step: later than every saved step; at the latest saved step nothing is
+                done, for a step's state is a function of the step.
+            state: pytree of non-empty arrays.
+            data: state of the data iterator, as JSON can hold it.
+            meta: whatever else the run needs, as JSON can hold it.
+
+        Raises:
+            ValueError: the step lies before the latest saved one.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            if step == latest:
+                return
+            raise ValueError(f"step {step} lies before the saved step {latest}")
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            # Orbax turns these into text in the background, at some later time.
+            data=ocp.args.JsonSave(_copy_json(data)),
+            meta=ocp.args.JsonSave(_copy_json(meta)),
+        )
+        # The one copy to the host that a guarded training loop wants.
+        with jax.transfer_guard("allow"):
+            self._manager.save(step, args=args)
+
+    def restore(self, abstract_state: Any) -> tuple[Any, dict, dict]:
+        """Read the newest checkpoint: (state, data, meta).
+
+        Args:
+            abstract_state: pytree of jax.ShapeDtypeStruct with shardings; the state
+                comes back with this structure and these shardings, whatever devices it
+                was saved from.
+
+        Raises:
+            UserError: there is no checkpoint, it cannot be read, or its names, shapes
+                or dtypes differ from `abstract_state` (orbax alone would cast dtypes).
+        """
+        self.wait()
+        step = self.latest_step()
+        if step is None:
+            raise UserError(
+                f"{self._directory} holds no checkpoint: start this run anew."
+            )
+        folder = self._directory / str(step)
+        try:
+            stored = self._manager.item_metadata(step).state.tree
+            differences = trees.list_differences(
+                _describe(stored), _describe(abstract_state)
+            )
+            if differences:
+                raise UserError(
+                    f"{folder} is a checkpoint of another model or optimizer "
+                    f"({differences}): choose another --workdir, or the configuration "
+                    "that this run was started with."
+                )
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract_state),
+                    data=ocp.args.JsonRestore(),
+                    meta=ocp.args.JsonRestore(),
+                ),
+            )
+        except UserError:
+            raise
+        # Damage raises anything, a bare Exception too: it depends on the file.
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise UserError(
+                f"{folder} is damaged ({reason}): move it away, and the run goes on "
+                "from the checkpoint before it."
+            ) from error
+        return restored.state, restored.data, restored.meta
+
+    def wait(self) -> None:
+        """Block until the save that was started, if any, is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, then release orbax's threads; to be called before the program ends."""
+        self._manager.close()
+
+
+def _handlers() -> Any:
+    """How each part is stored; orbax needs it to describe steps it did not save."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    state = ocp.StandardCheckpointHandler()
+    registry.add("state", ocp.args.StandardSave, state)
+    registry.add("state", ocp.args.StandardRestore, state)
+    for name in ("data", "meta"):
+        handler = ocp.JsonCheckpointHandler()
+        registry.add(name, ocp.args.JsonSave, handler)
+        registry.add(name, ocp.args.JsonRestore, handler)
+    return registry
+
+
+def _set_incomplete_aside(directory: Path) -> None:
+    """Rename every step's folder in which a needed file is missing or empty."""
+    for folder in sorted(directory.glob("*")):
+        if not folder.name.isdigit():
+            continue
+        files = [folder / name for name in _NEEDED_FILES]
+        bad = [f for f in files if not f.is_file() or f.stat().st_size == 0]
+        if bad:
+            aside = folder.with_name(f"{folder.name}.incomplete")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            print(
+                f"Warning: the checkpoint {folder} lacks {bad[0].relative_to(folder)}; "
+                f"it is set aside as {aside.name} and not used.",
+                file=sys.stderr,
+            )
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """Path -> shape and dtype of every leaf.
+
+    Orbax stores named tuples and dataclasses as dicts; the joined path is the same.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): trees.describe_array(
+            leaf
+        )
+        for path, leaf in leaves
+    }
+
+
+def _copy_json(value: dict) -> dict:
+    return json.loads(json.dumps(value))
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+
+
+def _quieten_orbax() -> None:
+    """Drop orbax's dozens of INFO lines per save from absl's log, and nothing else."""
+    logging.getLogger("absl").addFilter(_is_wanted)

@@ -1,0 +1,64 @@
+"""Command lines whose `--config` is a file of configs/."""
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from hkdnet_jax.common.errors import UserError
+
+
+def parse_config(
+    argv: list[str],
+    doc: str,
+    required: dict[str, str],
+    optional: dict[str, str] | None = None,
+) -> tuple[ConfigDict, dict[str, str]]:
+    """The locked configuration and the other flags that a command line names.
+
+    Args:
+      argv: without the program's name.
+      doc: what `--help` prints above the flags.
+      required: name to help of the flags that must be given, apart from `--config`.
+      optional: the same of those that may be left out, which then are "".
+
+    Raises:
+      UserError: an unknown flag or key, a wrong type, a missing or broken file.
+      SystemExit: `--help`, after printing it.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config",
+        help_string="the run, for example configs/student_x3.py:lite; single keys are "
+        "overridden with --config.key=value",
+        flag_values=values,
+        # The overrides are looked for here, before absl parses the rest.
+        sys_argv=["main", *argv],
+    )
+    for name, help_string in (required | (optional or {})).items():
+        flags.DEFINE_string(name, "", help_string, flag_values=values)
+    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    try:
+        rest = values(["main", *argv])[1:]
+        # A file that cannot be loaded is reported at the first look inside it.
+        if values["config"].present:
+            config.value.keys()
+    except (AttributeError, KeyError) as error:
+        raise UserError(
+            f"The configuration has no key {error}: configs/base.py lists them all."
+        ) from error
+    # A config file is a program: whatever it raises, it is not usable.
+    except Exception as error:
+        # The cause stands in the last line; a traceback may stand before it.
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"The command line cannot be used: {reason}") from error
+    if values["help"].value:
+        print(f"{doc}\nFlags:\n{values.main_module_help() or values.get_help()}")
+        raise SystemExit(0)
+    if rest:
+        raise UserError(
+            f"Unexpected argument {rest[0]!r}: every option is --name=value."
+        )
+    for name in ("config", *required):
+        if not values[name].value:
+            raise UserError(f"--{name} is missing: see --help.")
+    others = {name: values[name].value for name in required | (optional or {})}
+    return config.value, others

@@ -1,0 +1,264 @@
+"""Pure training and validation steps; `train_loop` jits them.
+
+A batch is what the host sends: uint8 high-resolution crops `ir` and `vis`,
+[N, crop, crop, 1].  Flips, the low-resolution images and the frozen teacher are made
+here, on the device.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
+from hkdnet_jax.losses import quality, teacher, vgg
+from hkdnet_jax.models.student import FeatureAdapter, Student
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.training import schedules
+from hkdnet_jax.training.networks import build_student, build_teacher
+from hkdnet_jax.training.state import Params, TrainState, apply_gradients
+
+Batch = Mapping[str, jax.Array]
+Scalars = dict[str, jax.Array]
+# (state, frozen parameters, batch) -> (state, scalars)
+TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
+# (params, frozen parameters, batch)
+#   -> (sums over the batch, pictures by name, each uint8 [N, H, W, 1])
+ValStep = Callable[[Params, Params, Batch], tuple[Scalars, dict[str, jax.Array]]]
+# As they are drawn, left to right.
+PICTURES = ("ir", "vis", "bicubic", "fused", "label")
+
+
+def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
+    """Randomness of one stream at one step: a function of (seed, step) alone."""
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    return jax.random.fold_in(key, stream)
+
+
+def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
+    """Mirrors each sample left-right and top-bottom, each with probability 1/2.
+
+    All `images` [N, H, W, 1] of a sample are mirrored alike.
+    """
+    n = images[0].shape[0]
+    for axis, coin in zip((1, 2), jax.random.bernoulli(key, shape=(2, n)), strict=True):
+        coin = coin[:, None, None, None]
+        images = tuple(jnp.where(coin, jnp.flip(x, axis), x) for x in images)
+    return images
+
+
+def _augmented(
+    config: ConfigDict, step: jax.Array, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """The batch's IR and VIS as floats, flipped."""
+    ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
+    return _flip(_step_key(config, step, stream=0), ir, vis)
+
+
+def train_step(
+    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
+) -> TrainStep:
+    """The step of a phase of a teacher's or a student's run, to be jitted.
+
+    Args:
+      config: of the run.
+      teacher: the frozen one of a student's run; a teacher's run has its own.
+      phase: 1 or 2; a teacher's run has only 1.
+      total_steps: of all phases, for the learning rate.
+    """
+    if config.kind == "teacher":
+        return teacher_train_step(config, total_steps)
+    return student_train_step(config, teacher, phase, total_steps)
+
+
+def teacher_train_step(config: ConfigDict, total_steps: int) -> TrainStep:
+    """The step that trains the teacher on single images (Eq. 17).
+
+    Each sample is the IR or the VIS of its pair, at random.  The frozen parameters are
+    VGG16's, or empty where `loss.percep` is 0.
+    """
+    model = build_teacher(config)
+
+    def step_fn(state: TrainState, frozen: Params, batch: Batch):
+        ir, vis = _augmented(config, state.step, batch)
+        coin = jax.random.bernoulli(
+            _step_key(config, state.step, stream=1), shape=(ir.shape[0], 1, 1, 1)
+        )
+        image = jnp.where(coin, ir, vis)
+
+        def loss_fn(params: Params):
+            output, _ = model.apply({"params": params}, image, image)
+            return _teacher_loss(config, frozen, output, image)
+
+        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        rate = schedules.learning_rate(config, state.step, total_steps)
+        state, scalars = apply_gradients(config, state, gradients, loss, rate)
+        return state, scalars | {"loss": loss, "lr": rate} | _named(terms)
+
+    return step_fn
+
+
+def _teacher_loss(
+    config: ConfigDict, frozen: Params, output: jax.Array, image: jax.Array
+) -> tuple[jax.Array, Scalars]:
+    percep = None
+    if config.loss.percep:
+        layers = config.loss.vgg_layers
+        percep = tuple(vgg.features(frozen, x, layers) for x in (output, image))
+    return teacher.teacher_loss(
+        output,
+        image,
+        mu=config.loss.mu,
+        percep_weight=config.loss.percep,
+        percep=percep,
+    )
+
+
+def student_train_step(
+    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
+) -> TrainStep:
+    """The step of a student's phase; the frozen parameters are the teacher's.
+
+    Phase 1 (Eq. 22) runs and trains the fusion part alone.  Phase 2 (Eq. 23) trains
+    all groups, but for the super-resolution part where `init_freeze` is set.
+
+    Args:
+      config: of the run.
+      teacher: the frozen one.
+      phase: 1 or 2.
+      total_steps: of both phases, for the learning rate.
+    """
+    student = build_student(config)
+
+    def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
+        low = degrade(ir, config.scale), degrade(vis, config.scale)
+        _, label = teacher.apply({"params": frozen}, *low)
+        features, _ = student.apply({"params": params}, *low, method=Student.fuse_only)
+        return student.student_phase1_loss(label["decoder3"], features)
+
+    def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
+        image_t, label = teacher.apply({"params": frozen}, ir, vis)
+        low = degrade(ir, config.scale), degrade(vis, config.scale)
+        image_s, out = student.apply({"params": params}, *low)
+        return student.student_phase2_loss(
+            image_t,
+            image_s,
+            [label["decoder3"], label["decoder1"]],
+            [out["tail"], adapt(params, out["upsampled"])],
+            phi=config.loss.phi,
+        )
+
+    groups = ("fusion",) if phase == 1 else ("fusion", "sr", "adapter")
+    if config.init_freeze:
+        groups = tuple(group for group in groups if group != "sr")
+    loss_of_phase = phase1_loss if phase == 1 else phase2_loss
+
+    def step_fn(state: TrainState, frozen: Params, batch: Batch):
+        ir, vis = _augmented(config, state.step, batch)
+
+        def loss_fn(trained: Params):
+            return loss_of_phase({**state.params, **trained}, frozen, ir, vis)
+
+        trained = {k: v for k, v in state.params.items() if k in groups}
+        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+        rate = schedules.learning_rate(config, state.step, total_steps)
+        state, scalars = apply_gradients(config, state, gradients, loss, rate)
+        return state, scalars | {"loss": loss, "lr": rate} | _named(terms)
+
+    return step_fn
+
+
+def adapt(params: Params, upsampled: jax.Array) -> jax.Array:
+    """The student's upsampler output, with 64 channels: Eq. 23's third-to-last."""
+    if "adapter" not in params:
+        return upsampled
+    return FeatureAdapter().apply({"params": params["adapter"]}, upsampled)
+
+
+def _named(terms: Scalars) -> Scalars:
+    return {f"loss_{name}": value for name, value in terms.items()}
+
+
+def _sums(mask: jax.Array, values: Scalars) -> Scalars:
+    """Sums of per-image values over the images that are not padding; their count."""
+    sums = {name: jnp.sum(mask * value) for name, value in values.items()}
+    return sums | {"count": jnp.sum(mask)}
+
+
+def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
+    return {
+        f"psnr{name}": quality.psnr(image, target),
+        f"ssim{name}": quality.ssim(image, target),
+    }
+
+
+def teacher_val_step(config: ConfigDict) -> ValStep:
+    """How well the teacher reconstructs IR and VIS; pictures of IR, VIS, fused."""
+    model = build_teacher(config)
+
+    def step_fn(params: Params, frozen: Params, batch: Batch):
+        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
+        values = {}
+        for name, image in (("_ir", ir), ("_vis", vis)):
+            output, _ = model.apply({"params": params}, image, image)
+            values |= _quality(name, jnp.clip(output, 0.0, 1.0), image)
+        values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
+        values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
+        fused, _ = model.apply({"params": params}, ir, vis)
+        pictures = {"ir": ir, "vis": vis, "fused": fused}
+        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
+
+    return step_fn
+
+
+def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
+    """Student against the teacher's label of the high-resolution pair.
+
+    `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
+    would do without a student, the teacher on the low-resolution pair, then bicubic.
+    `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23.
+    `alive`: the share of F_f^s's channels that are not 0 all over the picture; at 0,
+    nothing reaches the super-resolution part.
+    The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
+    """
+    student = build_student(config)
+
+    def step_fn(params: Params, frozen: Params, batch: Batch):
+        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
+        low = degrade(ir, config.scale), degrade(vis, config.scale)
+        label, high = teacher.apply({"params": frozen}, ir, vis)
+        low_fused, low_label = teacher.apply({"params": frozen}, *low)
+        image, out = student.apply(
+            {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
+        )
+        upsampled = adapt(params, out["upsampled"])
+        bicubic = jnp.clip(resize_bicubic(low_fused, config.scale), 0.0, 1.0)
+        target = jnp.clip(label, 0.0, 1.0)
+
+        def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+            difference = jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32))
+            return jnp.mean(difference, axis=(1, 2, 3))
+
+        values = {
+            **_quality("", jnp.clip(image, 0.0, 1.0), target),
+            **_quality("_bicubic", bicubic, target),
+            "loss_fusion": distance(out["decoded"], low_label["decoder3"]),
+            "loss_image": distance(image, label),
+            "alive": jnp.mean(jnp.any(out["decoded"] > 0, axis=(1, 2)), axis=-1),
+            "loss_feature": distance(out["tail"], high["decoder3"])
+            + distance(upsampled, high["decoder1"]),
+        }
+        drawn = (ir, vis, bicubic, image, label)
+        pictures = dict(zip(PICTURES, drawn, strict=True))
+        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
+
+    return step_fn
+
+
+def parameter_count(params: Any) -> int:
+    """Number of scalars in a parameter tree."""
+    return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,88 @@
+"""Validation during training: means over the held-out pairs, and pictures of some."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from hkdnet_jax import metrics
+from hkdnet_jax.runtime import sharding
+from hkdnet_jax.training import steps
+
+
+def validate(
+    val_step: Callable[[Mapping[str, jax.Array]], tuple[dict, dict]],
+    batches: Iterable[dict[str, Any]],
+    names: Sequence[str],
+    mesh: Mesh,
+    pictures_wanted: int,
+    metric_names: Sequence[str] = (),
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Runs the validation step over all batches.
+
+    Args:
+      val_step: a `steps.ValStep` with its parameters bound.
+      batches: this process's rows, as `loader.val_batches` makes them.
+      names: of all pairs, in their order in the batches.
+      mesh: over which the batches are spread.
+      pictures_wanted: number of pairs to draw.
+      metric_names: of `metrics.METRICS`, computed of the picture `fused` and the two
+        high-resolution sources, on the host.
+
+    Returns:
+      The same in every process: `val/NAME` to the mean over the pairs, for a metric
+      over those pairs for which it has a value; and pair names to uint8 [H, k * W], k
+      pictures side by side.
+    """
+    sums: dict[str, float] = {}
+    strips: dict[str, np.ndarray] = {}
+    scores: list[np.ndarray] = []  # [local batch, metrics] each; NaN: no value
+    for batch in batches:
+        got, pictures = val_step(sharding.put_batch(batch, mesh))
+        for key, value in jax.device_get(got).items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+        if metric_names:
+            fused = jax.device_get(pictures["fused"])
+            fused = fused[sharding.local_rows(mesh, len(fused))]
+            real = batch["mask"] > 0
+            scores.append(_score(batch, fused, metric_names)[real])
+        if len(strips) < pictures_wanted:
+            strips |= _draw(pictures, names[len(strips) : pictures_wanted])
+    count = sums.pop("count")
+    means = {f"val/{key}": value / count for key, value in sums.items()}
+    if metric_names:
+        means |= _metric_means(metric_names, np.concatenate(scores))
+    return means, strips
+
+
+def _draw(
+    pictures: Mapping[str, jax.Array], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Strips of the first pairs of a batch; of all if there are as many names."""
+    drawn = [pictures[name] for name in steps.PICTURES if name in pictures]
+    strips = np.concatenate(jax.device_get(drawn), axis=2)[..., 0]
+    # There may be fewer names, and fillers for them, or more, of later batches.
+    named = zip(names, strips, strict=False)
+    return {name.replace("/", "_"): strip for name, strip in named}
+
+
+def _score(
+    batch: Mapping[str, np.ndarray], fused: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    planes = (image[:, :, :, 0] for image in (batch["ir"], batch["vis"], fused))
+    return np.stack(list(metrics.score(*planes, names).values()), axis=-1)
+
+
+def _metric_means(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
+    """Means of [pairs of this process, metrics] over the pairs of all processes."""
+    there = np.isfinite(scores)
+    sums = np.stack([np.where(there, scores, 0).sum(0), there.sum(0)])
+    if jax.process_count() > 1:
+        with jax.transfer_guard("allow"):  # jax's own function copies unasked
+            sums = multihost_utils.process_allgather(sums).sum(0)
+    total, count = sums
+    means = total / np.where(count > 0, count, np.nan)
+    return {f"val/{name}": float(mean) for name, mean in zip(names, means, strict=True)}

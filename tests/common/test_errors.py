@@ -1,0 +1,31 @@
+"""How commands end."""
+
+import pytest
+
+from hkdnet_jax.common.errors import UserError, exit_code
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_work_that_ends_by_itself(capsys, code):
+    assert exit_code(lambda: code) == code
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("a.png is broken."), 1, "error: a.png is broken.\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; nothing is lost.\n"),
+    ],
+)
+def test_work_that_is_cut_short(capsys, error, code, said):
+    def run():
+        raise error
+
+    assert exit_code(run, interrupted="nothing is lost") == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_fault_of_ours_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        exit_code(lambda: 1 // 0)

@@ -1,0 +1,122 @@
+"""The measuring of the models of the package, on a few made scenes."""
+
+import json
+
+import numpy as np
+import pytest
+
+import hkdnet_jax
+from data_pipelines import scenes
+from hkdnet_jax import results as command
+from hkdnet_jax.common.pair_files import Pair
+from hkdnet_jax.evaluation import results
+from hkdnet_jax.evaluation.scoring import ModelImages
+from hkdnet_jax.measuring import plain_metrics
+
+H, W = 72, 96
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data folder with two pairs and, of one, a released picture at x2."""
+    root = tmp_path_factory.mktemp("data")
+    scenes.write_pairs(root / "hkdnet_demo" / "hr", 0, 0, 2, H + 5, W)
+    released = root / "hkdnet_demo" / "official_x2"
+    released.mkdir()
+    source = root / "hkdnet_demo" / "hr" / "ir" / "scene_0000.png"
+    (released / source.name).write_bytes(source.read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "results.md"
+    argv = ["--data", str(data), "--sets", "hkdnet_demo", "--metrics", "AG,CC"]
+    assert command.main([*argv, "--out", str(out)]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())
+    return found["sets"]["hkdnet_demo"], out.read_text()
+
+
+def test_ours_is_better_than_bicubic(report):
+    scales, text = report
+    assert list(scales) == ["2", "3", "4"]
+    for pairs in scales.values():
+        assert list(pairs) == ["scene_0000", "scene_0001"]
+        gains = results.gains(pairs)
+        assert gains[0] > 0 and gains == sorted(gains)
+        means = results.means(pairs, "full_reference")
+        assert means[results.OURS]["ssim"] > means[results.TEACHER]["ssim"]
+        assert means[results.OURS]["seconds"] > 0
+        # More than input and output alone, less than the whole process has.
+        assert 4e-4 < means[results.OURS]["gigabytes"] < 0.5
+        row = next(x for x in text.splitlines() if f"{np.mean(gains):+.2f}" in x)
+        assert "2 of 2" in row and results.OURS in row
+
+
+def test_fusion_metrics_under_both_protocols(report, data):
+    scales, text = report
+    pair = scales["2"]["scene_0000"]
+    folder = data / "hkdnet_demo" / "hr"
+    ir, vis = (
+        results._crop(results.read_gray(folder / m / "scene_0000.png"))
+        for m in ("ir", "vis")
+    )
+    oracle = results.average(ir, vis)
+    assert oracle.shape == (H, W)
+    want = plain_metrics.PAPER["CC"](ir, vis, oracle)
+    assert pair["plain"][results.ORACLE]["CC"] == pytest.approx(want, rel=1e-9)
+    want = plain_metrics.PAPER["AG"](ir, vis, results.stretch(oracle))
+    assert pair["paper"][results.ORACLE]["AG"] == pytest.approx(want, rel=0.02)
+    want = plain_metrics.PAPER["AG"](ir, vis, ir)
+    assert pair["plain"][results.RELEASED]["AG"] == pytest.approx(want, rel=1e-9)
+    assert results.RELEASED not in scales["3"]["scene_0000"]["plain"]
+    # Ours as `evaluate` has it under the same protocol.
+    for protocol in ("plain", "paper"):
+        method = ModelImages(hkdnet_jax.load(2), "ours", protocol)
+        files = Pair("scene_0000", folder / "ir", folder / "vis")  # for sentences
+        want = plain_metrics.PAPER["CC"](ir, vis, method.fuse(files, ir, vis))
+        assert pair[protocol][results.OURS]["CC"] == pytest.approx(want, rel=1e-9)
+    # One of two pairs has it: no mean to compare with the others'.
+    assert results.RELEASED not in results.means(scales["2"], "plain")
+    assert text.count("\nProtocol `") == 2
+
+
+def test_average_and_enlarging():
+    ir, vis = np.full((2, 3), 90, np.uint8), np.full((2, 3), 30, np.uint8)
+    np.testing.assert_array_equal(results.average(ir, vis), np.full((2, 3), 70))
+    np.testing.assert_array_equal(results.enlarge(ir, 3), np.full((6, 9), 90))
+
+
+def test_distance_of_features():
+    rng = np.random.default_rng(0)
+    params = {}
+    for name, (i, o) in {"1_1": (3, 4), "1_2": (4, 4), "2_1": (4, 4)}.items():
+        kernel = rng.normal(size=(3, 3, i, o)).astype(np.float32)
+        params[f"conv{name}"] = {"kernel": kernel, "bias": np.zeros(o, np.float32)}
+    for name in ("2_2", "3_1", "3_2", "3_3"):
+        kernel = rng.normal(size=(3, 3, 4, 4)).astype(np.float32)
+        params[f"conv{name}"] = {"kernel": kernel, "bias": np.zeros(4, np.float32)}
+    a, b = rng.integers(0, 256, (2, 16, 16), np.uint8)
+    same = results.full_reference(a, a, params)
+    other = results.full_reference(a, b, params)
+    assert same["vgg"] < 1e-12 and same["ssim"] == pytest.approx(1)
+    # Of each layer at most 2: unit vectors without negative entries.
+    assert 0 < other["vgg"] < 6
+    mse = np.mean((a / 255 - b / 255) ** 2)
+    assert other["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
+    assert "vgg" not in results.full_reference(a, b, None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--sets", "tno"], "tno"),
+        (["--sets", "moon"], "--sets moon is none of tno, vifb, hkdnet_demo"),
+        (["--out", "results.txt"], "does not end in .md"),
+        (["--metrics", "FOO"], "FOO"),
+    ],
+)
+def test_mistakes(data, capsys, argv, says):
+    assert command.main(["--data", str(data), *argv]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and says in line

@@ -1,0 +1,191 @@
+"""The models that come with the package: their files, their names, what they give."""
+
+import hashlib
+import json
+import shutil
+import socket
+
+import jax
+import numpy as np
+import pytest
+
+import hkdnet_jax
+from data_pipelines import scenes
+from hkdnet_jax import evaluate, fuse, pretrained
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import read_gray
+from hkdnet_jax.evaluation.results import enlarge
+from hkdnet_jax.evaluation.scoring import degrade_picture
+from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.models.presets import PRESETS, SCALES
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.training.steps import parameter_count
+
+# Of the files.
+SHA256 = {
+    "lite_x2": "c4007dfd156a86a2e697d7037c92d6cc57e8788fd4383a393c7dd4ada2527bc1",
+    "lite_x3": "48f821d6480216f46a91df4d09d96923263eb0ec2528a095288aa5febf546093",
+    "lite_x4": "2a624cb03958edde7b53497c694d99f000f3136f787a0ab0083ff14e25995d8f",
+    "teacher": "58b776cb7a22aaa1628532be4c48dbf5d1ae584b435239677674b2b81d7a7fc3",
+}
+# Levels of the pictures of one made scene: every 9th row and 16th column of its pixels.
+GOLDEN = {
+    1: [[64, 11, 9, 12], [106, 50, 77, 21], [89, 80, 130, 90], [79, 83, 93, 89]],
+    2: [[27, 11, 11, 11], [111, 47, 77, 20], [87, 79, 127, 91], [76, 82, 94, 88]],
+    3: [[16, 11, 12, 13], [113, 49, 76, 23], [88, 81, 127, 89], [77, 81, 95, 89]],
+    4: [[12, 11, 11, 13], [114, 49, 76, 23], [88, 81, 127, 89], [77, 80, 95, 88]],
+}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return scenes.render(7, 0, 36, 64)
+
+
+def test_files_are_those_of_the_model_card():
+    found = {
+        file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in pretrained._HERE.glob("*/model.safetensors")
+    }
+    assert found == SHA256
+    card = (pretrained._HERE / "README.md").read_text()
+    assert all(digest in card for digest in SHA256.values())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_scale_has_a_small_model(scale, pair):
+    model = hkdnet_jax.load(scale)
+    assert model.scale == scale
+    file = pretrained.locate(None, scale) / "model.safetensors"
+    assert file.stat().st_size < 5 * 10**6
+    if scale == 1:
+        assert isinstance(model.network, Teacher)
+    else:
+        assert model.network.config == PRESETS["lite"]
+        assert 300_000 < parameter_count(model.params) < 1_000_000
+        # Of F_f^s: the first models had lost most channels (docs/training-log.md).
+        ir, vis = (x[None, :, :, None] / np.float32(255) for x in pair)
+        _, out = jax.jit(model.network.apply)({"params": model.params}, ir, vis)
+        assert np.mean(np.std(out["decoded"], axis=(1, 2)) > 1e-3) > 0.5
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_pictures_stay_as_they_are(pair, scale):
+    picture = fuse_pair(hkdnet_jax.load(scale), *pair)
+    assert picture.shape == (36 * scale, 64 * scale)
+    levels = picture[:: 9 * scale, :: 16 * scale].astype(int)
+    # Another machine's convolutions may round a level the other way.
+    assert np.abs(levels - np.array(GOLDEN[scale])).max() <= 1
+
+
+def test_a_user_of_float64_gets_the_same(pair):
+    expected = fuse_pair(hkdnet_jax.load(2), *pair)
+    with jax.enable_x64(True):
+        picture = fuse_pair(hkdnet_jax.load(2), *pair)
+    assert np.abs(picture - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("scale", SCALES[1:])
+def test_better_than_bicubic_on_a_scene(scale):
+    ir, vis = scenes.render(7, 1, 96, 144)
+    label = fuse_pair(hkdnet_jax.load(1), ir, vis).astype(float)
+    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+    ours = fuse_pair(hkdnet_jax.load(scale), *low)
+    small = fuse_pair(hkdnet_jax.load(1), *low)
+    errors = [
+        np.mean((x.astype(float) - label) ** 2) for x in (ours, enlarge(small, scale))
+    ]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_names_and_scales():
+    here = pretrained._HERE
+    assert pretrained.locate(None, 1) == pretrained.locate("teacher", None)
+    assert pretrained.locate("teacher", 1) == here / "teacher"
+    assert (
+        pretrained.locate("lite", 3) == pretrained.locate(None, 3) == here / "lite_x3"
+    )
+    assert str(pretrained.locate("./lite", 3)) == "lite"
+    assert str(pretrained.locate("runs/x2", None)) == "runs/x2"
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "says"),
+    [
+        (None, None, "Give --scale 2, 3 or 4"),
+        ("lite", None, "comes at scales 2, 3 and 4, not with no --scale"),
+        ("lite", 1, "not with --scale 1"),
+    ],
+)
+def test_unclear_names(model, scale, says):
+    with pytest.raises(UserError, match=says):
+        pretrained.locate(model, scale)
+
+
+@pytest.mark.parametrize("scale", [0, 5])
+def test_no_such_scale(scale):
+    with pytest.raises(UserError, match=f"scale is {scale}"):
+        hkdnet_jax.load(scale)
+
+
+def test_commands_use_them(pair, tmp_path, capsys):
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    folders = [f"--{kind}={tmp_path / kind}" for kind in ("ir", "vis")]
+    assert fuse.main([*folders, f"--out={tmp_path / 'out'}", "--scale=2"]) == 0
+    fused = read_gray(tmp_path / "out" / "scene_0000.png")
+    expected = fuse_pair(hkdnet_jax.load(2), *pair).astype(int)
+    assert np.abs(fused - expected).max() <= 1
+    out = tmp_path / "scores.json"
+    argv = [*folders, "--model=lite", "--scale=2", "--metrics=AG", f"--out={out}"]
+    assert evaluate.main(argv) == 0
+    assert "lite_x2" in capsys.readouterr().out
+    assert json.loads(out.read_text())["mean"]["AG"] > 0
+
+
+def test_no_connection_is_opened(pair, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model of the package asked for the network")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    for scale in SCALES:
+        hkdnet_jax.load(scale)
+    fuse_pair(hkdnet_jax.load(2), *pair)
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (0, "is damaged or no safetensors file"),  # the header's length
+        (20, "is damaged or no safetensors file"),  # the header
+        (-50_000, "does not match its checksum"),  # an array
+        (-1, "does not match its checksum"),
+    ],
+)
+def test_a_damaged_file_is_refused(place, says, tmp_path, capsys, monkeypatch):
+    shutil.copytree(pretrained._HERE / "teacher", tmp_path / "teacher")
+    file = tmp_path / "teacher" / file_format.WEIGHTS_FILE
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    with pytest.raises(UserError, match=says):
+        hkdnet_jax.load(1)
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
+    assert fuse.main([*files, f"--out={tmp_path / 'o.png'}", "--scale=1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} is damaged" in line and says in line
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_a_model_of_another_scale_is_refused(tmp_path, capsys, monkeypatch):
+    shutil.copytree(pretrained._HERE / "teacher", tmp_path / "lite_x2")
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    with pytest.raises(UserError, match=r"lite_x2 is of scale 1, not 2"):
+        hkdnet_jax.load(2)
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
+    assert fuse.main([*files, f"--out={tmp_path / 'o.png'}", "--scale=2"]) == 1
+    assert "--scale 2 does not fit" in capsys.readouterr().err

@@ -1,0 +1,188 @@
+"""Runs in processes of their own, killed and started again with the same command."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from train_fixtures import read_rows
+
+from configs import student_x2, teacher
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.training.checkpoint import Checkpoints
+from hkdnet_jax.training.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 600  # seconds; a run takes some, and more on a machine that is busy
+
+# `python -m hkdnet_jax.main`, but for a signal that it sends itself at a given moment:
+# when the row of a step has been written, or when the saving of a step has begun.
+SIGNALLED = """
+import os, signal, sys
+from hkdnet_jax import checkpoint, main, writers
+
+moment, step, name, *arguments = sys.argv[1:]
+owner, method = {
+    "row": (writers.Writer, "scalars"),
+    "save": (checkpoint.Checkpoints, "save"),
+}[moment]
+original = getattr(owner, method)
+
+def signalled(self, at, *args, **kwargs):
+    original(self, at, *args, **kwargs)
+    if at == int(step):
+        os.kill(os.getpid(), getattr(signal, name))
+
+setattr(owner, method, signalled)
+sys.exit(main.main(arguments))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One CPU device, and programs compiled once for all the processes."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def _start(arguments, environment, *python):
+    return subprocess.Popen(
+        [sys.executable, *(python or ("-m", "hkdnet_jax.main")), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process):
+    """Exit code, standard output and standard error."""
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, output, errors
+
+
+def _run(arguments, environment, *python):
+    return _finish(_start(arguments, environment, *python))
+
+
+def _assert_same_end(config, workdir, other):
+    """Equal to the last bit: weights, every array of the state, place in the data."""
+    kept, expected = (file_format.load_model(folder) for folder in (workdir, other))
+    jax.tree.map(np.testing.assert_array_equal, kept, expected)
+    run, ends = Run(config), []
+    for folder in (workdir, other):
+        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+            assert checkpoints.latest_step() == run.total_steps
+            ends.append(checkpoints.restore(run.abstract_state()))
+    jax.tree.map(np.testing.assert_array_equal, ends[0][0], ends[1][0])
+    assert ends[0][1:] == ends[1][1:]
+    # Every row too: all steps once, in order, with the very same numbers.
+    assert read_rows(workdir) == read_rows(other)
+
+
+def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
+    environment, tiny_teacher, tmp_path
+):
+    # Compiled in two thirds of the time; the teacher's test below compiles as users do.
+    environment = environment | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    overrides = {
+        "teacher.dir": str(tiny_teacher),
+        "train.epochs": "3",  # of 4 steps; the first epoch is phase 1
+        "train.batch_size": "2",
+        "data.samples_per_epoch": "8",
+        "log_every_steps": "1",
+        "optim.ema": "0.9",
+        "mesh.data": "1",
+    }
+
+    def arguments(workdir):
+        flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+        return ["--config=configs/student_x2.py:tiny", f"--workdir={workdir}", *flags]
+
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    code, output, errors = _run(arguments(unbroken), environment)
+    assert code == 0, errors
+    assert str(unbroken) in output
+    assert "Traceback" not in errors
+    assert [r["step"] for r in read_rows(unbroken) if "train/loss" in r] == [
+        *range(1, 13)
+    ]
+
+    # In phase 1, a step after the checkpoint of step 3; while that of step 9 is being
+    # written, in phase 2; and, kindly, in between, after row 10 of 12.
+    for moment, step, name in (
+        ("row", 4, "SIGKILL"),
+        ("save", 9, "SIGKILL"),
+        ("row", 10, "SIGTERM"),
+    ):
+        flags = [moment, str(step), name, *arguments(killed)]
+        code, output, errors = _run(flags, environment, "-c", SIGNALLED)
+        if name == "SIGKILL":
+            assert code == -signal.SIGKILL, errors
+        else:
+            assert code == 143, errors
+            assert "same command goes on" in output
+            assert "Traceback" not in errors
+
+    # The last part is compiled anew: equal programs, not only the same one.
+    fresh = {k: v for k, v in environment.items() if "COMPILATION_CACHE" not in k}
+    code, _, errors = _run(arguments(killed), fresh)
+    assert code == 0, errors
+
+    config = student_x2.get_config("tiny")
+    config.update_from_flattened_dict(
+        {key: type(_get(config, key))(value) for key, value in overrides.items()}
+    )
+    _assert_same_end(config, killed, unbroken)
+
+
+def _get(config, path):
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def test_a_teacher_killed_at_a_random_moment(environment, tmp_path):
+    arguments = ["--config=configs/teacher.py:tiny", "--config.log_every_steps=1"]
+    arguments += ["--config.mesh.data=1", "--config.train.epochs=8"]
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    code, _, errors = _run([*arguments, f"--workdir={unbroken}"], environment)
+    assert code == 0, errors
+
+    process = _start([*arguments, f"--workdir={killed}"], environment)
+    rows = killed / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT
+    try:
+        while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(random.SystemRandom().uniform(0, 1.5))
+    finally:
+        process.kill()
+    code, *_ = _finish(process)
+    assert code in (-signal.SIGKILL, 0), "it may have been quicker"
+
+    code, _, errors = _run([*arguments, f"--workdir={killed}"], environment)
+    assert code == 0, errors
+    config = teacher.get_config("tiny")
+    config.train.epochs = 8
+    _assert_same_end(config, killed, unbroken)
