@@ -1,1 +1,1 @@
-"""The machine: devices and meshes, processes, memory, the cache of compiled programs."""
+"""The machine: devices and meshes, processes, memory, the cache of programs."""
