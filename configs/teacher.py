@@ -21,6 +21,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.kind = "teacher"
     config.train.epochs = 100
     config.train.phase1_epochs = 0
+    config.teacher.alpha = 0.5
+    config.teacher.damping = 0.0
     if variant == "tiny":
         base.shrink_to_tiny(config)
         config.train.phase1_epochs = 0

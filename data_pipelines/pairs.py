@@ -8,6 +8,7 @@ from pathlib import Path
 from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
 from hkdnet_jax.common.pair_files import Pair, match_folders
+from hkdnet_jax.common.paths import as_path, is_local
 
 
 def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
@@ -24,7 +25,7 @@ def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
         raise UserError("No data folder was given; name one that holds ir/ and vis/.")
     pairs, problems = [], []
     for root, name in zip(roots, _root_names(roots), strict=True):
-        root = Path(root)
+        root = as_path(root)
         if not ((root / "ir").is_dir() and (root / "vis").is_dir()):
             raise UserError(
                 f"{root} is not a data folder; it must hold ir/ and vis/ with images "
@@ -48,10 +49,12 @@ def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
 
 def _root_names(roots: Sequence[Path | str]) -> list[str]:
     """The shortest path tail of each root that no other root shares."""
-    if len({os.path.realpath(root) for root in roots}) < len(roots):
+    paths = [as_path(root) for root in roots]
+    places = {os.path.realpath(p) if is_local(p) else str(p) for p in paths}
+    if len(places) < len(roots):
         listed = ", ".join(str(root) for root in roots)
         raise UserError(f"A data folder is given twice in {listed}; name each once.")
-    parts = [Path(os.path.abspath(root)).parts for root in roots]
+    parts = [Path(os.path.abspath(p)).parts if is_local(p) else p.parts for p in paths]
     names = []
     for mine in parts:
         depth = 1

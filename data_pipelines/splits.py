@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.common.pair_files import Pair
+from hkdnet_jax.common.paths import as_path
 
 
 def read_split(path: Path | str) -> list[str]:
@@ -16,7 +17,7 @@ def read_split(path: Path | str) -> list[str]:
       UserError: the file cannot be read or names nothing.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = as_path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Split file {path} cannot be read: {error}.") from error
     lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines())

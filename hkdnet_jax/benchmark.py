@@ -28,7 +28,7 @@ from hkdnet_jax.measuring.metrics import measure_metrics
 from hkdnet_jax.measuring.subjects import METRICS_COLUMNS, SUBJECTS, Subject
 from hkdnet_jax.measuring.table import header, line
 from hkdnet_jax.models.presets import PRESETS
-from hkdnet_jax.training.config_check import CHOICES
+from hkdnet_jax.training.config import DTYPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +115,7 @@ def _settings(subject: Subject, args: argparse.Namespace) -> Settings:
     for flag, value, choices in (
         ("--preset", args.preset, tuple(PRESETS)),
         ("--scale", args.scale, subject.scales),
-        ("--dtype", args.dtype, CHOICES["dtype"]),
+        ("--dtype", args.dtype, DTYPES),
     ):
         if value not in choices:
             listed = ", ".join(map(str, choices))
@@ -226,7 +226,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--preset", default="full", help=f"{presets} (default: full)")
     add("--scale", type=int, default=2, help="output pixels per input pixel and side")
     add("--batch", type=int, default=1, help="images or samples (default: 1)")
-    dtypes = ", ".join(CHOICES["dtype"])
+    dtypes = ", ".join(DTYPES)
     add("--dtype", default="float32", help=f"{dtypes} (default: float32)")
 
 

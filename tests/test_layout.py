@@ -141,7 +141,7 @@ def test_no_imports_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()
 
 
-HOST_SIDE = ("errors", "image_files", "pair_files", "atomic_files", "trees")
+HOST_SIDE = ("errors", "image_files", "pair_files", "atomic_files", "paths")
 
 
 @pytest.mark.parametrize(

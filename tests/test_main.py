@@ -156,8 +156,8 @@ def test_workdir_that_is_a_file(capsys, tmp_path, tiny_teacher):
 def test_one_workdir_takes_one_process(tmp_path):
     with workdir.sole_user(tmp_path):
         code = (
-            "import sys; from hkdnet_jax import main\n"
-            f"with main.sole_user({str(tmp_path)!r}): pass"
+            "from pathlib import Path; from hkdnet_jax.training import workdir\n"
+            f"with workdir.sole_user(Path({str(tmp_path)!r})): pass"
         )
         second = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert b"Another process is training" in second.stderr

@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.paths import as_path, is_local
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that other readers see the old one or the whole new one.
+def write_atomically(path: Any, content: bytes) -> None:
+    """Writes a file so that other readers see the old one or the whole new one.
 
-    The folder is created when it is missing. Raises UserError when the disk is full or
-    the folder cannot be written.
+    The folder is created when it is missing.
+
+    Args:
+      path: see `paths.as_path`.
+      content: of the file.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
+    if not is_local(path):  # an object appears whole or not at all, and has no folder
+        path.write_bytes(content)
+        return
     # The process id keeps two processes from writing into one temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

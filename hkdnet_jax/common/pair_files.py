@@ -8,6 +8,7 @@ import numpy as np
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, read_gray
+from hkdnet_jax.common.paths import as_path
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def match_folders(
     Raises:
       UserError: a folder does not exist.
     """
-    ir, ir_problems = _by_stem(Path(ir_dir))
-    vis, vis_problems = _by_stem(Path(vis_dir))
+    ir, ir_problems = _by_stem(as_path(ir_dir))
+    vis, vis_problems = _by_stem(as_path(vis_dir))
     problems = ir_problems + vis_problems
     for here, there, folder in ((ir, vis, vis_dir), (vis, ir, ir_dir)):
         for stem in sorted(here.keys() - there.keys()):
@@ -60,7 +61,7 @@ def match_fused(
     Raises:
       UserError: the folder does not exist.
     """
-    found, problems = _by_stem(Path(folder))
+    found, problems = _by_stem(as_path(folder))
     names = {pair.name for pair in pairs}
     problems += [
         f"{path} belongs to no pair of infrared and visible images named '{stem}.*'"

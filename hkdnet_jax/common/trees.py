@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from hkdnet_jax.common.errors import UserError
 
@@ -74,29 +75,21 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError for keys that could not be restored (empty, holding '/', no str)
     and for empty dicts, which a file of arrays cannot hold.
     """
-    flat = {}
-    for key, value in params.items():
-        if not isinstance(key, str) or not key or "/" in key:
-            raise ValueError(f"parameter key {key!r} must be a non-empty str without /")
-        if not isinstance(value, Mapping):
-            flat[key] = value
-        elif not value:
-            raise ValueError(f"parameter dict {key!r} is empty")
-        else:
-            flat |= {f"{key}/{name}": leaf for name, leaf in flatten(value).items()}
-    return flat
+    flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
+    for path, value in flat.items():
+        for key in path:
+            if not isinstance(key, str) or not key or "/" in key:
+                raise ValueError(
+                    f"parameter key {key!r} must be a non-empty str without /"
+                )
+        if value is traverse_util.empty_node:
+            raise ValueError(f"parameter dict {path[-1]!r} is empty")
+    return {"/".join(path): value for path, value in flat.items()}
 
 
 def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Undo `flatten`."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return nested
+    return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 def _shorten(names: list[str]) -> str:

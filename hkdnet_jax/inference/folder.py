@@ -19,7 +19,6 @@ from hkdnet_jax.common.pair_files import Pair, read_pair
 from hkdnet_jax.inference import programs, tiles
 from hkdnet_jax.inference.pair import (
     finish,
-    is_out_of_memory,
     out_of_memory,
     prepare,
 )
@@ -107,7 +106,7 @@ def _prepare(
     except programs.DoesNotFit as problem:
         return {job: _refusal(job, problem, options) for job in jobs}
     except jax.errors.JaxRuntimeError as error:  # TPU's compiler refuses by itself
-        if not is_out_of_memory(error):
+        if not memory.is_exhausted(error):
             raise
         return {
             job: out_of_memory(job.pair.ir, *image_size(job.pair.ir)) for job in jobs
@@ -249,7 +248,7 @@ class _Work:
         except UserError as error:
             self.failures |= dict.fromkeys(jobs, str(error))
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not memory.is_exhausted(error):
                 raise
             self.failures |= {
                 job: out_of_memory(job.pair.ir, *self.shape) for job in jobs

@@ -5,7 +5,6 @@ picture = fuse_pair(model, ir, vis)  # uint8 [scale * H, scale * W]
 """
 
 import contextlib
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.inference import programs
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
+from hkdnet_jax.runtime import memory
 
 NORMALIZE = ("unit", "minmax")
 
@@ -94,16 +94,9 @@ def explain_out_of_memory(path: Path | str, height: int, width: int) -> Iterator
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not memory.is_exhausted(error):
             raise
         raise UserError(out_of_memory(path, height, width)) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether that is what a JaxRuntimeError (or a MemoryError, always) says."""
-    # A CPU that runs out while the program runs says INTERNAL: Out of memory.
-    exhausted = re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.I)
-    return isinstance(error, MemoryError) or bool(exhausted)
 
 
 def out_of_memory(path: Path | str, height: int, width: int) -> str:

@@ -20,8 +20,6 @@ _PIXELS_AT_ONCE = 256**2
 # Rows of an image split over devices that each gets at least; with fewer, what they
 # exchange at their borders is no longer small beside what they compute.
 _MIN_ROWS = 32
-# A process needs so much more than the compiler plans (measured: 0.99 to 1.14 times).
-_BEYOND_PLAN = 1.15
 _PROGRAMS_KEPT = 8  # compiled, in memory; tens of megabytes each
 
 
@@ -76,10 +74,8 @@ class Program:
 
     def needed(self) -> int:
         """Bytes it takes: on one accelerator, or of a CPU's memory for all devices."""
-        stats = self.compiled.memory_analysis()
-        planned = memory.program_bytes(self.compiled) + stats.argument_size_in_bytes
-        on_cpu = _on_cpu(self.mesh.devices.flat[0])
-        return int(_BEYOND_PLAN * planned * (self.mesh.size if on_cpu else 1))
+        device = self.mesh.devices.flat[0]
+        return memory.needed_bytes(self.compiled, device, self.mesh.size)
 
 
 def choose(

@@ -35,25 +35,25 @@ def student_phase2_loss(
     Args:
       image_t, image_s: teacher's label and student's image, [N, H, W, 1].
       features_t, features_s: pairs to compare, in the same order; equal shapes in a
-        pair.
+        pair. None at all where phi is 0.
       phi: weight of the feature term.
 
     Returns:
-      The total, and the terms ``image`` and ``feature`` (the sum over the pairs), not
-      weighted; float32 scalars.
+      The total, and the terms ``image`` and ``feature`` (the sum over the pairs; absent
+      without pairs), not weighted; float32 scalars.
     """
-    if len(features_t) != len(features_s) or not features_t:
+    if len(features_t) != len(features_s) or (phi and not features_t):
         raise ValueError(
             "student_phase2_loss needs pairs of features, got "
             f"{len(features_t)} of the teacher and {len(features_s)} of the student"
         )
-    terms = {
-        "image": _mean_abs("student_phase2_loss: images", image_t, image_s),
-        "feature": sum(
-            _mean_abs(f"student_phase2_loss: feature pair {i}", t, s)
-            for i, (t, s) in enumerate(zip(features_t, features_s, strict=True))
-        ),
-    }
+    terms = {"image": _mean_abs("student_phase2_loss: images", image_t, image_s)}
+    if not features_t:
+        return terms["image"], terms
+    terms["feature"] = sum(
+        _mean_abs(f"student_phase2_loss: feature pair {i}", t, s)
+        for i, (t, s) in enumerate(zip(features_t, features_s, strict=True))
+    )
     return terms["image"] + phi * terms["feature"], terms
 
 

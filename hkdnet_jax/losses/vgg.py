@@ -28,6 +28,7 @@ import numpy as np
 from absl import logging
 
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.paths import as_path
 
 Params = dict[str, dict[str, np.ndarray]]
 KERAS_URL = (
@@ -68,7 +69,7 @@ def load(path: str) -> Params:
     Raises:
       UserError: the file is missing, unreadable or not VGG16, or can't be fetched.
     """
-    file = Path(path).expanduser() if path else _keras_file()
+    file = as_path(path).expanduser() if path else _keras_file()
     if not file.is_file():
         raise UserError(f"VGG16 weights: {file} is not a file; {_REMEDY}.")
     readers = {".npz": _read_npz, ".h5": _read_h5}

@@ -14,7 +14,6 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import base
 from data_pipelines import loader
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.measuring import flops
@@ -35,6 +34,8 @@ from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training.config import default_config, use_preset
+from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
 from hkdnet_jax.training.state import Params, TrainState, create
 
 # Operations are counted with the attention as the paper defines it: a kernel's cannot
@@ -148,12 +149,14 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
     mesh = sharding.make_mesh(config.mesh.data)
     whole = sharding.replicated(mesh)
     params = _random(jax.eval_shape(lambda: networks.init_params(config)))
-    state = jax.jit(partial(create, config), out_shardings=whole)(params)
+    # The lengths of the run are those of the rate's schedule, which is constant here.
+    optimizer = make_optimizer(config, params, epoch_steps=1, total_steps=_TOTAL_STEPS)
+    state = jax.jit(partial(create, config, optimizer), out_shardings=whole)(params)
     teacher = _random(jax.eval_shape(lambda: networks.init_teacher(config)))
     teacher = jax.device_put(teacher, whole)
     batches = _batches(config)
     first = sharding.put_batch(next(batches), mesh)
-    step = sharding.jit_train_step(_step(config, phase), mesh)
+    step = sharding.jit_train_step(_step(config, optimizer, phase), mesh)
     program, compile_seconds = compiled(step, state, teacher, first)
     shapes = jax.eval_shape(lambda *args: args, state, teacher, first)
     state, _ = jax.block_until_ready(program(state, teacher, first))
@@ -162,7 +165,7 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
     )
     process = process_row()  # before the operations are counted, which takes memory
     config.attention = _COUNTED_ATTENTION
-    operations = flops.count(_step(config, phase), *shapes)
+    operations = flops.count(_step(config, optimizer, phase), *shapes)
     middle = median(seconds)
     row = {
         "size": size_text(size),
@@ -178,8 +181,8 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
 
 
 def _train_config(settings: Settings, size: Size) -> ConfigDict:
-    variant = None if settings.preset == "full" else settings.preset
-    config = base.student(settings.scale, variant)
+    config = use_preset(default_config(), settings.preset)
+    config.scale = settings.scale
     config.dtype = settings.dtype
     config.data.crop = settings.scale * size[0]
     config.train.batch_size = settings.batch
@@ -201,8 +204,8 @@ def _batches(config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
     )
 
 
-def _step(config: ConfigDict, phase: int) -> steps.TrainStep:
-    return steps.train_step(config, networks.build_teacher(config), phase, _TOTAL_STEPS)
+def _step(config: ConfigDict, optimizer: Optimizer, phase: int) -> steps.TrainStep:
+    return steps.train_step(config, optimizer, networks.build_teacher(config), phase)
 
 
 def _run_steps(

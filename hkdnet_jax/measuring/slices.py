@@ -21,6 +21,7 @@ from hkdnet_jax.measuring import flops
 from hkdnet_jax.measuring.hlo import collectives
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
 from hkdnet_jax.training.state import create
 
 # Of the run, for the learning rate's schedule: it changes a constant of the program.
@@ -107,9 +108,9 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
             f"{len(devices)} chips of the slice: give a multiple."
         )
     chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
-    arguments = abstract_arguments(config)
-    teacher = networks.build_teacher(config)
-    step = steps.train_step(config, teacher, phase, _TOTAL_STEPS)
+    optimizer = _optimizer(config)
+    arguments = abstract_arguments(config, optimizer)
+    step = steps.train_step(config, optimizer, networks.build_teacher(config), phase)
     lowered = sharding.jit_train_step(step, mesh).lower(*arguments)
     total = flops.count(step, *arguments)
     return {
@@ -159,9 +160,19 @@ def needed_bytes(message: str) -> int | None:
     return found and round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
 
 
-def abstract_arguments(config: ConfigDict) -> tuple[Any, Any, dict[str, Any]]:
+def _optimizer(config: ConfigDict) -> Optimizer:
+    """The run's, but for its lengths, which are constants of the program."""
+    groups = jax.eval_shape(lambda: networks.init_params(config))
+    return make_optimizer(config, groups, epoch_steps=1, total_steps=_TOTAL_STEPS)
+
+
+def abstract_arguments(
+    config: ConfigDict, optimizer: Optimizer
+) -> tuple[Any, Any, dict[str, Any]]:
     """Shapes of a train step's state, frozen parameters and batch."""
-    state = jax.eval_shape(lambda: create(config, networks.init_params(config)))
+    state = jax.eval_shape(
+        lambda: create(config, optimizer, networks.init_params(config))
+    )
     if config.kind == "student":
         frozen = jax.eval_shape(lambda: networks.init_teacher(config))
     else:

@@ -10,9 +10,11 @@ Parameters are nested dicts of arrays; in the file a parameter's name is its pat
 joined with '/'. Nothing is ever unpickled. Imports neither orbax nor TensorFlow.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import safetensors.numpy
 
 from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.paths import as_path, is_local
 from hkdnet_jax.common.trees import fingerprint, flatten, unflatten
 
 WEIGHTS_FILE = "model.safetensors"
@@ -29,17 +32,17 @@ _FORMAT = "hkdnet-jax-model-2"
 
 
 def save_model(
-    directory: str | Path, config: Mapping[str, Any], params: Mapping[str, Any]
+    directory: Any, config: Mapping[str, Any], params: Mapping[str, Any]
 ) -> None:
     """Write a model directory, replacing the model that it may hold.
 
     Args:
-        directory: created when it is missing.
+        directory: see `paths.as_path`; created when it is missing.
         config: nested dict that JSON can hold (tuples come back as lists).
         params: nested dict, with non-empty str keys free of '/', of NumPy or JAX
             arrays. JAX arrays must be whole or replicated on this process.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     text = to_json(dict(config))
     # safetensors copies raw memory, so the arrays must lie in C order. (Not
     # ascontiguousarray: it turns scalars into vectors.)
@@ -49,12 +52,16 @@ def save_model(
     write_atomically(directory / WEIGHTS_FILE, content)
 
 
-def load_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a model directory: (config, nested dict of NumPy arrays).
 
-    Raises UserError when there is no model, or the file is damaged or of another kind.
+    Args:
+        directory: see `paths.as_path`.
+
+    Raises:
+        UserError: there is no model, or the file is damaged or of another kind.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     file = directory / WEIGHTS_FILE
     if not directory.exists():
         raise UserError(
@@ -74,7 +81,10 @@ def load_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         # One open handle: should another process replace the file meanwhile, the
         # configuration and the parameters still come from the same version.
-        with safetensors.safe_open(file, framework="np") as opened:
+        with (
+            _on_this_machine(file) as local,
+            safetensors.safe_open(local, framework="np") as opened,
+        ):
             metadata = opened.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise UserError(
@@ -95,6 +105,18 @@ def load_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "train it again."
         )
     return json.loads(metadata["config"]), params
+
+
+@contextlib.contextmanager
+def _on_this_machine(file: Any) -> Iterator[Path]:
+    """The file itself, or a copy that lasts as long as the block."""
+    if is_local(file):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        copy.write_bytes(file.read_bytes())
+        yield copy
 
 
 def _checksum(config: str, params: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from hkdnet_jax.common import trees
+from hkdnet_jax.common import keys, trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.presets import MIN_SIDE, SCALES, StudentConfig
@@ -87,25 +87,10 @@ def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
         case {"kind": "student", "scale": int() as scale, "model": dict() as fields}:
             if len(config) != 3 or scale not in SCALES[1:]:
                 raise ValueError(f"no student's configuration: {config}")
-            return Student(student_config(fields), scale), scale
+            return Student(keys.from_mapping(StudentConfig, fields), scale), scale
         case {"kind": "released", "scale": int() as scale, "corner_skip": skip}:
             known = scale in SCALES[1:] and skip in CORNER_SKIPS
             if len(config) != 3 or not known:
                 raise ValueError(f"no released network's configuration: {config}")
             return Released(scale, skip), scale
     raise ValueError(f"no configuration of a network: {config}")
-
-
-def student_config(fields: Mapping[str, Any]) -> StudentConfig:
-    """StudentConfig from JSON, where a tuple is a list and 1.0 may stand as 1."""
-    values = dict(fields)
-    for name, default in dataclasses.asdict(StudentConfig()).items():
-        if name not in values:
-            continue
-        if isinstance(default, tuple) and isinstance(values[name], list):
-            values[name] = tuple(values[name])
-        if isinstance(default, float) and type(values[name]) is int:
-            values[name] = float(values[name])
-        if type(values[name]) is not type(default):
-            raise TypeError(f"model.{name} is {values[name]!r}")
-    return StudentConfig(**values)

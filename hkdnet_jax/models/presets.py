@@ -2,6 +2,11 @@
 
 import dataclasses
 
+from hkdnet_jax.common import keys
+from hkdnet_jax.common.keys import key
+from hkdnet_jax.models.attention import DFA_AXES
+from hkdnet_jax.ops.position_attention import SOFTMAX
+
 SCALES = (1, 2, 3, 4)  # output pixels per input pixel; 1 is a teacher's
 # Smallest side of an input in pixels: below it nearly every pixel is border, and
 # what is left of the picture is what the padding made up.
@@ -12,46 +17,67 @@ MIN_SIDE = 8
 class StudentConfig:
     """Sizes and readings of the student; the defaults are the paper's (`full`).
 
-    Attributes:
-      width: channels C.
-      branch_rcabs: RCABs in each residual group of the two extraction branches.
-      dfabs: DFABs in the infrared branch's DFAG.
-      decoder: channels of the fusion decoder's convolutions before the last, which
-        has 16.
-      sr_groups: residual groups of the super-resolution part.
-      sr_rcabs: RCABs in each of them.
-      reduction: channel reduction of the RCABs' gates.
-      dfag: False leaves DFAG out (Table II).
-      cea: False leaves CEA out (Table II).
-      dfa_softmax: Eq. 6 over `spatial`, `width` or `channel`.
-      position_softmax: Eq. 10 as `row` or (literally) `joint`.
-      position_pool: the position attention's keys and values are means over squares
-        of so many pixels a side; 1 is the paper's, whose time is quadratic in pixels.
-      channel_softmax: Eq. 12 as `row` or (literally) `joint`.
-      corner_gamma: threshold of Eq. 8 as a share of the channel's maximum.
-      global_skip: adds the bicubic upsampling of `fusion.fuse_images` to the output, so
-        that the network learns only what interpolation misses.  Not in the paper.
-      skip_alpha: its alpha; the teacher's serves best.
-      skip_damping: its damping; likewise.
+    Raises:
+      ValueError: a value of another type than its default's, or out of its limits.
     """
 
-    width: int = 64
-    branch_rcabs: int = 9
-    dfabs: int = 6
-    decoder: tuple[int, ...] = (64, 64, 32)
-    sr_groups: int = 5
-    sr_rcabs: int = 20
-    reduction: int = 16
-    dfag: bool = True
-    cea: bool = True
-    dfa_softmax: str = "spatial"
-    position_softmax: str = "row"
-    position_pool: int = 1
-    channel_softmax: str = "row"
-    corner_gamma: float = 0.7
-    global_skip: bool = False
-    skip_alpha: float = 0.5
-    skip_damping: float = 0.0
+    width: int = key(64, "channels C", at_least=1)
+    branch_rcabs: int = key(
+        9,
+        "RCABs in each residual group of the two extraction branches",
+        at_least=1,
+    )
+    dfabs: int = key(6, "DFABs in the infrared branch's DFAG", at_least=1)
+    decoder: tuple[int, ...] = key(
+        (64, 64, 32),
+        "channels of the fusion decoder's convolutions before the last, which has 16",
+    )
+    sr_groups: int = key(5, "residual groups of the super-resolution part", at_least=1)
+    sr_rcabs: int = key(20, "RCABs in each of these groups", at_least=1)
+    reduction: int = key(16, "channel reduction of the RCABs' gates", at_least=1)
+    dfag: bool = key(True, "whether there is a DFAG (Table II)")
+    cea: bool = key(True, "whether there is a CEA (Table II)")
+    dfa_softmax: str = key(
+        "spatial", "what Eq. 6 normalises over", choices=tuple(DFA_AXES)
+    )
+    position_softmax: str = key(
+        "row", "Eq. 10 by rows, or literally (joint)", choices=SOFTMAX
+    )
+    position_pool: int = key(
+        1,
+        "the position attention's keys and values are means over squares of so many "
+        "pixels a side; 1 is the paper's, whose time is quadratic in the pixels",
+        at_least=1,
+    )
+    channel_softmax: str = key(
+        "row", "Eq. 12 by rows, or literally (joint)", choices=SOFTMAX
+    )
+    corner_gamma: float = key(
+        0.7,
+        "threshold of Eq. 8 as a share of the channel's maximum",
+        above=0.0,
+        below=1.0,
+    )
+    global_skip: bool = key(
+        False,
+        "adds the bicubic upsampling of `fusion.fuse_images` to the output, so that "
+        "the network learns only what interpolation misses; not in the paper",
+    )
+    skip_alpha: float = key(
+        0.5, "alpha of the global skip; the teacher's serves best", at_least=0.0
+    )
+    skip_damping: float = key(
+        0.0, "damping of the global skip; the teacher's serves best", at_least=0.0
+    )
+
+    def __post_init__(self):
+        """Checks every value, wherever it comes from."""
+        for name, value, remedy in keys.problems(self):
+            raise ValueError(f"model.{name} is {value!r}: {remedy}")
+        if not all(type(width) is int and width >= 1 for width in self.decoder):
+            raise ValueError(
+                f"model.decoder is {self.decoder!r}: it must hold numbers of channels"
+            )
 
 
 PRESETS = {

@@ -4,23 +4,17 @@ import os
 import signal
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
 import jax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.runtime import sharding
 
 AUTO = "auto"
 SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
 _PATIENCE = 300  # seconds until all processes have joined
-# Steps between asking all processes and reading the answer: by then it is there, and
-# the host need not wait for the devices.
-_DELAY = 4
 
 
 def join(coordinator: str, count: str, index: str) -> None:
@@ -39,8 +33,8 @@ def join(coordinator: str, count: str, index: str) -> None:
         if count or index:
             raise UserError("--processes and --process need --coordinator=HOST:PORT.")
         return
-    # Its signal handler would keep SIGTERM from `Stop`.
-    jax.config.update("jax_enable_preemption_service", False)
+    # It hears SIGTERM, see `Stop`.
+    jax.config.update("jax_enable_preemption_service", True)
     if coordinator == AUTO:
         _initialize_by_cluster()
     else:
@@ -92,7 +86,6 @@ def _connect() -> None:
     it may be later than that when it has to compile before.
     """
     multihost_utils.sync_global_devices("joined")
-    jax.block_until_ready(sharding.any_process(sharding.make_mesh())(False))
 
 
 def end_with(main: Callable[[], int]) -> NoReturn:
@@ -116,28 +109,32 @@ def end_with(main: Callable[[], int]) -> NoReturn:
 class Stop:
     """Notes SIGTERM, so that the loop can save before it ends.
 
-    Of several processes any may get the signal; all learn of it at the same step.
+    Of several processes any may get the signal; jax's preemption service has all of
+    them learn of it at the same call of `asked`.
     """
 
-    def __init__(self, mesh: Mesh):
-        """Takes the signal's handler over, until `restore`."""
+    def __init__(self):
+        """In a run of one process, takes the signal's handler over until `restore`."""
         self._noted = False
-        self._ask = sharding.any_process(mesh) if jax.process_count() > 1 else None
-        self._answers: deque[jax.Array] = deque()
-        self._previous = signal.signal(signal.SIGTERM, self._note)
+        self._several = jax.process_count() > 1
+        self._calls = 0
+        if not self._several:
+            self._previous = signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, *_) -> None:
         self._noted = True
 
     def asked(self) -> bool:
-        """Whether to stop now: to be called once a step, by all processes."""
-        if self._ask is None:
-            return self._noted
-        self._answers.append(self._ask(self._noted))
-        if len(self._answers) <= _DELAY:
-            return False
-        return bool(jax.device_get(self._answers.popleft()))
+        """Whether to stop now: to be called equally often by all processes.
+
+        Once it was true it stays so.
+        """
+        if self._several and not self._noted:
+            self._calls += 1
+            self._noted = multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._noted
 
     def restore(self) -> None:
         """Puts the handler of before back."""
-        signal.signal(signal.SIGTERM, self._previous)
+        if not self._several:
+            signal.signal(signal.SIGTERM, self._previous)

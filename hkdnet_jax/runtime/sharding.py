@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -138,18 +137,3 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """
     held = split_batch(mesh).addressable_devices_indices_map((batch_size,))
     return sorted({i for (rows,) in held.values() for i in range(batch_size)[rows]})
-
-
-def any_process(mesh: Mesh) -> Callable[[bool], jax.Array]:
-    """A function that tells, in every process, whether any of them gave it True.
-
-    It returns before the answer, an integer that is 0 or 1, is computed; all processes
-    must call it equally often.
-    """
-    largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
-
-    def ask(flag: bool) -> jax.Array:
-        flags = np.full(len(mesh.local_devices), flag, np.int32)
-        return largest(put_batch({"flag": flags}, mesh)["flag"])
-
-    return ask

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.paths import as_path, is_local
 
 _KEPT = 2
 # Without one of these a step's folder was only half copied or half deleted.
@@ -41,12 +42,16 @@ class Checkpoints:
             `STEP.incomplete`, said on stderr, and never picked.
     """
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: Any):
         """Open, and create when needed, `workdir/checkpoints`."""
         _quieten_orbax()
-        self._directory = Path(workdir).absolute() / "checkpoints"
-        # Orbax lists the steps after a barrier, so they are final on every process.
-        if jax.process_index() == 0:
+        folder = as_path(workdir)
+        # Orbax wants absolute paths, and an address is one.
+        folder = folder.absolute() if is_local(folder) else folder
+        self._directory = folder / "checkpoints"
+        # Orbax lists the steps after a barrier, so they are final on every process.  On
+        # an object store it marks a complete step by a file of its own.
+        if jax.process_index() == 0 and is_local(folder):
             _set_incomplete_aside(self._directory)
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -113,6 +118,12 @@ class Checkpoints:
         folder = self._directory / str(step)
         try:
             stored = self._manager.item_metadata(step).state.tree
+            if "bad_row" in stored:
+                raise UserError(
+                    f"{folder} was saved by a version before 0.2, whose optimizer was "
+                    "another: choose a new --workdir, and go on from the best weights "
+                    f"of this one with --config.init_from={self._directory.parent}."
+                )
             differences = trees.list_differences(
                 _describe(stored), _describe(abstract_state)
             )

@@ -4,6 +4,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.training.config import listing
 
 
 def parse_config(
@@ -43,7 +44,7 @@ def parse_config(
             config.value.keys()
     except (AttributeError, KeyError) as error:
         raise UserError(
-            f"The configuration has no key {error}: configs/base.py lists them all."
+            f"The configuration has no key {error}: --help lists them all."
         ) from error
     # A config file is a program: whatever it raises, it is not usable.
     except Exception as error:
@@ -51,7 +52,11 @@ def parse_config(
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"The command line cannot be used: {reason}") from error
     if values["help"].value:
-        print(f"{doc}\nFlags:\n{values.main_module_help() or values.get_help()}")
+        flags_help = values.main_module_help() or values.get_help()
+        print(
+            f"{doc}\nFlags:\n{flags_help}\n\nKeys of --config, with the paper's values:"
+        )
+        print(listing())
         raise SystemExit(0)
     if rest:
         raise UserError(

@@ -1,69 +1,20 @@
 """Checks a configuration before anything is compiled: one sentence a mistake."""
 
-from pathlib import Path
+import sys
 
 import jax
 from ml_collections import ConfigDict
 
 from hkdnet_jax import metrics
+from hkdnet_jax.common import keys
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.losses import vgg
-from hkdnet_jax.models.attention import DFA_AXES
-from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS, KERNELS, SOFTMAX
-from hkdnet_jax.training.schedules import SCHEDULES
+from hkdnet_jax.ops.position_attention import KERNELS
+from hkdnet_jax.training.config import groups, model_of
 
-CHOICES = {
-    "kind": ("student", "teacher"),
-    "scale": (2, 3, 4),
-    "dtype": ("float32", "bfloat16"),
-    "attention": IMPLEMENTATIONS,
-    "optim.schedule": SCHEDULES,
-    "model.dfa_softmax": tuple(DFA_AXES),
-    "model.position_softmax": SOFTMAX,
-    "model.channel_softmax": SOFTMAX,
-}
-AT_LEAST_ONE = (
-    "data.crop",
-    "data.val_crop",
-    "data.max_shrink",
-    "data.samples_per_epoch",
-    "data.scenes",
-    "data.val_scenes",
-    "train.batch_size",
-    "train.epochs",
-    "log_every_steps",
-    "checkpoint_every_steps",
-    "val_every_epochs",
-    "val_metrics_every_epochs",
-    "max_bad_steps",
-    "model.width",
-    "model.branch_rcabs",
-    "model.dfabs",
-    "model.sr_groups",
-    "model.sr_rcabs",
-    "model.reduction",
-    "model.position_pool",
-)
-NOT_NEGATIVE = (
-    "train.phase1_epochs",
-    "val_samples",
-    "mesh.data",
-    "optim.warmup_steps",
-    "optim.clip_norm",
-    "loss.mu",
-    "loss.percep",
-    "loss.phi",
-    "teacher.damping",
-    "model.skip_damping",
-)
 # SSIM's window is 11 pixels, and a low-resolution crop needs some context.
 MIN_CROP = 16
-
-
-def _get(config: ConfigDict, path: str):
-    for key in path.split("."):
-        config = config[key]
-    return config
 
 
 def _require(condition: bool, key: str, value, remedy: str) -> None:
@@ -77,25 +28,26 @@ def check_config(config: ConfigDict) -> None:
     _check_devices(config)
     if config.kind == "student":
         _check_teacher_dir(config)
+    if not config.data.roots and jax.process_index() == 0:
+        print(
+            f"Warning: config.data.roots is empty, so this run of "
+            f"{config.train.epochs} epochs trains on {config.data.scenes} drawn scenes "
+            "and on no real picture; give folders that hold ir/ and vis/ with "
+            "--config.data.roots=FOLDER.",
+            file=sys.stderr,
+        )
 
 
 def check_values(config: ConfigDict) -> None:
     """The part of `check_config` that looks neither at devices nor at folders."""
-    for key, choices in CHOICES.items():
-        value = _get(config, key)
-        listed = ", ".join(str(c) for c in choices)
-        _require(value in choices, key, value, f"it must be one of {listed}")
-    for key in AT_LEAST_ONE:
-        _require(_get(config, key) >= 1, key, _get(config, key), "at least 1 is needed")
-    for key in NOT_NEGATIVE:
-        value = _get(config, key)
-        _require(value >= 0, key, value, "it must not be negative")
-    _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "it must be positive")
-    for key in ("optim.ema", "optim.b1", "optim.b2", "data.val_fraction"):
-        value = _get(config, key)
-        _require(0 <= value < 1, key, value, "it must be at least 0 and below 1")
-    gamma = config.model.corner_gamma
-    _require(0 < gamma < 1, "model.corner_gamma", gamma, "it must lie between 0 and 1")
+    for prefix, group in groups(config):
+        for name, value, remedy in keys.problems(group):
+            raise UserError(f"config.{prefix}{name} is {value!r}: {remedy}.")
+    try:
+        model_of(config)
+    except ValueError as error:
+        raise UserError(f"config.{error}.") from error
+    _check_milestones(config)
     _check_layers(config)
     _check_val_metrics(config)
     _check_crops(config)
@@ -116,6 +68,16 @@ def check_values(config: ConfigDict) -> None:
             config.init_from,
             "a teacher has no super-resolution part; leave it empty",
         )
+
+
+def _check_milestones(config: ConfigDict) -> None:
+    milestones = tuple(config.optim.milestones)
+    _require(
+        all(0 < share < 1 for share in milestones),
+        "optim.milestones",
+        milestones,
+        "it must hold shares of a phase, between 0 and 1",
+    )
 
 
 def _check_layers(config: ConfigDict) -> None:
@@ -147,8 +109,8 @@ def _check_val_metrics(config: ConfigDict) -> None:
 
 def _check_crops(config: ConfigDict) -> None:
     scale = config.scale if config.kind == "student" else 1
-    for key in ("data.crop", "data.val_crop"):
-        value = _get(config, key)
+    for name in ("crop", "val_crop"):
+        key, value = f"data.{name}", config.data[name]
         _require(
             value % scale == 0, key, value, f"it must be divisible by the scale {scale}"
         )
@@ -189,24 +151,20 @@ def _check_devices(config: ConfigDict) -> None:
         kind,
         f"the kernel does not run on a {backend}; take auto",
     )
-    there = jax.device_count()
-    devices = config.mesh.data or there
+    present = jax.device_count()
+    devices = config.mesh.data or present
     _require(
-        devices <= there, "mesh.data", config.mesh.data, f"there are {there} devices"
-    )
-    _require(
-        there % devices == 0,
+        devices <= present,
         "mesh.data",
         config.mesh.data,
-        f"it must divide the {there} devices there are, so that no part of them stays "
-        "idle; set it to 0 for all",
+        f"there are {present} devices",
     )
     processes = jax.process_count()
     _require(
-        processes == 1 or devices == there,
+        processes == 1 or devices == present,
         "mesh.data",
         config.mesh.data,
-        f"{processes} processes share the batch over all their {there} devices; "
+        f"{processes} processes share the batch over all their {present} devices; "
         "set it to 0",
     )
     _require(
@@ -216,6 +174,12 @@ def _check_devices(config: ConfigDict) -> None:
         f"it must be divisible by the {devices} devices of the mesh; set "
         "config.mesh.data to use fewer",
     )
+    if devices < present:
+        print(
+            f"Note: config.mesh.data={devices} uses {devices} of {present} devices; "
+            f"{present - devices} stay idle.",
+            file=sys.stderr,
+        )
 
 
 def _check_student(config: ConfigDict) -> None:
@@ -233,4 +197,5 @@ def _check_teacher_dir(config: ConfigDict) -> None:
         "a student needs the workdir of a trained teacher; train one with "
         "--config=configs/teacher.py"
     )
-    _require(bool(teacher) and Path(teacher).is_dir(), "teacher.dir", teacher, remedy)
+    found = bool(teacher) and as_path(teacher).is_dir()
+    _require(found, "teacher.dir", teacher, remedy)

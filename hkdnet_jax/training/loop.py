@@ -1,11 +1,12 @@
 """The training loop: restore, step, log, validate, save.
 
-The loop talks to the disk through two objects that the caller opens (`main.run`):
+The loop talks to the disk through two objects that the caller opens (`workdir.run`):
 `checkpoint.Checkpoints` and `writers.Writer`.
 """
 
+import math
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,20 +20,23 @@ from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.state import TrainState
 
-# Steps that may wait in the device's queue: enough to keep it busy. SIGTERM must wait
-# for them all, and on a CPU up to 32 would queue up: a minute of work.
-_AHEAD = 4
+# Steps that may wait in the device's queue behind the one at work. SIGTERM must wait
+# for them, and a step of a large network takes seconds on a CPU.
+_AHEAD = 1
 
 
-def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
+def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
     """Trains from the last checkpoint, or from the start, to the end.
 
     Keeps the weights with the best validation PSNR as a model directory in `workdir`,
     averaged where `optim.ema` is on.
 
+    After SIGTERM the state is saved at once; a validation that was due or under way is
+    made up for at the next start.
+
     Args:
       run: what is trained.
-      workdir: folder of the run.
+      workdir: folder of the run, a path.
       checkpoints: an open `checkpoint.Checkpoints`.
       writer: an open `writers.Writer`.
 
@@ -40,16 +44,21 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
       True when the run is complete, False when SIGTERM ended it early (saved).
 
     Raises:
-      UserError: too many steps in a row without a finite loss and gradient.
+      UserError: a program does not fit into the memory, or there were too many steps in
+        a row without a finite loss and gradient.
     """
     config = run.config
     batches = run.batches()
-    state, best, start = _restore_or_init(run, batches, checkpoints)
-    stop = processes.Stop(run.mesh)
+    run.compile(checkpoints.latest_step() or 0)
+    state, start, best, owed = _restore_or_init(run, batches, checkpoints)
+    stop = processes.Stop()
+    keep = _Keeper(run, workdir, writer, stop.asked, best)
     pending: list[dict[str, jax.Array]] = []
     bar = _progress(run, start)
     try:
         with jax.transfer_guard("disallow"):
+            if owed and not keep.validate(start, state):
+                return False
             for step in range(start, run.total_steps):
                 batch = sharding.put_batch(next(batches), run.mesh)
                 state, scalars = run.train_step(run.phase_at(step))(
@@ -59,24 +68,31 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
                 done = step + 1
-                asked = stop.asked()  # once: it may turn true at any line
-                last = done == run.total_steps or asked
-                if done % config.log_every_steps == 0 or last:
-                    _log(run, writer, bar, done, pending, state)
+                asked = stop.asked()  # once a step: it may turn true at any line
+                if (
+                    done % config.log_every_steps == 0
+                    or asked
+                    or done == run.total_steps
+                ):
+                    _log(run, writer, bar, done, pending)
                     pending = []
-                if _is_validation(run, done):
-                    best = _validate_and_keep(run, workdir, writer, done, state, best)
+                owed = _is_validation(run, done)
+                if owed and not asked:
+                    owed = not keep.validate(done, state)
+                    asked = owed
+                last = asked or done == run.total_steps
                 due = done % config.checkpoint_every_steps == 0
                 # A state that has just blown up must not replace a good one.
-                if last or (due and not _bad_row(run, done, state)):
+                if last or (due and not jax.device_get(state.bad_row)):
                     meta = {
-                        "best": best,
+                        "best": keep.best,
+                        "validation_owed": owed,
                         "frozen": run.frozen_fingerprint,
                         "config": config.to_dict(),
                     }
                     checkpoints.save(done, state, batches.get_state(), meta)
                 if asked:
-                    return done == run.total_steps
+                    return done == run.total_steps and not owed
     finally:
         stop.restore()
         bar.close()
@@ -86,11 +102,11 @@ def train(run: Run, workdir: str | Path, checkpoints: Any, writer: Any) -> bool:
 
 def _restore_or_init(
     run: Run, batches: Any, checkpoints: Any
-) -> tuple[TrainState, float | None, int]:
-    """State, best validation PSNR so far, and the step to go on from."""
+) -> tuple[TrainState, int, float | None, bool]:
+    """State, step to go on from, best validation PSNR, whether a validation is owed."""
     step = checkpoints.latest_step()
     if step is None:
-        return run.init_state(), None, 0
+        return run.init_state(), 0, None, False
     state, data, meta = checkpoints.restore(run.abstract_state())
     if meta["frozen"] != run.frozen_fingerprint:
         raise UserError(
@@ -98,7 +114,7 @@ def _restore_or_init(
             "the old one back, or start in a new workdir."
         )
     batches.set_state(data)
-    return state, meta["best"], step
+    return state, step, meta["best"], meta["validation_owed"]
 
 
 def _progress(run: Run, start: int) -> tqdm:
@@ -117,38 +133,28 @@ def _progress(run: Run, start: int) -> tqdm:
 
 
 def _log(
-    run: Run,
-    writer: Any,
-    bar: tqdm,
-    done: int,
-    pending: list[dict[str, jax.Array]],
-    state: TrainState,
+    run: Run, writer: Any, bar: tqdm, done: int, pending: list[dict[str, jax.Array]]
 ) -> None:
-    """Means over the steps since the last log; stops a run that gets nowhere."""
+    """Means over the steps since the last log; stops a run that gets nowhere.
+
+    Raises:
+      UserError: there were `max_bad_steps` steps in a row without a finite loss and
+        gradient.
+    """
     rows = jax.device_get(pending)
+    bad_row = max(int(row.pop("bad_row")) for row in rows)
     means = {f"train/{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
     means["train/skipped"] = float(rows[-1]["skipped"])
     phase = run.phase_at(done - 1)
     writer.scalars(done, means | {"train/phase": float(phase)})
     bar.update(done * run.config.train.batch_size - bar.n)
     bar.set_postfix(phase=phase, loss=f"{means['train/loss']:.4g}", refresh=False)
-    _bad_row(run, done, state)
-
-
-def _bad_row(run: Run, done: int, state: TrainState) -> int:
-    """Number of steps without a finite loss and gradient that lie just before.
-
-    Raises:
-      UserError: there were `max_bad_steps` of them in a row, now or since last asked.
-    """
-    bad_row = int(jax.device_get(state.bad_row))
     if bad_row >= run.config.max_bad_steps:
         raise UserError(
             f"The loss or its gradient was not finite for {bad_row} steps in a row "
             f"before step {done}: lower config.optim.lr or set config.optim.clip_norm; "
             "the last good checkpoint stays in the workdir."
         )
-    return bad_row
 
 
 def _is_validation(run: Run, done: int) -> bool:
@@ -164,30 +170,58 @@ def _is_scored(run: Run, done: int) -> bool:
     )
 
 
-def _validate_and_keep(
-    run: Run,
-    workdir: str | Path,
-    writer: Any,
-    done: int,
-    state: TrainState,
-    best: float | None,
-) -> float | None:
-    """Validates, writes scalars and pictures, keeps the best weights; the new best.
+class _Keeper:
+    """Validates, and keeps the weights that did best.
 
-    In phase 1 the student's image comes from an untrained part: nothing is kept yet.
+    Attributes:
+      best: validation PSNR of the weights that are kept, in dB; None before there are
+        any.
     """
-    params = state.best_params()
-    scalars, pictures = run.validate(params, with_metrics=_is_scored(run, done))
-    writer.scalars(done, scalars)
-    writer.images(done, pictures)
-    student = run.config.kind == "student"
-    if student and run.phase_at(done - 1) == 1 and done < run.total_steps:
-        return best
-    if best is not None and scalars["val/psnr"] <= best:
-        return best
-    if jax.process_index() == 0:
-        kept = {k: v for k, v in params.items() if k != "adapter"}
-        file_format.save_model(
-            workdir, describe_network(run.config), jax.device_get(kept)
-        )
-    return scalars["val/psnr"]
+
+    def __init__(
+        self,
+        run: Run,
+        workdir: Any,
+        writer: Any,
+        stop_asked: Callable[[], bool],
+        best: float | None,
+    ):
+        self._run = run
+        self._workdir = workdir
+        self._writer = writer
+        self._stop_asked = stop_asked
+        self.best = best
+
+    def validate(self, done: int, state: TrainState) -> bool:
+        """Validates after `done` steps; False if it was asked to stop meanwhile."""
+        params = state.best_params()
+        scored = _is_scored(self._run, done)
+        found = self._run.validate(params, scored, self._stop_asked)
+        if found is None:
+            return False
+        scalars, pictures = found
+        self._writer.scalars(done, scalars)
+        self._writer.images(done, pictures)
+        if self._is_better(done, scalars["val/psnr"]):
+            self.best = scalars["val/psnr"]
+            if jax.process_index() == 0:
+                kept = {k: v for k, v in params.items() if k != "adapter"}
+                description = describe_network(self._run.config)
+                file_format.save_model(self._workdir, description, jax.device_get(kept))
+        return True
+
+    def _is_better(self, done: int, psnr: float) -> bool:
+        run = self._run
+        # In phase 1 the student's image comes from a part that is not trained yet.
+        student = run.config.kind == "student"
+        if student and run.phase_at(done - 1) == 1 and done < run.total_steps:
+            return False
+        if not math.isfinite(psnr):
+            if jax.process_index() == 0:
+                print(
+                    f"Warning: the validation after step {done} gave no finite PSNR; "
+                    "the weights that were best before it are kept.",
+                    file=sys.stderr,
+                )
+            return False
+        return self.best is None or psnr > self.best

@@ -11,35 +11,44 @@ from ml_collections import ConfigDict
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.models.student import TEACHER_CHANNELS, FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.training.config import model_of
 from hkdnet_jax.training.state import Params
 
 
 def build_teacher(config: ConfigDict) -> Teacher:
-    """The teacher that a configuration describes."""
+    """The teacher that a configuration describes.
+
+    Of a student's run, whose teacher has a file of its own, the paper's.
+    """
+    alpha, damping = config.teacher.alpha, config.teacher.damping
     dtype = jnp.dtype(config.dtype)
-    return Teacher(config.teacher.alpha, config.teacher.damping, dtype)
+    return Teacher(0.5 if alpha is None else alpha, damping or 0.0, dtype)
 
 
 def build_student(config: ConfigDict) -> Student:
     """The student that a configuration describes."""
-    fields = StudentConfig(**config.model)
     dtype = jnp.dtype(config.dtype)
-    return Student(fields, config.scale, dtype, config.attention)
+    return Student(model_of(config), config.scale, dtype, config.attention)
+
+
+def has_adapter(config: ConfigDict) -> bool:
+    """Whether the run trains a `FeatureAdapter`: for Eq. 23, at another width."""
+    other_width = config.model.width != TEACHER_CHANNELS
+    return config.kind == "student" and other_width and config.loss.phi > 0
 
 
 def init_params(config: ConfigDict) -> Params:
     """Fresh parameters of the network that is trained, from `config.seed`.
 
-    A student whose width is not the teacher's gets a third group, `adapter`.
+    A student gets a third group, `adapter`, where it has one (see `has_adapter`).
     """
     if config.kind == "teacher":
         return init_teacher(config)
     key, image = jax.random.key(config.seed), jnp.zeros((1, 16, 16, 1))
     params = build_student(config).init(key, image, image)["params"]
-    if config.model.width != TEACHER_CHANNELS:
+    if has_adapter(config):
         features = jnp.zeros((1, 1, 1, config.model.width))
         adapter = FeatureAdapter().init(jax.random.fold_in(key, 1), features)
         params = params | {"adapter": adapter["params"]}
@@ -59,8 +68,8 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
       A JSON-able dict from which `Model.load` builds the network again.
     """
     if config.kind == "teacher":
-        alpha, damping = config.teacher.alpha, config.teacher.damping
-        return {"kind": "teacher", "alpha": alpha, "damping": damping}
+        teacher = build_teacher(config)
+        return {"kind": "teacher", "alpha": teacher.alpha, "damping": teacher.damping}
     fields = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in config.model.to_dict().items()

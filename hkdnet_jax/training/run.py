@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -15,9 +16,10 @@ from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.runtime import sharding
+from hkdnet_jax.runtime import memory, sharding
 from hkdnet_jax.training import networks, schedules, steps, validation
 from hkdnet_jax.training.networks import load_start, load_teacher
+from hkdnet_jax.training.optimizer import make_optimizer
 from hkdnet_jax.training.state import Params, TrainState, create
 
 
@@ -44,6 +46,23 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     )
 
 
+def _settle_rule(config: ConfigDict, teacher: Teacher) -> None:
+    """Writes the teacher's fusion rule into a student's configuration.
+
+    Raises:
+      UserError: the configuration asks for another one.
+    """
+    for name in ("alpha", "damping"):
+        asked, taught = config.teacher[name], getattr(teacher, name)
+        if asked not in (None, taught):
+            raise UserError(
+                f"config.teacher.{name} is {asked:g}, but the teacher in "
+                f"{config.teacher.dir} fuses with {taught:g}: leave it out, or train a "
+                "teacher with another value."
+            )
+        config.teacher[name] = taught
+
+
 def _compare_rules(model: ConfigDict, teacher: Teacher) -> None:
     """Says so on stderr where the student's global skip fuses unlike its teacher."""
     skip = model.skip_alpha, model.skip_damping
@@ -59,7 +78,7 @@ def _compare_rules(model: ConfigDict, teacher: Teacher) -> None:
 
 
 class Run:
-    """One training run: its mesh, data, compiled steps and lengths.
+    """One training run: its mesh, data, optimizer, compiled steps and lengths.
 
     Attributes:
       config: locked configuration.
@@ -68,10 +87,15 @@ class Run:
       frozen_fingerprint: of `frozen`; a resumed run must find the same.
       epoch_steps: steps an epoch.
       total_steps: steps of the run.
+      mesh: the devices.
+      replicated: the sharding of state and frozen parameters.
+      optimizer: of the whole run, both phases.
     """
 
     def __init__(self, config: ConfigDict):
         """Opens the data and the frozen networks; compiles nothing yet.
+
+        Of a student's run, `config.teacher` gets its teacher's fusion rule.
 
         Raises:
           UserError: data, teacher or VGG16 weights are not as they must be.
@@ -81,6 +105,7 @@ class Run:
         if config.kind == "student":
             trained, frozen = load_teacher(config.teacher.dir)
             self.teacher = trained.clone(dtype=self.teacher.dtype)
+            _settle_rule(config, trained)
             _compare_rules(config.model, trained)
         elif config.loss.percep:
             frozen = vgg.load(config.loss.vgg_path)
@@ -93,23 +118,32 @@ class Run:
         self.epoch_steps = schedules.steps_per_epoch(config, samples)
         self.total_steps = config.train.epochs * self.epoch_steps
         self.mesh: Mesh = sharding.make_mesh(config.mesh.data)
-        self.whole = sharding.replicated(self.mesh)
-        self.frozen = jax.device_put(frozen, self.whole)
-        self._compiled: dict[str, Callable] = {}
+        self.replicated = sharding.replicated(self.mesh)
+        self.frozen = jax.device_put(frozen, self.replicated)
+        self._params = jax.eval_shape(lambda: networks.init_params(config))
+        self.optimizer = make_optimizer(
+            config, self._params, self.epoch_steps, self.total_steps
+        )
+        self._programs: dict[str, Callable] = {}
+
+    def _placed(self, tree: Any) -> Any:
+        """Shapes and dtypes of a tree of arrays, as lying on every device."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
+            tree,
+        )
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, without its arrays."""
-        shapes = jax.eval_shape(self._fresh_state, {})
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.whole),
-            shapes,
+        return self._placed(
+            jax.eval_shape(partial(create, self.config, self.optimizer), self._params)
         )
 
     def _fresh_state(self, start: Params) -> TrainState:
         params = networks.init_params(self.config)
         for part, tree in start.items():
             params[part] = {**params[part], **tree}
-        return create(self.config, params)
+        return create(self.config, self.optimizer, params)
 
     def init_state(self) -> TrainState:
         """The state at step 0, born on the mesh.
@@ -119,8 +153,7 @@ class Run:
         """
         start = {}
         if self.config.init_from:  # only here: a resumed run needs it no more
-            wanted = self.abstract_state().params
-            start = load_start(self.config.init_from, self.config.scale, wanted)
+            start = load_start(self.config.init_from, self.config.scale, self._params)
             if self.config.init_freeze and "upsampler" not in start["sr"]:
                 raise UserError(
                     "config.init_freeze would keep an upsampler with random weights: "
@@ -129,34 +162,85 @@ class Run:
         # It runs once: on a CPU, optimising it takes longer than all else it does.
         quickly = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(
-            self._fresh_state, out_shardings=self.whole, compiler_options=quickly
+            self._fresh_state, out_shardings=self.replicated, compiler_options=quickly
         )
-        return fresh(jax.device_put(start, self.whole))
+        return fresh(jax.device_put(start, self.replicated))
 
     def phase_at(self, step: int) -> int:
         """The phase of a step; a teacher's run is all one phase."""
-        if self.config.kind == "teacher":
-            return 1
         return schedules.phase_at(self.config, step, self.epoch_steps)
 
     def train_step(self, phase: int) -> steps.TrainStep:
-        """The jitted step of a phase; the state is donated."""
-        name = f"train{phase}"
-        if name not in self._compiled:
-            step = steps.train_step(self.config, self.teacher, phase, self.total_steps)
-            self._compiled[name] = sharding.jit_train_step(step, self.mesh)
-        return self._compiled[name]
+        """The step of a phase, compiled or to be; the state is donated."""
+        name = f"phase {phase}"
+        if name not in self._programs:
+            step = steps.train_step(self.config, self.optimizer, self.teacher, phase)
+            self._programs[name] = sharding.jit_train_step(step, self.mesh)
+        return self._programs[name]
 
     def val_step(self) -> steps.ValStep:
-        """The jitted validation step."""
-        if "val" not in self._compiled:
+        """The validation step, compiled or to be."""
+        if "validation" not in self._programs:
             if self.config.kind == "teacher":
                 step = steps.teacher_val_step(self.config)
             else:
                 step = steps.student_val_step(self.config, self.teacher)
             step = sharding.on_mesh(step, self.mesh)
-            self._compiled["val"] = jax.jit(step, out_shardings=self.whole)
-        return self._compiled["val"]
+            self._programs["validation"] = jax.jit(step, out_shardings=self.replicated)
+        return self._programs["validation"]
+
+    def compile(self, start: int) -> None:
+        """Compiles every program of the run from step `start` on, before the loop.
+
+        Says on stderr what memory each takes: a run that does not fit stops here, and
+        not at the first step of phase 2 or at the first validation.
+
+        Raises:
+          UserError: a program takes more memory than there is.
+        """
+        state, frozen = self.abstract_state(), self._placed(self.frozen)
+        for phase in dict.fromkeys(
+            self.phase_at(step) for step in (start, self.total_steps - 1)
+        ):
+            batch = self._abstract_batch(
+                self.config.data.crop, self.config.train.batch_size
+            )
+            self._compile(
+                f"phase {phase}", self.train_step(phase), state, frozen, batch
+            )
+        size = self._val_batch_size()
+        batch = self._abstract_batch(self.config.data.val_crop, size) | {
+            "mask": self._abstract((size,), jnp.float32)
+        }
+        # Without averages the parameters are the state's own.
+        params = state.best_params()
+        self._compile("validation", self.val_step(), params, frozen, batch)
+
+    def _abstract(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        placed = sharding.split_batch(self.mesh)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
+
+    def _abstract_batch(self, crop: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        crops = self._abstract((size, crop, crop, 1), jnp.uint8)
+        return {"ir": crops, "vis": crops}
+
+    def _compile(self, name: str, step: Any, *args: Any) -> None:
+        device = self.mesh.devices.flat[0]
+        free = memory.free(device)
+        try:
+            program = step.lower(*args).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if not memory.is_exhausted(error):
+                raise
+            raise UserError(_does_not_fit(name, "more than there is", free)) from error
+        needed = memory.needed_bytes(program, device, self.mesh.size)
+        text = memory.format_bytes(needed)
+        if jax.process_index() == 0:
+            whose = "in all" if device.platform == "cpu" else "a device"
+            print(f"Compiled {name}: takes about {text} {whose}.", file=sys.stderr)
+        if free is not None and needed > free:
+            raise UserError(_does_not_fit(name, f"about {text}", free))
+        self._programs[name] = program
 
     def batches(self) -> Iterator:
         """Endless training batches; the iterator's state can be saved and set."""
@@ -171,17 +255,27 @@ class Run:
             rows=sharding.local_rows(self.mesh, batch_size),
         )
 
+    def _val_batch_size(self) -> int:
+        """About 4 images, and divisible by the devices."""
+        return self.mesh.size * max(1, 4 // self.mesh.size)
+
     def validate(
-        self, params: Params, with_metrics: bool = False
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+        self,
+        params: Params,
+        with_metrics: bool = False,
+        stop_asked: Callable[[], bool] = lambda: False,
+    ) -> tuple[dict[str, float], dict[str, Any]] | None:
         """Means over the validation pairs, and pictures of the first of them.
 
         Args:
           params: of the network that is trained.
           with_metrics: also the fusion metrics that `val_metrics` names.
+          stop_asked: asked after each batch; True ends the validation.
+
+        Returns:
+          See `validation.validate`; None where it was ended early.
         """
-        # About 4 images, and divisible by the devices.
-        batch_size = self.mesh.size * max(1, 4 // self.mesh.size)
+        batch_size = self._val_batch_size()
         batches = loader.val_batches(
             self.val_source,
             crop=self.config.data.val_crop,
@@ -195,4 +289,13 @@ class Run:
             self.mesh,
             self.config.val_samples,
             metrics.select(self.config.val_metrics) if with_metrics else (),
+            stop_asked,
         )
+
+
+def _does_not_fit(name: str, needed: str, free: int | None) -> str:
+    known = "" if free is None else f", and {memory.format_bytes(free)} are free"
+    return (
+        f"The program of {name} takes {needed}{known}: lower config.train.batch_size, "
+        "config.data.crop or config.data.val_crop, or use more devices."
+    )

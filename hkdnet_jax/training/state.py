@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from hkdnet_jax.training.optimizer import Optimizer, average_decay, skipped
+
 Params = Mapping[str, Any]
 
 
@@ -20,98 +22,84 @@ class TrainState:
       step: int32, steps taken, skipped ones included.
       params: the network's parameters; the top level names the groups that are
         trained or frozen together (`fusion`, `sr`, `adapter`; `encoder`, `decoder`).
-      opt_state: for each group its Adam moments and count.  A frozen group's do not
-        move, so its first real step has the bias correction of a first step.
+      opt_state: of `optimizer.make_optimizer`.
       ema: averaged params, or None when averaging is off.
-      skipped: int32, steps whose loss or gradient was not finite.
-      bad_row: int32, length of the current run of such steps; once it has reached
-        the limit it stays, so that the host sees it at the next look.
     """
 
     step: jax.Array
     params: Params
-    opt_state: dict[str, optax.OptState]
+    opt_state: optax.OptState
     ema: Params | None
-    skipped: jax.Array
-    bad_row: jax.Array
 
     def best_params(self) -> Params:
         """The averaged parameters where there are some, else the current ones."""
         return self.params if self.ema is None else self.ema
 
+    @property
+    def bad_row(self) -> jax.Array:
+        """int32, how many steps just before had a loss or gradient not finite."""
+        return skipped(self.opt_state).notfinite_count
 
-def _adam(config: ConfigDict) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=config.optim.b1, b2=config.optim.b2)
 
-
-def create(config: ConfigDict, params: Params) -> TrainState:
+def create(config: ConfigDict, optimizer: Optimizer, params: Params) -> TrainState:
     """A state at step 0 around fresh parameters."""
-    adam = _adam(config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state={group: adam.init(tree) for group, tree in params.items()},
+        opt_state=optimizer.transformation.init(params),
         # A copy: the state is donated, and a buffer cannot be donated twice.
         ema=jax.tree.map(jnp.copy, params) if config.optim.ema else None,
-        skipped=jnp.zeros((), jnp.int32),
-        bad_row=jnp.zeros((), jnp.int32),
     )
 
 
 def apply_gradients(
     config: ConfigDict,
+    optimizer: Optimizer,
     state: TrainState,
     gradients: Params,
     loss: jax.Array,
-    rate: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One Adam step for the groups in `gradients`; the other groups do not move.
+    """One step of the optimizer.
 
     When the loss or the gradient's norm is not finite nothing moves but the counters.
 
     Args:
-      config: reads `optim` and `max_bad_steps`.
+      config: reads `optim.ema`.
+      optimizer: see `optimizer.make_optimizer`.
       state: before the step.
-      gradients: some of the top-level groups of `state.params`.
-      loss: scalar the gradients belong to.
-      rate: learning rate.
+      gradients: of some or all of the top-level groups of `state.params`; the others
+        count as 0.
+      loss: scalar that the gradients belong to.
 
     Returns:
-      The state after the step, and `grad_norm` (before clipping) and `skipped`.
+      The state after the step, and `lr`, `grad_norm` (before clipping), `skipped`
+      (steps that were not finite so far) and `bad_row` (those that lie just before).
     """
     norm = optax.tree.norm(gradients)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    if config.optim.clip_norm:
-        factor = jnp.minimum(1.0, config.optim.clip_norm / jnp.maximum(norm, 1e-12))
-        gradients = jax.tree.map(lambda g: g * factor, gradients)
-
-    def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-
-    adam = _adam(config)
-    params, opt_state = dict(state.params), dict(state.opt_state)
-    for group, gradient in gradients.items():
-        update, moments = adam.update(gradient, opt_state[group])
-        moved = jax.tree.map(lambda p, u: p - rate * u, params[group], update)
-        params[group] = keep(moved, params[group])
-        opt_state[group] = keep(moments, opt_state[group])
-
+    # The optimizer looks at the gradients alone.
+    gradients = jax.tree.map(lambda g: jnp.where(good, g, jnp.nan), gradients)
+    everywhere = {
+        group: gradients.get(group, jax.tree.map(jnp.zeros_like, tree))
+        for group, tree in state.params.items()
+    }
+    updates, opt_state = optimizer.transformation.update(
+        everywhere, state.opt_state, state.params, run_step=state.step
+    )
+    params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
-        # Shorter memory at first, so that the random start is soon forgotten.
-        taken = state.step.astype(jnp.float32)
-        decay = jnp.minimum(config.optim.ema, (1.0 + taken) / (10.0 + taken))
-        # In this form the average of a frozen group stays exactly as it is.
-        average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
-        ema = keep(average, ema)
-
-    stop = state.bad_row >= config.max_bad_steps
-    state = TrainState(
-        step=state.step + 1,
-        params=params,
-        opt_state=opt_state,
-        ema=ema,
-        skipped=state.skipped + jnp.where(good, 0, 1),
-        bad_row=jnp.where(stop, state.bad_row, jnp.where(good, 0, state.bad_row + 1)),
-    )
-    return state, {"grad_norm": norm, "skipped": state.skipped}
+        share = jnp.where(good, 1.0 - average_decay(config, state.step), 0.0)
+        # What the step does not train has an average already: itself.
+        ema = dict(ema) | {
+            group: optax.incremental_update(params[group], ema[group], share)
+            for group in gradients
+        }
+    state = TrainState(state.step + 1, params, opt_state, ema)
+    counted = skipped(opt_state)
+    return state, {
+        "lr": optimizer.rate(state.step - 1),
+        "grad_norm": norm,
+        "skipped": counted.total_notfinite,
+        "bad_row": counted.notfinite_count,
+    }

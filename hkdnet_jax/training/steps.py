@@ -1,4 +1,4 @@
-"""Pure training and validation steps; `train_loop` jits them.
+"""Pure training and validation steps; `training.run` jits them.
 
 A batch is what the host sends: uint8 high-resolution crops `ir` and `vis`,
 [N, crop, crop, 1].  Flips, the low-resolution images and the frozen teacher are made
@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
-from hkdnet_jax.losses import quality, teacher, vgg
+from hkdnet_jax.losses import quality, vgg
+from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
+from hkdnet_jax.losses.teacher import teacher_loss
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.training import schedules
 from hkdnet_jax.training.networks import build_student, build_teacher
+from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
 
 Batch = Mapping[str, jax.Array]
@@ -58,22 +60,25 @@ def _augmented(
 
 
 def train_step(
-    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
+    config: ConfigDict,
+    optimizer: Optimizer,
+    teacher: Teacher,
+    phase: int,
 ) -> TrainStep:
     """The step of a phase of a teacher's or a student's run, to be jitted.
 
     Args:
       config: of the run.
+      optimizer: see `optimizer.make_optimizer`.
       teacher: the frozen one of a student's run; a teacher's run has its own.
       phase: 1 or 2; a teacher's run has only 1.
-      total_steps: of all phases, for the learning rate.
     """
     if config.kind == "teacher":
-        return teacher_train_step(config, total_steps)
-    return student_train_step(config, teacher, phase, total_steps)
+        return teacher_train_step(config, optimizer)
+    return student_train_step(config, optimizer, teacher, phase)
 
 
-def teacher_train_step(config: ConfigDict, total_steps: int) -> TrainStep:
+def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
     """The step that trains the teacher on single images (Eq. 17).
 
     Each sample is the IR or the VIS of its pair, at random.  The frozen parameters are
@@ -95,9 +100,8 @@ def teacher_train_step(config: ConfigDict, total_steps: int) -> TrainStep:
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
-        rate = schedules.learning_rate(config, state.step, total_steps)
-        state, scalars = apply_gradients(config, state, gradients, loss, rate)
-        return state, scalars | {"loss": loss, "lr": rate} | _named(terms)
+        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+        return state, scalars | {"loss": loss} | _named(terms)
 
     return step_fn
 
@@ -109,7 +113,7 @@ def _teacher_loss(
     if config.loss.percep:
         layers = config.loss.vgg_layers
         percep = tuple(vgg.features(frozen, x, layers) for x in (output, image))
-    return teacher.teacher_loss(
+    return teacher_loss(
         output,
         image,
         mu=config.loss.mu,
@@ -119,18 +123,22 @@ def _teacher_loss(
 
 
 def student_train_step(
-    config: ConfigDict, teacher: Teacher, phase: int, total_steps: int
+    config: ConfigDict,
+    optimizer: Optimizer,
+    teacher: Teacher,
+    phase: int,
 ) -> TrainStep:
     """The step of a student's phase; the frozen parameters are the teacher's.
 
     Phase 1 (Eq. 22) runs and trains the fusion part alone.  Phase 2 (Eq. 23) trains
-    all groups, but for the super-resolution part where `init_freeze` is set.
+    all groups, but for the super-resolution part where `init_freeze` is set.  With
+    `loss.phi` 0 it compares images alone.
 
     Args:
       config: of the run.
+      optimizer: see `optimizer.make_optimizer`.
       teacher: the frozen one.
       phase: 1 or 2.
-      total_steps: of both phases, for the learning rate.
     """
     student = build_student(config)
 
@@ -138,23 +146,23 @@ def student_train_step(
         low = degrade(ir, config.scale), degrade(vis, config.scale)
         _, label = teacher.apply({"params": frozen}, *low)
         features, _ = student.apply({"params": params}, *low, method=Student.fuse_only)
-        return student.student_phase1_loss(label["decoder3"], features)
+        return student_phase1_loss(label["decoder3"], features)
 
     def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         image_t, label = teacher.apply({"params": frozen}, ir, vis)
         low = degrade(ir, config.scale), degrade(vis, config.scale)
         image_s, out = student.apply({"params": params}, *low)
-        return student.student_phase2_loss(
-            image_t,
-            image_s,
-            [label["decoder3"], label["decoder1"]],
-            [out["tail"], adapt(params, out["upsampled"])],
-            phi=config.loss.phi,
+        features_t, features_s = [], []
+        if config.loss.phi:
+            features_t = [label["decoder3"], label["decoder1"]]
+            features_s = [out["tail"], adapt(params, out["upsampled"])]
+        return student_phase2_loss(
+            image_t, image_s, features_t, features_s, phi=config.loss.phi
         )
 
-    groups = ("fusion",) if phase == 1 else ("fusion", "sr", "adapter")
+    groups = {"fusion"} if phase == 1 else {"fusion", "sr", "adapter"}
     if config.init_freeze:
-        groups = tuple(group for group in groups if group != "sr")
+        groups.discard("sr")
     loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
@@ -165,9 +173,8 @@ def student_train_step(
 
         trained = {k: v for k, v in state.params.items() if k in groups}
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-        rate = schedules.learning_rate(config, state.step, total_steps)
-        state, scalars = apply_gradients(config, state, gradients, loss, rate)
-        return state, scalars | {"loss": loss, "lr": rate} | _named(terms)
+        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+        return state, scalars | {"loss": loss} | _named(terms)
 
     return step_fn
 
@@ -220,7 +227,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
 
     `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
     would do without a student, the teacher on the low-resolution pair, then bicubic.
-    `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23.
+    `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
+    one where `loss.phi` is not 0.
     `alive`: the share of F_f^s's channels that are not 0 all over the picture; at 0,
     nothing reaches the super-resolution part.
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
@@ -235,7 +243,6 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
         image, out = student.apply(
             {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
         )
-        upsampled = adapt(params, out["upsampled"])
         bicubic = jnp.clip(resize_bicubic(low_fused, config.scale), 0.0, 1.0)
         target = jnp.clip(label, 0.0, 1.0)
 
@@ -249,9 +256,11 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             "loss_fusion": distance(out["decoded"], low_label["decoder3"]),
             "loss_image": distance(image, label),
             "alive": jnp.mean(jnp.any(out["decoded"] > 0, axis=(1, 2)), axis=-1),
-            "loss_feature": distance(out["tail"], high["decoder3"])
-            + distance(upsampled, high["decoder1"]),
         }
+        if config.loss.phi:
+            values["loss_feature"] = distance(out["tail"], high["decoder3"]) + distance(
+                adapt(params, out["upsampled"]), high["decoder1"]
+            )
         drawn = (ir, vis, bicubic, image, label)
         pictures = dict(zip(PICTURES, drawn, strict=True))
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)

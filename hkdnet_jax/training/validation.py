@@ -20,7 +20,8 @@ def validate(
     mesh: Mesh,
     pictures_wanted: int,
     metric_names: Sequence[str] = (),
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], dict[str, np.ndarray]] | None:
     """Runs the validation step over all batches.
 
     Args:
@@ -31,16 +32,19 @@ def validate(
       pictures_wanted: number of pairs to draw.
       metric_names: of `metrics.METRICS`, computed of the picture `fused` and the two
         high-resolution sources, on the host.
+      stop_asked: asked once a batch, by all processes; True ends the validation.
 
     Returns:
       The same in every process: `val/NAME` to the mean over the pairs, for a metric
       over those pairs for which it has a value; and pair names to uint8 [H, k * W], k
-      pictures side by side.
+      pictures side by side. None where it was ended early.
     """
     sums: dict[str, float] = {}
     strips: dict[str, np.ndarray] = {}
     scores: list[np.ndarray] = []  # [local batch, metrics] each; NaN: no value
     for batch in batches:
+        if stop_asked():
+            return None
         got, pictures = val_step(sharding.put_batch(batch, mesh))
         for key, value in jax.device_get(got).items():
             sums[key] = sums.get(key, 0.0) + float(value)
@@ -78,8 +82,8 @@ def _score(
 
 def _metric_means(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
     """Means of [pairs of this process, metrics] over the pairs of all processes."""
-    there = np.isfinite(scores)
-    sums = np.stack([np.where(there, scores, 0).sum(0), there.sum(0)])
+    finite = np.isfinite(scores)
+    sums = np.stack([np.where(finite, scores, 0).sum(0), finite.sum(0)])
     if jax.process_count() > 1:
         with jax.transfer_guard("allow"):  # jax's own function copies unasked
             sums = multihost_utils.process_allgather(sums).sum(0)

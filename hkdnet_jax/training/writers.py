@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from hkdnet_jax.common import atomic_files, trees
+from hkdnet_jax.common.paths import as_path, is_local
 
 
 class Writer:
@@ -46,20 +47,18 @@ class Writer:
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: Any,
         start_step: int = 0,
         tensorboard: bool = True,
         enabled: bool = True,
     ):
         """Open the run's files."""
-        self._workdir = Path(workdir)
+        self._workdir = as_path(workdir)
         self._enabled = enabled
         self._rows = None
         self._tensorboard = None
         if enabled:
-            path = self._workdir / "metrics.jsonl"
-            _drop_rows_after(path, start_step)
-            self._rows = open(path, "a", encoding="utf-8")  # noqa: SIM115 (see close)
+            self._rows = _Rows(self._workdir / "metrics.jsonl", start_step)
         if enabled and tensorboard:
             self._tensorboard = _open_tensorboard(self._workdir / "tensorboard")
 
@@ -69,8 +68,7 @@ class Writer:
             return
         values = {name: float(value) for name, value in values.items()}
         row = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._rows.write(json.dumps({"step": step, **row}) + "\n")
-        self._rows.flush()
+        self._rows.append(json.dumps({"step": step, **row}))
         if self._tensorboard:
             self._tensorboard.write_scalars(step, values)
             self._tensorboard.flush()
@@ -99,8 +97,38 @@ class Writer:
             self._tensorboard.close()
 
 
+class _Rows:
+    """The lines of metrics.jsonl: appended to, or (on an object store) written anew."""
+
+    def __init__(self, path: Any, start_step: int):
+        """Drops the rows after `start_step`, all for 0, and what a kill cut short."""
+        self._path = path
+        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+        lines = text.splitlines()
+        kept = [line for line in lines if start_step and _step_of(line) <= start_step]
+        self._content = "".join(f"{line}\n" for line in kept)
+        # Also with nothing to drop: it tells early that the place is not writable.
+        atomic_files.write_atomically(path, self._content.encode())
+        # Until `close`.
+        self._file = path.open("a", encoding="utf-8") if is_local(path) else None
+
+    def append(self, line: str) -> None:
+        """Adds a line; on return it survives a kill of this process."""
+        if self._file:
+            self._file.write(f"{line}\n")
+            self._file.flush()
+        else:
+            self._content += f"{line}\n"
+            atomic_files.write_atomically(self._path, self._content.encode())
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file:
+            self._file.close()
+
+
 def write_run_info(
-    workdir: str | Path, config: Mapping[str, Any], devices: Sequence[str]
+    workdir: Any, config: Mapping[str, Any], devices: Sequence[str]
 ) -> None:
     """Write config.json and environment.json, replacing those of an earlier start.
 
@@ -112,7 +140,7 @@ def write_run_info(
         devices: one name per device of the run, e.g. `[d.device_kind for d in
             jax.devices()]`.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     environment = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -153,15 +181,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def _installed_packages() -> dict[str, str]:
     found = {d.name: d.version for d in importlib.metadata.distributions()}
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _drop_rows_after(path: Path, start_step: int) -> None:
-    """Keep the rows up to `start_step`, none for 0; a line cut short by a kill goes."""
-    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-    lines = text.splitlines()
-    kept = [line for line in lines if start_step and _step_of(line) <= start_step]
-    # Also when there is nothing to drop: it tells early that the place is not writable.
-    atomic_files.write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _step_of(line: str) -> float:

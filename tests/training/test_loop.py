@@ -41,7 +41,7 @@ def run(tiny_teacher, quick_compile):
     run = Run(config)
     # Traced and compiled anew each time they are asked for: ask once.
     fresh, shapes = jax.device_get(run.init_state()), run.abstract_state()
-    run.init_state = lambda: jax.device_put(fresh, run.whole)
+    run.init_state = lambda: jax.device_put(fresh, run.replicated)
     run.abstract_state = lambda: shapes
     return run
 
@@ -117,7 +117,7 @@ def _terminated_at(run, at):
 def _spoiled_at(run, bad_steps):
     """The run with a teacher of NaNs in some steps."""
     nans = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), run.frozen)
-    nans = jax.device_put(nans, run.whole)
+    nans = jax.device_put(nans, run.replicated)
 
     def wrap(compiled, done):
         if done in bad_steps:
@@ -181,7 +181,7 @@ def test_fusion_metrics_are_computed_when_asked_for(run, finished):
     assert [loop._is_scored(other, done) for done in (4, 8, 12)] == [0, 1, 1]
     assert not any(loop._is_scored(run, done) for done in (4, 8, 12))
 
-    params = jax.device_put(_restore(run, finished)[0].best_params(), run.whole)
+    params = jax.device_put(_restore(run, finished)[0].best_params(), run.replicated)
     with jax.transfer_guard("disallow"):
         plain, strips = other.validate(params)
         means, _ = other.validate(params, with_metrics=True)
@@ -207,7 +207,7 @@ def test_pairs_without_a_value_do_not_count(monkeypatch, run, finished):
 
     monkeypatch.setattr(metrics, "score", score)
     other = _changed(run, val_metrics="CC,AG")
-    params = jax.device_put(_restore(run, finished)[0].best_params(), run.whole)
+    params = jax.device_put(_restore(run, finished)[0].best_params(), run.replicated)
     means, _ = other.validate(params, with_metrics=True)
     assert np.isnan(means["val/CC"])
     assert means["val/AG"] == np.mean([0, 1, 2])  # 3 pairs and a filler

@@ -242,8 +242,8 @@ def _three_steps(config, devices, frozen, phase):
     """Parameters and scalars after three steps on a mesh, through `Run`'s own jit."""
     config.mesh.data = devices
     run = Run(config)
-    run.frozen = jax.device_put(frozen, run.whole)
-    state = jax.device_put(create(config, random_params(config, 1)), run.whole)
+    run.frozen = jax.device_put(frozen, run.replicated)
+    state = jax.device_put(create(config, random_params(config, 1)), run.replicated)
     history = []
     for number in range(3):
         batch = sharding.put_batch(random_batch(number, 8, SIZE), run.mesh)
