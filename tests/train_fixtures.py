@@ -12,6 +12,8 @@ from configs import student_x2, teacher
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.training import networks
 from hkdnet_jax.training.networks import describe_network
+from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
+from hkdnet_jax.training.state import TrainState, create
 
 
 def teacher_config() -> ConfigDict:
@@ -34,6 +36,17 @@ def student_config(teacher_dir: Path | str) -> ConfigDict:
     config.train.batch_size = 2
     config.data.samples_per_epoch = 8
     return config
+
+
+def optimizer_of(config: ConfigDict) -> Optimizer:
+    """The optimizer of a run of 8 steps, of which an epoch is one."""
+    groups = jax.eval_shape(lambda: networks.init_params(config))
+    return make_optimizer(config, groups, epoch_steps=1, total_steps=8)
+
+
+def create_state(config: ConfigDict, params: dict[str, Any]) -> TrainState:
+    """The state at step 0 of a run with `optimizer_of`."""
+    return create(config, optimizer_of(config), params)
 
 
 def random_params(config: ConfigDict, seed: int) -> dict[str, Any]:

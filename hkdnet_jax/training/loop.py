@@ -69,21 +69,20 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
                     jax.block_until_ready(pending[-1 - _AHEAD])
                 done = step + 1
                 asked = stop.asked()  # once a step: it may turn true at any line
-                if (
-                    done % config.log_every_steps == 0
-                    or asked
-                    or done == run.total_steps
-                ):
+                end = done == run.total_steps
+                logs = done % config.log_every_steps == 0 or end or asked
+                due = done % config.checkpoint_every_steps == 0
+                bad_row = _bad_row(run, done, pending) if logs or due else 0
+                if logs:
                     _log(run, writer, bar, done, pending)
                     pending = []
                 owed = _is_validation(run, done)
                 if owed and not asked:
                     owed = not keep.validate(done, state)
                     asked = owed
-                last = asked or done == run.total_steps
-                due = done % config.checkpoint_every_steps == 0
+                last = asked or end
                 # A state that has just blown up must not replace a good one.
-                if last or (due and not jax.device_get(state.bad_row)):
+                if last or (due and not bad_row):
                     meta = {
                         "best": keep.best,
                         "validation_owed": owed,
@@ -92,7 +91,7 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
                     }
                     checkpoints.save(done, state, batches.get_state(), meta)
                 if asked:
-                    return done == run.total_steps and not owed
+                    return end and not owed
     finally:
         stop.restore()
         bar.close()
@@ -135,26 +134,32 @@ def _progress(run: Run, start: int) -> tqdm:
 def _log(
     run: Run, writer: Any, bar: tqdm, done: int, pending: list[dict[str, jax.Array]]
 ) -> None:
-    """Means over the steps since the last log; stops a run that gets nowhere.
-
-    Raises:
-      UserError: there were `max_bad_steps` steps in a row without a finite loss and
-        gradient.
-    """
+    """Writes means over the steps since the last log."""
     rows = jax.device_get(pending)
-    bad_row = max(int(row.pop("bad_row")) for row in rows)
     means = {f"train/{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
+    del means["train/bad_row"]
     means["train/skipped"] = float(rows[-1]["skipped"])
     phase = run.phase_at(done - 1)
     writer.scalars(done, means | {"train/phase": float(phase)})
     bar.update(done * run.config.train.batch_size - bar.n)
     bar.set_postfix(phase=phase, loss=f"{means['train/loss']:.4g}", refresh=False)
-    if bad_row >= run.config.max_bad_steps:
+
+
+def _bad_row(run: Run, done: int, pending: list[dict[str, jax.Array]]) -> int:
+    """Number of steps without a finite loss and gradient that lie just before.
+
+    Raises:
+      UserError: there were `max_bad_steps` of them in a row since the last log.
+    """
+    rows = jax.device_get([scalars["bad_row"] for scalars in pending])
+    longest = int(max(rows))
+    if longest >= run.config.max_bad_steps:
         raise UserError(
-            f"The loss or its gradient was not finite for {bad_row} steps in a row "
+            f"The loss or its gradient was not finite for {longest} steps in a row "
             f"before step {done}: lower config.optim.lr or set config.optim.clip_norm; "
             "the last good checkpoint stays in the workdir."
         )
+    return int(rows[-1])
 
 
 def _is_validation(run: Run, done: int) -> bool:

@@ -171,23 +171,31 @@ class Run:
         return schedules.phase_at(self.config, step, self.epoch_steps)
 
     def train_step(self, phase: int) -> steps.TrainStep:
-        """The step of a phase, compiled or to be; the state is donated."""
-        name = f"phase {phase}"
-        if name not in self._programs:
-            step = steps.train_step(self.config, self.optimizer, self.teacher, phase)
-            self._programs[name] = sharding.jit_train_step(step, self.mesh)
-        return self._programs[name]
+        """The step of a phase; the state is donated."""
+        return self._program(f"phase {phase}")
 
     def val_step(self) -> steps.ValStep:
-        """The validation step, compiled or to be."""
-        if "validation" not in self._programs:
-            if self.config.kind == "teacher":
-                step = steps.teacher_val_step(self.config)
-            else:
-                step = steps.student_val_step(self.config, self.teacher)
-            step = sharding.on_mesh(step, self.mesh)
-            self._programs["validation"] = jax.jit(step, out_shardings=self.replicated)
-        return self._programs["validation"]
+        """The validation step."""
+        return self._program("validation")
+
+    def _program(self, name: str) -> Any:
+        """A step by its name: compiled by `compile`, or compiled at its first call."""
+        if name not in self._programs:
+            self._programs[name] = self._jitted(name)
+        return self._programs[name]
+
+    def _jitted(self, name: str) -> Callable[..., Any]:
+        config, teacher = self.config, self.teacher
+        if name != "validation":
+            phase = int(name.removeprefix("phase "))
+            step = steps.train_step(config, self.optimizer, teacher, phase)
+            return sharding.jit_train_step(step, self.mesh)
+        if config.kind == "teacher":
+            step = steps.teacher_val_step(config)
+        else:
+            step = steps.student_val_step(config, teacher)
+        step = sharding.on_mesh(step, self.mesh)
+        return jax.jit(step, out_shardings=self.replicated)
 
     def compile(self, start: int) -> None:
         """Compiles every program of the run from step `start` on, before the loop.
@@ -198,23 +206,20 @@ class Run:
         Raises:
           UserError: a program takes more memory than there is.
         """
+        if start >= self.total_steps:
+            return
+        data, batch_size = self.config.data, self.config.train.batch_size
         state, frozen = self.abstract_state(), self._placed(self.frozen)
-        for phase in dict.fromkeys(
-            self.phase_at(step) for step in (start, self.total_steps - 1)
+        crops = self._abstract_batch(data.crop, batch_size)
+        for phase in range(
+            self.phase_at(start), self.phase_at(self.total_steps - 1) + 1
         ):
-            batch = self._abstract_batch(
-                self.config.data.crop, self.config.train.batch_size
-            )
-            self._compile(
-                f"phase {phase}", self.train_step(phase), state, frozen, batch
-            )
+            self._compile(f"phase {phase}", state, frozen, crops)
         size = self._val_batch_size()
-        batch = self._abstract_batch(self.config.data.val_crop, size) | {
-            "mask": self._abstract((size,), jnp.float32)
-        }
-        # Without averages the parameters are the state's own.
+        crops = self._abstract_batch(data.val_crop, size)
+        mask = self._abstract((size,), jnp.float32)
         params = state.best_params()
-        self._compile("validation", self.val_step(), params, frozen, batch)
+        self._compile("validation", params, frozen, crops | {"mask": mask})
 
     def _abstract(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         placed = sharding.split_batch(self.mesh)
@@ -224,8 +229,10 @@ class Run:
         crops = self._abstract((size, crop, crop, 1), jnp.uint8)
         return {"ir": crops, "vis": crops}
 
-    def _compile(self, name: str, step: Any, *args: Any) -> None:
-        device = self.mesh.devices.flat[0]
+    def _compile(self, name: str, *args: Any) -> None:
+        step, device = self._program(name), self.mesh.devices.flat[0]
+        if isinstance(step, jax.stages.Compiled):
+            return
         free = memory.free(device)
         try:
             program = step.lower(*args).compile()
@@ -238,7 +245,7 @@ class Run:
         if jax.process_index() == 0:
             whose = "in all" if device.platform == "cpu" else "a device"
             print(f"Compiled {name}: takes about {text} {whose}.", file=sys.stderr)
-        if free is not None and needed > free:
+        if needed > free:
             raise UserError(_does_not_fit(name, f"about {text}", free))
         self._programs[name] = program
 
@@ -293,9 +300,9 @@ class Run:
         )
 
 
-def _does_not_fit(name: str, needed: str, free: int | None) -> str:
-    known = "" if free is None else f", and {memory.format_bytes(free)} are free"
+def _does_not_fit(name: str, needed: str, free: int) -> str:
     return (
-        f"The program of {name} takes {needed}{known}: lower config.train.batch_size, "
+        f"The program of {name} takes {needed} memory, and "
+        f"{memory.format_bytes(free)} are free: lower config.train.batch_size, "
         "config.data.crop or config.data.val_crop, or use more devices."
     )

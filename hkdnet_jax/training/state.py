@@ -86,7 +86,10 @@ def apply_gradients(
     updates, opt_state = optimizer.transformation.update(
         everywhere, state.opt_state, state.params, run_step=state.step
     )
-    params = optax.apply_updates(state.params, updates)
+    params = dict(state.params) | {
+        group: optax.apply_updates(state.params[group], updates[group])
+        for group in gradients
+    }
     ema = state.ema
     if ema is not None:
         share = jnp.where(good, 1.0 - average_decay(config, state.step), 0.0)

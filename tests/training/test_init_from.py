@@ -3,11 +3,18 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import released_fixtures
 from ml_collections import ConfigDict
-from train_fixtures import random_batch, random_params, student_config, teacher_config
+from train_fixtures import (
+    optimizer_of,
+    random_batch,
+    random_params,
+    student_config,
+    teacher_config,
+)
 
 from configs import student_x3
 from hkdnet_jax import main
@@ -64,8 +71,10 @@ def assert_moved(a, b):
 def one_step(config, phase):
     """A state with source's SR part, and the state one step later."""
     state = run.Run(config).init_state()
+    # A phase is one step long in `optimizer_of`.
+    state = state.replace(step=jnp.int32(phase - 1))
     teacher = Model.load(config.teacher.dir)
-    step = steps.student_train_step(config, Teacher(), phase, total_steps=8)
+    step = steps.student_train_step(config, optimizer_of(config), Teacher(), phase)
     batch = random_batch(0, config.train.batch_size, config.data.crop)
     return jax.device_get(state), jax.device_get(
         jax.jit(step)(state, teacher.params, batch)[0]
@@ -90,7 +99,6 @@ def test_freezing_keeps_that_part_and_trains_all_else_alike(config):
     assert_moved(before.params["sr"]["head"], free.params["sr"]["head"])
     assert_equal(frozen.params["sr"], before.params["sr"])
     assert_equal(frozen.ema["sr"], before.ema["sr"])
-    assert_equal(frozen.opt_state["sr"], before.opt_state["sr"])
     for group in ("fusion", "adapter"):
         # The gradient still passes through the frozen part.
         jax.tree.map(

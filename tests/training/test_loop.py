@@ -156,8 +156,8 @@ def test_rows_are_complete_and_in_order(finished):
         assert all(value is not None for value in row.values()), row
     last = [row for row in rows if "train/loss" in row][-1]
     assert last["train/skipped"] == 0
-    # Row 12 is the mean of the rates of steps 10 and 11 (from 0).
-    rate = 1e-3 * np.mean([0.5 * (1 + np.cos(np.pi * k / STEPS)) for k in (10, 11)])
+    # Row 12 is the mean of the rates of steps 6 and 7 of 8 of phase 2 (from 0).
+    rate = 1e-3 * np.mean([0.5 * (1 + np.cos(np.pi * k / 8)) for k in (6, 7)])
     assert last["train/lr"] == pytest.approx(rate, rel=1e-4)
 
 
@@ -249,7 +249,7 @@ def _scored(run, scores):
     """The run with made-up validation scores, and the weights that were scored."""
     other, seen, scores = copy.copy(run), [], iter(scores)
 
-    def validate(params, with_metrics):
+    def validate(params, with_metrics, stop_asked):
         seen.append(jax.device_get(params))
         return {"val/psnr": next(scores)}, {}
 
@@ -296,20 +296,45 @@ def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops
     assert set(steps) == {2, 4, 6, 8, 10, 12} | set(stops)
 
 
+class TwiceAsLong:
+    """A source of the same pairs twice, so that there are two batches."""
+
+    def __init__(self, source):
+        self.source, self.names = source, source.names * 2
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        return self.source[index % len(self.source)]
+
+
 def test_a_run_terminated_while_it_validates_saves_before_it_ends(
     run, finished, tmp_path
 ):
     other = copy.copy(run)
 
-    def validate(params, with_metrics):
-        signal.raise_signal(signal.SIGTERM)
-        return run.validate(params, with_metrics)
+    batches = []
 
-    other.validate = validate
+    def stop_in_the_second_batch(step):
+        def counted(*args):
+            batches.append(args)
+            signal.raise_signal(signal.SIGTERM)
+            return step(*args)
+
+        return counted
+
+    other.val_step = lambda: stop_in_the_second_batch(run.val_step())
+    other.val_source = TwiceAsLong(run.val_source)
     assert _train(other, tmp_path) is False
-    assert _latest(tmp_path) == 5
+    assert len(batches) == 1, "the second batch is not begun"
+    assert _latest(tmp_path) == 4
+    assert not [row for row in read_rows(tmp_path) if "val/psnr" in row]
+    assert _restore(run, tmp_path)[2]["validation_owed"] is True
+    # The next start makes up for it, and ends as if nothing had been.
     assert _train(run, tmp_path) is True
     _assert_same_end(run, tmp_path, finished)
+    assert read_rows(tmp_path) == read_rows(finished)
 
 
 def test_a_run_terminated_in_its_last_step_is_complete(run, finished, tmp_path):
@@ -486,7 +511,7 @@ def test_a_skip_unlike_the_teacher_is_said(tiny_teacher, capsys):
 
 
 def test_few_steps_are_queued(run, tmp_path, monkeypatch):
-    """What the host waits for after each step: the step before the last four."""
+    """What the host waits for after each step: the step before it."""
     seen, waited = [], []
     step = run.train_step(2)
 
@@ -504,4 +529,4 @@ def test_few_steps_are_queued(run, tmp_path, monkeypatch):
     with run.config.unlocked():
         monkeypatch.setitem(run.config, "log_every_steps", STEPS)
     assert _train(run, tmp_path)
-    assert waited == [(done, done - 5) for done in range(5, STEPS + 1)]
+    assert waited == [(done, done - 2) for done in range(2, STEPS + 1)]
