@@ -9,8 +9,9 @@
 #            set up once with `python3 -m venv .venv` and
 #            `.venv/bin/pip install -r requirements.txt -r requirements-tpu.txt`
 #
-# --workdir and the data must be folders that all hosts share (Filestore, or a bucket
-# mounted with gcsfuse).  The same command goes on after a preemption.
+# --workdir and the data must be folders that all hosts share (Filestore or other NFS; for
+# the workdir not a bucket mounted with gcsfuse, whose renames are not atomic).  The same
+# command goes on after a preemption.
 set -euo pipefail
 
 : "${TPU:?name the slice: TPU=NAME ZONE=ZONE $0 ...}" "${ZONE:?name its zone: ZONE=...}"
