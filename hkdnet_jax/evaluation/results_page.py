@@ -20,36 +20,42 @@ from hkdnet_jax.evaluation.scoring import PROTOCOLS
 
 _INTRODUCTION = f"""# Results of the models that come with the package
 
-Written by `make results` (`hkdnet_jax/results.py`); what each image scored stands in
-results.json. No weights were fitted to these pairs or picked by them; two choices of
-the recipe were made on some of them: alpha = 0.3 on the demo pairs, the global skip on
-ten of `tno` and `vifb` ([training-log.md](training-log.md)). `hkdnet_demo` shows the
-scenes of two pairs of `tno`.
+This page is written by `make results` (`hkdnet_jax/results.py`); results.json holds the
+scores of each image. No weights were fitted to these pairs or picked by them, but two
+choices of the recipe were made while looking at some of them: alpha = 0.3 on the demo
+pairs, and the global skip on ten pairs of `tno` and `vifb`
+([training-log.md](training-log.md)). `hkdnet_demo` shows the scenes of two pairs of
+`tno`.
 
-- Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}; of them the
-  low-resolution ones are made by anti-aliased bilinear downsampling, rounded to 8 bit.
-- `{OURS}`: the student of that scale. `{TEACHER}`: the teacher fuses the low-resolution
-  pair, and bicubic enlarges its picture. `{AVERAGE}`: the same with 2/3 of the infrared
-  and 1/3 of the visible picture instead of the teacher.
+- Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}. The
+  low-resolution pairs are made from them by anti-aliased bilinear downsampling, rounded
+  to 8 bit.
+- `{OURS}` is the student of that scale. For `{TEACHER}`, the teacher fuses the
+  low-resolution pair and bicubic interpolation enlarges its picture. `{AVERAGE}` does
+  the same with 2/3 of the infrared and 1/3 of the visible picture instead of the
+  teacher.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
-  the HIGH-resolution pair. VGG distance: squared distance of unit VGG16 features after
-  {", ".join(VGG_LAYERS)}, lower is better. Gain: in PSNR over `{TEACHER}`.
-- Seconds are one call of `fuse_pair` after compilation while another pair was measured;
-  GB is what the compiler plans for that call, beside what the process takes anyway
-  (0.5 GB). Peaks of whole processes: [performance.md](performance.md).
+  the HIGH-resolution pair. The VGG distance is the squared distance of unit VGG16
+  features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR over
+  `{TEACHER}`.
+- Seconds are for one call of `fuse_pair` after compilation, while another pair was
+  being measured. GB is what the compiler plans for that call, on top of what the
+  process takes anyway (0.5 GB). Peaks of whole processes are in
+  [performance.md](performance.md).
 """
 _ON_METRICS = f"""\
 - The fusion metrics compare a picture with its two high-resolution sources
-  ([metrics.md](metrics.md)). Protocol `plain`: as saved; `paper`: low-resolution inputs
-  and outputs stretched to their own range, as in the authors' demo. `{ORACLE}` sees
-  what the others do not; `{RELEASED}`: the authors' own pictures, which are stretched
-  already and so are to be compared under `paper` alone.
-- Under `paper` a few extreme pixels decide how much of the range is left for the rest:
-  a sharper picture has more of them and may score lower for it, in SCD above all
+  ([metrics.md](metrics.md)). Under protocol `plain`, pictures are scored as saved;
+  under `paper`, low-resolution inputs and outputs are stretched to their own range, as
+  in the authors' demo. `{ORACLE}` sees what the others do not. `{RELEASED}` are the
+  authors' own pictures, which are stretched already and should therefore be compared
+  under `paper` only.
+- Under `paper`, a few extreme pixels decide how much of the range is left for the rest.
+  A sharper picture has more of them and may score lower for it, above all in SCD
   ([measured](training-log.md#stretch-and-scd)).
-- They say how much of both sources is in the picture and at what contrast, and little
-  of super-resolution: a plain average, enlarged, scores about what trained networks do.
-  The first table of each set shows that.
+- These metrics say how much of both sources is in the picture and at what contrast, and
+  little about super-resolution: a plain average, enlarged, scores about the same as
+  trained networks do. The first table of each set shows that.
 """
 
 
