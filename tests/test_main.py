@@ -1,5 +1,6 @@
 """The command line: every mistake is one sentence, found before anything compiles."""
 
+import json
 import subprocess
 import sys
 
@@ -79,12 +80,19 @@ def test_unusable_command_lines(capsys, argv, named):
         ("val_metrics_every_epochs=0", "config.val_metrics_every_epochs"),
         ("model.dfa_softmax=rows", "config.model.dfa_softmax"),
         ("model.width=0", "config.model.width"),
-        ("model.corner_gamma=1.5", "config.model.corner_gamma"),
+        (
+            "model.corner_gamma=1.5",
+            "config.model.corner_gamma is 1.5: it must be below",
+        ),
+        ("model.decoder=(8, 0, 8)", "config.model.decoder is (8, 0, 8)"),
+        ("optim.milestones=(0.5, 1.5)", "config.optim.milestones is (0.5, 1.5)"),
+        ("optim.lr=nan", "config.optim.lr is nan: it must be a finite number"),
+        ("precision=half", "config.precision is 'half': it must be one of highest"),
         ("loss.vgg_layers=('relu9_9',)", "config.loss.vgg_layers"),
         ("train.phase1_epochs=99", "config.train.phase1_epochs"),
         ("train.batch_size=6", "divisible by the 4 devices"),
         ("mesh.data=64", "config.mesh.data"),
-        ("mesh.data=3", "it must divide the 4 devices"),
+        ("mesh.data=3", "config.train.batch_size is 8: it must be divisible by the 3"),
         ("teacher.dir=", "config.teacher.dir"),
         ("teacher.dir=no/such/folder", "no/such/folder"),
     ],
@@ -189,6 +197,49 @@ def test_unusable_data_folders(capsys, tmp_path, tiny_teacher, count, size, name
     assert named in sentence
 
 
+@pytest.mark.parametrize("key", ["alpha", "damping"])
+def test_a_students_run_has_its_teachers_rule_and_no_other(
+    capsys, tmp_path, tiny_teacher, key
+):
+    argv = [TINY, f"--config.teacher.dir={tiny_teacher}"]
+    other = f"--config.teacher.{key}=0.25"
+    sentence = fails(capsys, *argv, f"--workdir={tmp_path / 'w'}", other)
+    assert f"config.teacher.{key} is 0.25, but the teacher in" in sentence
+
+
+def test_the_teachers_rule_is_recorded(tmp_path, tiny_teacher, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "train", lambda *_: True)
+    argv = [TINY, f"--config.teacher.dir={tiny_teacher}", f"--workdir={tmp_path}"]
+    assert main.main(argv) == 0
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    assert recorded["teacher"] == {
+        "alpha": 0.5,
+        "damping": 0.0,
+        "dir": str(tiny_teacher),
+    }
+
+
+def test_drawn_scenes_and_idle_devices_are_said(
+    tmp_path, tiny_teacher, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "train", lambda *_: True)
+    argv = [TINY, f"--config.teacher.dir={tiny_teacher}", f"--workdir={tmp_path}"]
+    assert main.main([*argv, "--config.mesh.data=2"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "roots is empty, so all 2 epochs of this run train on 8 drawn" in said[0]
+    assert "config.mesh.data=2 leaves 2 of 4 devices idle" in said[1]
+
+    root = make_root(tmp_path / "root", count=5, size=40)
+    assert main.main([*argv, f"--config.data.roots={root}"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_address_of_an_unknown_kind(capsys):
+    sentence = fails(capsys, TINY, "--workdir=ftp://host/runs", "--config.seed=1")
+    assert "ftp://host/runs is no address that can be read" in sentence
+
+
 def test_vgg_file_that_is_missing(capsys, tmp_path):
     sentence = fails(
         capsys,
@@ -217,7 +268,7 @@ def test_interrupt_is_one_sentence(capsys, monkeypatch, tmp_path):
     def run(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workdir, "run", run)
+    monkeypatch.setattr(main, "run", run)
     assert main.main([TINY, f"--workdir={tmp_path}"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -228,6 +279,8 @@ def test_help(capsys):
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert "--workdir" in text and "--config.data.roots=" in text
+    # Every key, with its meaning and its limits.
+    assert "--config.model.corner_gamma=0.7" in text and "above 0, below 1" in text
 
 
 def test_save_teacher_is_what_the_loop_loads(tmp_path):

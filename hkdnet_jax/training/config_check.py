@@ -1,7 +1,5 @@
 """Checks a configuration before anything is compiled: one sentence a mistake."""
 
-import sys
-
 import jax
 from ml_collections import ConfigDict
 
@@ -28,14 +26,6 @@ def check_config(config: ConfigDict) -> None:
     _check_devices(config)
     if config.kind == "student":
         _check_teacher_dir(config)
-    if not config.data.roots and jax.process_index() == 0:
-        print(
-            f"Warning: config.data.roots is empty, so this run of "
-            f"{config.train.epochs} epochs trains on {config.data.scenes} drawn scenes "
-            "and on no real picture; give folders that hold ir/ and vis/ with "
-            "--config.data.roots=FOLDER.",
-            file=sys.stderr,
-        )
 
 
 def check_values(config: ConfigDict) -> None:
@@ -174,12 +164,6 @@ def _check_devices(config: ConfigDict) -> None:
         f"it must be divisible by the {devices} devices of the mesh; set "
         "config.mesh.data to use fewer",
     )
-    if devices < present:
-        print(
-            f"Note: config.mesh.data={devices} uses {devices} of {present} devices; "
-            f"{present - devices} stay idle.",
-            file=sys.stderr,
-        )
 
 
 def _check_student(config: ConfigDict) -> None:

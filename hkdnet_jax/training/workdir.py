@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,25 @@ def sole_user(workdir: Any) -> Iterator[None]:
         ) from None
 
 
+def _say_what_is_unusual(training: Run) -> None:
+    """On stderr, what a user may not have meant."""
+    config, used, present = training.config, training.mesh.size, jax.device_count()
+    if not config.data.roots:
+        print(
+            f"Warning: config.data.roots is empty, so all {config.train.epochs} epochs "
+            f"of this run train on {config.data.scenes} drawn scenes and on no real "
+            "picture; name folders that hold ir/ and vis/ with "
+            "--config.data.roots=FOLDER,FOLDER.",
+            file=sys.stderr,
+        )
+    if used < present:
+        print(
+            f"Warning: config.mesh.data={used} leaves {present - used} of {present} "
+            "devices idle; 0 uses all of them.",
+            file=sys.stderr,
+        )
+
+
 def run(config: ConfigDict, workdir: str) -> bool:
     """Trains what `config` says in `workdir`; True when the run is complete.
 
@@ -89,6 +109,7 @@ def run(config: ConfigDict, workdir: str) -> bool:
             stack.enter_context(sole_user(folder))
             devices = [device.device_kind for device in training.mesh.devices.flat]
             write_run_info(folder, config.to_dict(), devices)
+            _say_what_is_unusual(training)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
         writer = Writer(
             folder,

@@ -28,8 +28,9 @@ TIMEOUT = 300  # seconds; what hangs must not hang the suite
 # when the row of a step has been logged.
 DISTURBED = """
 import os, signal, sys
-from hkdnet_jax import main, processes, writers
-from data_pipelines.errors import UserError
+from hkdnet_jax import main
+from hkdnet_jax.runtime import processes
+from hkdnet_jax.training import writers
 
 step, disturbance, *arguments = sys.argv[1:]
 original = writers.Writer.scalars

@@ -26,7 +26,8 @@ TIMEOUT = 600  # seconds; a run takes some, and more on a machine that is busy
 # when the row of a step has been written, or when the saving of a step has begun.
 SIGNALLED = """
 import os, signal, sys
-from hkdnet_jax import checkpoint, main, writers
+from hkdnet_jax import main
+from hkdnet_jax.training import checkpoint, writers
 
 moment, step, name, *arguments = sys.argv[1:]
 owner, method = {

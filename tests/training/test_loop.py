@@ -18,6 +18,7 @@ from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.runtime import memory, sharding
 from hkdnet_jax.training import loop
 from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.run import Run, open_sources
@@ -266,6 +267,61 @@ def test_the_best_weights_are_kept_from_phase_2_on(run, tmp_path, scores, best):
     for key in ("fusion", "sr"):
         jax.tree.map(np.testing.assert_array_equal, kept[key], seen[best][key])
     assert _restore(run, tmp_path)[2]["best"] == scores[best]
+
+
+def test_a_validation_that_is_not_finite_replaces_no_weights(run, tmp_path, capsys):
+    scored, seen = _scored(run, (99, 20, np.nan))
+    assert _train(scored, tmp_path)
+    kept = Model.load(tmp_path).params
+    jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[1]["sr"])
+    assert _restore(run, tmp_path)[2]["best"] == 20
+    assert "the validation after step 12 gave no finite PSNR" in capsys.readouterr().err
+
+
+def test_weights_are_kept_after_a_validation_that_is_not_finite(run, tmp_path):
+    scored, seen = _scored(run, (99, np.nan, 15))
+    assert _train(scored, tmp_path)
+    kept = Model.load(tmp_path).params
+    jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[2]["sr"])
+    assert _restore(run, tmp_path)[2]["best"] == 15
+
+
+def test_every_program_is_compiled_before_the_loop(run, tiny_teacher, tmp_path, capsys):
+    config = run.config.copy_and_resolve_references()
+    config.data.crop = 34  # a run of its own, compiled anew
+    other, called = Run(config), []
+    other.compile(start=0)
+    said = capsys.readouterr().err.splitlines()
+    names = [line.partition(":")[0] for line in said]
+    assert names == ["Compiled phase 1", "Compiled phase 2", "Compiled validation"]
+    assert all("takes about" in line and line.endswith("in all.") for line in said)
+    programs = (other.train_step(1), other.train_step(2), other.val_step())
+    assert all(isinstance(program, jax.stages.Compiled) for program in programs)
+    # The programs fit what the run hands them.
+    state = other.init_state()
+    batch = sharding.put_batch(next(other.batches()), other.mesh)
+    state, _ = other.train_step(1)(state, other.frozen, batch)
+    called.append(other.train_step(2)(state, other.frozen, batch))
+    means, _ = other.validate(called[0][0].best_params())
+    assert np.isfinite(means["val/psnr"])
+
+
+def test_a_resumed_run_does_not_compile_what_is_over(run, monkeypatch):
+    other, compiled = copy.copy(run), []
+    monkeypatch.setattr(other, "_compile", lambda name, *_: compiled.append(name))
+    other.compile(start=5)
+    assert compiled == ["phase 2", "validation"]
+    other.compile(start=STEPS)
+    assert len(compiled) == 2
+
+
+def test_a_program_that_does_not_fit_is_one_sentence(run, monkeypatch):
+    other = copy.copy(run)
+    other._programs = {}
+    monkeypatch.setattr(memory, "free", lambda device: 10_000)
+    with pytest.raises(UserError, match=r"phase 1 takes about .* MB memory, and 0 MB"):
+        other.compile(start=0)
+    assert not other._programs.get("validation")
 
 
 def test_phase_1_keeps_no_weights(run, tmp_path):

@@ -1,0 +1,98 @@
+"""Runs that must learn something, not only run: tiny networks, on drawn scenes."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train_fixtures import read_rows, student_config, teacher_config
+
+from hkdnet_jax.training import loop
+from hkdnet_jax.training.checkpoint import Checkpoints
+from hkdnet_jax.training.networks import build_student
+from hkdnet_jax.training.run import Run
+from hkdnet_jax.training.writers import Writer
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def _train(run, workdir):
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        writer = Writer(workdir, tensorboard=False)
+        stack.enter_context(contextlib.closing(writer))
+        assert loop.train(run, workdir, checkpoints, writer)
+    return read_rows(workdir)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, quick_compile):
+    """Workdir and rows of a teacher's run of 160 steps."""
+    workdir = tmp_path_factory.mktemp("teacher")
+    config = teacher_config()
+    config.train.epochs = 40  # of 4 steps
+    config.val_every_epochs = 20
+    config.log_every_steps = 10
+    config.checkpoint_every_steps = 1000
+    config.optim.lr = 3e-3
+    config.optim.clip_norm = 100.0
+    config.optim.warmup_steps = 10
+    return workdir, _train(Run(config), workdir)
+
+
+def test_a_teacher_learns_to_reconstruct(teacher):
+    _, rows = teacher
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0] / 4
+    psnr = [row["val/psnr"] for row in rows if "val/psnr" in row]
+    assert psnr[-1] > 25.0
+
+
+@pytest.fixture(scope="module")
+def student(teacher, tmp_path_factory, quick_compile):
+    """Run, end state and rows of a student: 60 steps of phase 1, 60 of phase 2."""
+    workdir = tmp_path_factory.mktemp("student")
+    config = student_config(teacher[0])
+    config.model.global_skip = False  # which alone would give the picture away
+    config.train.batch_size = 4
+    config.data.samples_per_epoch = 16
+    config.train.epochs, config.train.phase1_epochs = 30, 15
+    config.val_every_epochs = 15
+    config.log_every_steps = 10
+    config.checkpoint_every_steps = 1000
+    config.optim.lr = 2e-3
+    run = Run(config)
+    rows = _train(run, workdir)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        state, *_ = checkpoints.restore(run.abstract_state())
+    return run, state, rows
+
+
+def test_a_student_learns_in_each_phase(student):
+    _, _, rows = student
+    of_phase = {
+        phase: [row["train/loss"] for row in rows if row.get("train/phase") == phase]
+        for phase in (1, 2)
+    }
+    for phase, losses in of_phase.items():
+        assert losses[-1] < losses[0] / 2, phase
+    before, after = (row["val/psnr"] for row in rows if "val/psnr" in row)
+    assert after > before + 3.0
+
+
+def test_phase_1_leaves_the_decoder_alive(student):
+    """Else nothing would reach the part that enlarges, which phase 2 trains."""
+    run, state, rows = student
+    alive = [row["val/alive"] for row in rows if "val/alive" in row]
+    assert min(alive) >= 0.5
+    # The gradient of phase 2 does reach the fusion part.
+    low = jnp.asarray(run.val_source[0]["ir"][None, :32, :32] / np.float32(255))
+    network = build_student(run.config)
+
+    def brightness(fusion):
+        params = {"fusion": fusion, "sr": state.params["sr"]}
+        return network.apply({"params": params}, low, low)[0].mean()
+
+    gradient = jax.grad(brightness)(state.params["fusion"])
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
