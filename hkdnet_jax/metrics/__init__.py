@@ -32,6 +32,7 @@ from hkdnet_jax.metrics.sd import sd
 from hkdnet_jax.metrics.sf import sf
 from hkdnet_jax.metrics.ssim import ssim
 from hkdnet_jax.metrics.vif import vif
+from hkdnet_jax.runtime import devices
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,8 @@ def score(
         raise ValueError(f"score takes three images of one size, got {sorted(shapes)}")
     small = [name for name in names if min(ir.shape[-2:]) < METRICS[name].min_side]
     possible = tuple(name for name in names if name not in small)
-    cpu = jax.local_devices(backend="cpu")[0]
     with jax.enable_x64(True):
-        images = jax.device_put((ir, vis, fused), cpu)
+        images = jax.device_put((ir, vis, fused), devices.cpu())
         values = jax.device_get(_compute(*images, names=possible))
     values |= {name: np.full(ir.shape[:-2], np.nan) for name in small}
     finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values.items()}

@@ -1,0 +1,32 @@
+"""The host's CPU as a device, also where jax was told to use an accelerator only."""
+
+import functools
+import threading
+
+import jax
+from jax.extend import backend
+from jaxlib import xla_client
+
+_LOCK = threading.Lock()
+
+
+def cpu() -> jax.Device:
+    """The first of the host's CPU devices, whatever the default devices are.
+
+    `JAX_PLATFORMS=cuda` (or `tpu`) leaves jax without a CPU backend. Adding `cpu` to
+    that setting would be too late once jax has looked for its devices, and would turn a
+    missing accelerator from an error into a slow run on the CPU. So the setting stays
+    as it is, and the CPU gets a client that jax does not count among its backends;
+    programs run there because their arguments are committed to the device.
+
+    Returns:
+      A device for `jax.device_put`; the same one in every call and thread.
+    """
+    with _LOCK:  # threads that score side by side must share one client's programs
+        client = backend.backends().get("cpu") or _own_client()
+    return client.local_devices()[0]
+
+
+@functools.cache
+def _own_client() -> xla_client.Client:
+    return xla_client.make_cpu_client()
