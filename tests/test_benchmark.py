@@ -9,7 +9,7 @@ import pytest
 
 from hkdnet_jax import benchmark
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.measuring import kernels, networks
+from hkdnet_jax.measuring import kernels, networks, runs
 from hkdnet_jax.measuring.fresh import Skipped
 from hkdnet_jax.measuring.measure import Settings, machine
 
@@ -77,7 +77,7 @@ class Processes:
 @pytest.fixture
 def processes(monkeypatch):
     made = Processes()
-    monkeypatch.setattr(benchmark, "call_fresh", made)
+    monkeypatch.setattr(runs, "call_fresh", made)
     return made
 
 
@@ -134,8 +134,6 @@ def test_fits_are_printed(processes, capsys):
     assert benchmark.main(["attention"]) == 0
     out = capsys.readouterr().out
     assert "fit: implementation blocked, passes forward, seconds_exponent None" in out
-    made = {"slope": 1234.5678, "what": "x"}
-    assert benchmark._listing(made) == "slope 1235, what x"
 
 
 def test_a_row_that_fails_leaves_the_others(processes, capsys, tmp_path):
@@ -166,10 +164,11 @@ def test_the_command_itself_leaves_the_accelerator_alone():
     program = """
 import jax
 from hkdnet_jax import benchmark
+from hkdnet_jax.measuring import runs
 row = dict.fromkeys(("seconds", "seconds_min", "seconds_max", "gflops"), 1.0)
 row |= {"size": "9x9", "batch": 1, "device_count": 1, "peak_rss_bytes": 1}
 made = [row]
-benchmark.call_fresh = lambda f, *a, **k: row if f is benchmark.machine else made
+runs.call_fresh = lambda f, *a, **k: row if f is runs.machine else made
 assert benchmark.main(["fuse"]) == benchmark.main(["conv"]) == 0
 jax.config.update("jax_num_cpu_devices", 3)
 assert jax.device_count() == 3
@@ -251,7 +250,7 @@ def test_interrupted(capsys, monkeypatch, name):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark, name, interrupt)
+    monkeypatch.setattr(runs, name, interrupt)
     subject = "metrics" if name == "measure_metrics" else "fuse"
     assert benchmark.main([subject]) == 130
     assert capsys.readouterr().err == "error: interrupted; nothing was written.\n"

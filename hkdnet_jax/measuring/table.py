@@ -44,3 +44,9 @@ def header(columns: Sequence[Column]) -> str:
 def line(columns: Sequence[Column], row: Row) -> str:
     """A row as text under `header`."""
     return " ".join(column.cell(row) for column in columns)
+
+
+def listing(row: Row) -> str:
+    """A row that is no line of a table: `key value, key value`."""
+    texts = (f"{v:.4g}" if isinstance(v, float) else v for v in row.values())
+    return ", ".join(f"{k} {text}" for k, text in zip(row, texts, strict=True))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from hkdnet_jax.measuring import measure
-from hkdnet_jax.measuring.table import Column, header, line
+from hkdnet_jax.measuring.table import Column, header, line, listing
 from hkdnet_jax.runtime import memory
 
 
@@ -93,3 +93,7 @@ def test_a_table():
     assert header(columns) == "  name   n       ms    MB"
     assert line(columns, row) == "     a   3   500.00     -"
     assert line(columns, {"bytes": 2_600_000}) == "     -   -        -     3"
+
+
+def test_a_listing():
+    assert listing({"slope": 1234.5678, "what": "x"}) == "slope 1235, what x"

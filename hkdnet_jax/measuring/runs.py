@@ -1,0 +1,92 @@
+"""Runs of the benchmark: rows measured one by one, printed as they come, reported."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.measuring.fresh import Skipped, call_fresh
+from hkdnet_jax.measuring.measure import Row, Settings, Size, machine, size_text
+from hkdnet_jax.measuring.metrics import measure_metrics
+from hkdnet_jax.measuring.settings import check_training
+from hkdnet_jax.measuring.subjects import METRICS_COLUMNS, SUBJECTS
+from hkdnet_jax.measuring.table import header, line, listing
+
+
+def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
+    """Measures the fusion metrics; their table goes to stdout.
+
+    Args:
+      sizes: (height, width) of the images.
+      repeats: timed calls for each row.
+
+    Returns:
+      The report: `machine` and `rows`.
+    """
+    print(header(METRICS_COLUMNS), flush=True)
+    rows = []
+    for row in measure_metrics(sizes, repeats):
+        print(line(METRICS_COLUMNS, row), flush=True)
+        rows.append(row)
+    return {"machine": machine(), "rows": rows}
+
+
+def run_subject(name: str, settings: Settings, sizes: Sequence[Size]) -> Row:
+    """Measures a subject, each row in a process of its own.
+
+    The table, the fits and what was skipped go to stdout, a progress bar to stderr.
+
+    Args:
+      name: of SUBJECTS.
+      settings: of all rows; see `settings.check_settings`.
+      sizes: (height, width); every size is measured.
+
+    Returns:
+      The report: `machine`, `subject`, `settings`, `rows`, `fits`, and a sentence for
+      each row that was `skipped` or is among the `failures`.
+
+    Raises:
+      UserError: the subject trains, and crops or batch do not suit that.
+    """
+    subject = SUBJECTS[name]
+    # In a process of its own too: this one must not take the accelerator.
+    about = call_fresh(machine)
+    if subject.trains:
+        check_training(sizes, settings.batch, about["device_count"])
+
+    rows, skipped, failures = [], [], []
+    values = itertools.product(sizes, *subject.varied.values())
+    cases = [dict(zip(("size", *subject.varied), some, strict=True)) for some in values]
+    print(header(subject.columns), flush=True)
+    for case in tqdm(cases, unit="process", file=sys.stderr):
+        try:
+            found = call_fresh(subject.measure, settings, **case)
+        except (Skipped, UserError) as problem:
+            sentences = skipped if isinstance(problem, Skipped) else failures
+            sentences.append(f"{_label(case)}: {problem}")
+            continue
+        rows += found
+        for row in found:
+            tqdm.write(line(subject.columns, row), file=sys.stdout)
+    fits = subject.fits(rows)
+    for fit in fits:
+        print(f"fit: {listing(fit)}")
+    for sentence in skipped:
+        print(f"skipped: {sentence}")
+    return {
+        "machine": about,
+        "subject": name,
+        "settings": dataclasses.asdict(settings),
+        "rows": rows,
+        "fits": fits,
+        "skipped": skipped,
+        "failures": failures,
+    }
+
+
+def _label(case: Row) -> str:
+    others = [f"{name} {value}" for name, value in case.items() if name != "size"]
+    return ", ".join([size_text(case["size"]), *others])
