@@ -8,22 +8,19 @@ orbax.
 """
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hkdnet_jax.common.atomic_files import make_writable
-from hkdnet_jax.common.errors import UserError, exit_code
+from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, image_size
-from hkdnet_jax.common.pair_files import Pair, match_folders
-from hkdnet_jax.inference import tiles
-from hkdnet_jax.inference.folder import Job, Options, fuse_files
-from hkdnet_jax.inference.jobs import check_paths
+from hkdnet_jax.inference.folder import fuse_files
+from hkdnet_jax.inference.jobs import collect_jobs, describe_tiling, read_options
 from hkdnet_jax.inference.pair import NORMALIZE
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
-from hkdnet_jax.runtime import compile_cache, memory
+from hkdnet_jax.runtime import compile_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,22 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    folders = check_paths(args.ir, args.vis, args.out)
-    options = _options(args)
-    pairs, problems = [Pair(args.ir.stem, args.ir, args.vis)], []
-    if folders:
-        pairs, problems = match_folders(args.ir, args.vis)
-        if not pairs and not problems:
-            raise UserError(
-                f"{args.ir} and {args.vis} hold no pictures: give folders with files "
-                f"of equal stems ({', '.join(IMAGE_SUFFIXES)})."
-            )
+    jobs, problems = collect_jobs(args.ir, args.vis, args.out)
+    options = read_options(args.normalize, args.stretch, args.tile, args.max_memory)
     model = load_model(args.model, args.scale)
+    folders = args.ir.is_dir()
     make_writable(args.out if folders else args.out.parent)
-    jobs = [
-        Job(pair, args.out / f"{pair.name}.png" if folders else args.out)
-        for pair in pairs
-    ]
     failures = fuse_files(model, jobs, options)
     if folders:
         print(f"Wrote {len(jobs) - len(failures)} fused pictures to {args.out}.")
@@ -119,40 +105,10 @@ def _run(args: argparse.Namespace) -> int:
         height, width = (model.scale * side for side in image_size(args.ir))
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
-        print(_tiling(jobs, args.tile))
+        print(describe_tiling(jobs, args.tile))
     for sentence in problems + failures:
         print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
     return 1 if problems or failures else 0
-
-
-def _options(args: argparse.Namespace) -> Options:
-    if args.tile is not None and args.tile < tiles.MIN_TILE:
-        raise UserError(
-            f"--tile {args.tile} is too small: give at least {tiles.MIN_TILE} pixels."
-        )
-    limit = None
-    if args.max_memory is not None:
-        try:
-            limit = memory.parse_bytes(args.max_memory)
-        except ValueError as error:
-            raise UserError(f"--max-memory: {error}.") from error
-    return Options(args.normalize, args.stretch, args.tile, limit)
-
-
-def _tiling(jobs: Sequence[Job], tile: int) -> str:
-    """What --tile meant for these pictures."""
-    counts = []
-    for job in jobs:
-        with contextlib.suppress(UserError):  # a broken file, reported by itself
-            shape = image_size(job.pair.ir)
-            counts.append(len(tiles.corners(shape, tiles.tile_shape(shape, tile))))
-    cut = [count for count in counts if count > 1]
-    if not cut:
-        return f"No input is larger than {tile}x{tile} pixels: none was cut into tiles."
-    return (
-        f"{len(cut)} of {len(jobs)} inputs cut into {sum(cut)} tiles of at most "
-        f"{tile}x{tile} pixels, blended where they overlap."
-    )
 
 
 if __name__ == "__main__":

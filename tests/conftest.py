@@ -36,6 +36,14 @@ def tiny_teacher(tmp_path_factory) -> Path:
     return train_fixtures.save_teacher(tmp_path_factory.mktemp("teacher"), seed=0)
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> dict[int, Path]:
+    """Scale -> directory of a model with random weights."""
+    import fuse_fixtures
+
+    return fuse_fixtures.save_models(tmp_path_factory.mktemp("models"))
+
+
 @pytest.fixture(scope="module")
 def quick_compile():
     """Compiles about twice as fast, to slower programs: for tests of whole runs."""

@@ -17,9 +17,9 @@ def small_demo(monkeypatch):
 
 def test_demo_draws_scenes(small_demo, tmp_path, capsys):
     assert quickstart.main(["--out", str(tmp_path)]) == 0
-    sheet = tmp_path / "comparison.png"
-    assert str(sheet) in capsys.readouterr().out
-    drawn = np.asarray(Image.open(sheet))
+    file = tmp_path / "comparison.png"
+    assert str(file) in capsys.readouterr().out
+    drawn = np.asarray(Image.open(file))
     assert drawn.shape == (2 * (48 + sheet.CAPTION), 4 * 64)
 
     names = ["scene_0000.png", "scene_0001.png"]

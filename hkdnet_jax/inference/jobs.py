@@ -1,9 +1,40 @@
-"""What there is to fuse: from the paths of a user to pairs and their outputs."""
+"""What there is to fuse, and how: from what a user gives to jobs and options."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, image_size
+from hkdnet_jax.common.pair_files import Pair, match_folders
+from hkdnet_jax.inference import tiles
+from hkdnet_jax.inference.folder import Job, Options
+from hkdnet_jax.runtime import memory
+
+
+def collect_jobs(ir: Path, vis: Path, out: Path) -> tuple[list[Job], list[str]]:
+    """Finds the pairs, and the file that each pair's picture is written to.
+
+    Args:
+      ir: an infrared picture, or a folder of them.
+      vis: the visible picture, or a folder: files of equal stem are a pair.
+      out: the file to write, or for folders the folder that gets a STEM.png for each.
+
+    Returns:
+      The jobs, and a sentence for each file that is in no pair.
+
+    Raises:
+      UserError: the three do not fit together, or there are no pictures.
+    """
+    if not check_paths(ir, vis, out):
+        return [Job(Pair(ir.stem, ir, vis), out)], []
+    pairs, problems = match_folders(ir, vis)
+    if not pairs and not problems:
+        raise UserError(
+            f"{ir} and {vis} hold no pictures: give folders with files of equal stems "
+            f"({', '.join(IMAGE_SUFFIXES)})."
+        )
+    return [Job(pair, out / f"{pair.name}.png") for pair in pairs], problems
 
 
 def check_paths(ir: Path, vis: Path, out: Path) -> bool:
@@ -38,3 +69,46 @@ def check_paths(ir: Path, vis: Path, out: Path) -> bool:
             "the name with one of them, which decides the format."
         )
     return folders
+
+
+def read_options(
+    normalize: str, stretch: bool, tile: int | None, max_memory: str | None
+) -> Options:
+    """The options as a user gives them.
+
+    Args:
+      normalize: see `Options`; so are `stretch` and `tile`.
+      stretch: likewise.
+      tile: likewise.
+      max_memory: an amount such as 4GB; None for what is free.
+
+    Raises:
+      UserError: tiles of so few pixels, or no such amount of memory.
+    """
+    if tile is not None and tile < tiles.MIN_TILE:
+        raise UserError(
+            f"--tile {tile} is too small: give at least {tiles.MIN_TILE} pixels."
+        )
+    limit = None
+    if max_memory is not None:
+        try:
+            limit = memory.parse_bytes(max_memory)
+        except ValueError as error:
+            raise UserError(f"--max-memory: {error}.") from error
+    return Options(normalize, stretch, tile, limit)
+
+
+def describe_tiling(jobs: Sequence[Job], tile: int) -> str:
+    """What --tile means for these pictures, as a sentence."""
+    counts = []
+    for job in jobs:
+        with contextlib.suppress(UserError):  # a broken file, reported by itself
+            shape = image_size(job.pair.ir)
+            counts.append(len(tiles.corners(shape, tiles.tile_shape(shape, tile))))
+    cut = [count for count in counts if count > 1]
+    if not cut:
+        return f"No input is larger than {tile}x{tile} pixels: none was cut into tiles."
+    return (
+        f"{len(cut)} of {len(jobs)} inputs cut into {sum(cut)} tiles of at most "
+        f"{tile}x{tile} pixels, blended where they overlap."
+    )

@@ -1,0 +1,83 @@
+"""Many pairs of files: batches, their order, and images that do not fit."""
+
+import os
+
+import numpy as np
+from command_fixtures import H, W, make_pair, write
+from PIL import Image
+
+from hkdnet_jax.common import atomic_files
+from hkdnet_jax.inference import folder, programs
+from hkdnet_jax.inference.jobs import collect_jobs
+from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.model_files.model import Model
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def write_pairs(root, sizes):
+    """Pairs of these stems and (height, width), in root/ir and root/vis."""
+    for seed, (stem, size) in enumerate(sizes.items()):
+        for kind, image in zip(("ir", "vis"), make_pair(seed, *size), strict=True):
+            write(root / kind / f"{stem}.png", image)
+
+
+def jobs_of(root):
+    """The pairs of root/ir and root/vis, to be written to root/out."""
+    atomic_files.make_writable(root / "out")
+    return collect_jobs(root / "ir", root / "vis", root / "out")[0]
+
+
+def test_equal_sizes_go_together_and_the_largest_first(
+    models, tmp_path, capfd, monkeypatch
+):
+    usual = (H, W)
+    write_pairs(tmp_path, {"a": usual, "b": (H, 2 * W), "c": usual, "d": (H + 1, W)})
+    real, seen = programs.choose, []
+
+    def choose(model, size, count, *args, **more):
+        seen.append((size, count))
+        return real(model, size, count, *args, **more)
+
+    monkeypatch.setattr(programs, "choose", choose)
+    jobs = jobs_of(tmp_path)
+    assert folder.fuse_files(Model.load(models[2]), jobs) == []
+    assert seen == [((H, 2 * W), 1), ((H + 1, W), 1), ((H, W), 2)]
+    assert "4/4" in capfd.readouterr().err
+    assert [read(job.out).shape[1] for job in jobs] == [2 * W, 4 * W, 2 * W, 2 * W]
+
+
+def test_a_folder_of_more_than_one_batch(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "_PIXELS_AT_ONCE", 2 * H * W)
+    write_pairs(tmp_path, dict.fromkeys("01234", (H, W)))
+    write(tmp_path / "vis" / "3.png", make_pair(3, H + 1)[0])
+    model, jobs = Model.load(models[2]), jobs_of(tmp_path)
+    programs._compile.cache_clear()
+    (failure,) = folder.fuse_files(model, jobs)
+    assert "3.png" in failure
+    assert programs._compile.cache_info().misses == 1
+    for seed in (0, 1, 2, 4):
+        expected = fuse_pair(model, *make_pair(seed)).astype(int)
+        assert abs(read(jobs[seed].out) - expected).max() <= 1
+
+
+def test_images_refused_after_others_are_named(models, tmp_path, monkeypatch):
+    write_pairs(
+        tmp_path, dict.fromkeys("abc", (H, W)) | dict.fromkeys("de", (H, W + 4))
+    )
+    real = programs.choose
+
+    def choose(model, size, *args, **more):
+        if size == (H, W):
+            raise programs.DoesNotFit(3 * 10**9, 2 * 10**9)
+        return real(model, size, *args, **more)
+
+    monkeypatch.setattr(programs, "choose", choose)
+    failures = folder.fuse_files(Model.load(models[2]), jobs_of(tmp_path))
+    assert len(failures) == 3
+    for name, failure in zip("abc", failures, strict=True):
+        assert f"{name}.png is {W}x{H} pixels" in failure
+        assert failure.endswith("only 2.0 GB are free: use a smaller model.")
+    assert sorted(os.listdir(tmp_path / "out")) == ["d.png", "e.png"]
