@@ -16,11 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from hkdnet_jax import metrics, pretrained
-from hkdnet_jax.common.arrays import resize_bicubic, to_float, to_uint8
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, match_folders, read_pair
-from hkdnet_jax.evaluation.scoring import PROTOCOLS, degrade_picture, stretch
+from hkdnet_jax.evaluation.pictures import (
+    Picture,
+    as_batch,
+    average,
+    crop_to_multiple,
+    degrade_picture,
+    enlarge,
+    stretch,
+)
+from hkdnet_jax.evaluation.scoring import PROTOCOLS, fuse_options
 from hkdnet_jax.inference import programs
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.losses import quality, vgg
@@ -30,12 +38,10 @@ from hkdnet_jax.models.presets import SCALES
 # Name -> folder of its ir/ and vis/ below the data folder.
 SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
 STUDENT_SCALES = SCALES[1:]
-_MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
+MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
-IR_SHARE = 2 / 3  # of the weighted average: that of the authors' released pictures
 OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
 ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
-Picture = np.ndarray  # uint8 [H, W]
 Fuse = Callable[[Picture, Picture], Picture]
 
 
@@ -53,28 +59,15 @@ class Models:
         return cls(pretrained.load(1), students)
 
 
-def enlarge(picture: Picture, scale: int) -> Picture:
-    """Bicubic, clipped and rounded as saved."""
-    large = resize_bicubic(to_float(picture[None, :, :, None]), scale)
-    return np.asarray(to_uint8(large))[0, :, :, 0]
-
-
-def average(ir: Picture, vis: Picture) -> Picture:
-    """2/3 infrared, 1/3 visible."""
-    mean = IR_SHARE * ir.astype(np.float64) + (1 - IR_SHARE) * vis
-    return np.round(mean).astype(np.uint8)
-
-
 def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
     """What makes a large picture of a low-resolution pair, under a protocol.
 
     ORACLE is given the high-resolution pair instead.
     """
-    paper = protocol == "paper"
-    options = {"normalize": "minmax" if paper else "unit", "stretch": paper}
+    options = fuse_options(protocol)
 
     def as_asked(picture: Picture) -> Picture:
-        return stretch(picture) if paper else picture
+        return stretch(picture) if options["stretch"] else picture
 
     def small(ir: Picture, vis: Picture) -> Picture:
         return fuse_pair(models.teacher, ir, vis, **options)
@@ -112,7 +105,8 @@ def measure_pair(
       `full_reference` (against the teacher's picture of the whole pair), `plain` and
       `paper` (the fusion metrics), each method -> name -> value.
     """
-    ir, vis = (_crop(to_8_bit(image)) for image in read_pair(pair))
+    whole = (to_8_bit(image) for image in read_pair(pair))
+    ir, vis = (crop_to_multiple(image, MULTIPLE) for image in whole)
     low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
 
     def pictures(protocol: str) -> dict[str, Picture]:
@@ -137,7 +131,7 @@ def measure_pair(
     for protocol in PROTOCOLS:
         fused = plain if protocol == "plain" else pictures(protocol)
         if released is not None:  # stretched already, as the authors wrote it
-            fused[RELEASED] = _crop(read_gray(released))
+            fused[RELEASED] = crop_to_multiple(read_gray(released), MULTIPLE)
         found[protocol] = {
             name: {k: float(v) for k, v in metrics.score(ir, vis, x, names).items()}
             for name, x in fused.items()
@@ -154,7 +148,7 @@ def full_reference(
     each pixel's scaled to length 1 over channels; mean over pixels, sum over layers.
     It is LPIPS without its learned weights (Zhang et al., CVPR 2018).
     """
-    a, b = (to_float(x[None, :, :, None]) for x in (picture, label))
+    a, b = as_batch(picture), as_batch(label)
     values = {"psnr": quality.psnr(a, b), "ssim": quality.ssim(a, b)}
     if vgg_params is not None:
         values["vgg"] = _vgg_distance(vgg_params, a, b)[None]
@@ -174,11 +168,6 @@ def _vgg_distance(params: Mapping[str, Any], a: jax.Array, b: jax.Array) -> jax.
 def _memory(model: Model, size: tuple[int, int]) -> int:
     """Bytes that fusing one pair of this size (height, width) takes, as planned."""
     return programs.choose(model, size, 1, jax.local_devices()[:1]).needed()
-
-
-def _crop(image: Picture) -> Picture:
-    height, width = (side - side % _MULTIPLE for side in image.shape)
-    return image[:height, :width]
 
 
 def measure(

@@ -1,13 +1,14 @@
 """docs/results.md: the tables of `evaluation.results` and what they mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from hkdnet_jax.evaluation.markdown import markdown_table
 from hkdnet_jax.evaluation.results import (
-    _MULTIPLE,
     AVERAGE,
+    MULTIPLE,
     ORACLE,
     OURS,
     RELEASED,
@@ -27,7 +28,7 @@ pairs, and the global skip on ten pairs of `tno` and `vifb`
 ([training-log.md](training-log.md)). `hkdnet_demo` shows the scenes of two pairs of
 `tno`.
 
-- Pairs are cropped at the right and bottom to multiples of {_MULTIPLE}. The
+- Pairs are cropped at the right and bottom to multiples of {MULTIPLE}. The
   low-resolution pairs are made from them by anti-aliased bilinear downsampling, rounded
   to 8 bit.
 - `{OURS}` is the student of that scale. For `{TEACHER}`, the teacher fuses the
@@ -87,7 +88,7 @@ def _full_reference_table(scales: Mapping[str, Any]) -> str:
             rows.append([f"x{scale}", method, *numbers, *more])
     title = ["scale", "method", "PSNR, dB", "SSIM", "VGG distance"]
     gained = ["mean gain, dB", "least gain", "better on", "s a pair", "GB planned"]
-    return _table([*title, *gained], rows)
+    return markdown_table([*title, *gained], rows, text_columns=2)
 
 
 def _metric_table(scales: Mapping[str, Any], protocol: str) -> str:
@@ -96,9 +97,5 @@ def _metric_table(scales: Mapping[str, Any], protocol: str) -> str:
         for method, values in means(pairs, protocol).items():
             names = list(values)
             rows.append([f"x{scale}", method, *(f"{v:.4f}" for v in values.values())])
-    return f"Protocol `{protocol}`:\n\n{_table(['scale', 'method', *names], rows)}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = markdown_table(["scale", "method", *names], rows, text_columns=2)
+    return f"Protocol `{protocol}`:\n\n{table}"

@@ -12,16 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from hkdnet_jax import metrics
-from hkdnet_jax.common import arrays
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.evaluation.pictures import (
+    crop_to_multiple,
+    degrade_picture,
+    stretch,
+)
 from hkdnet_jax.inference.pair import explain_out_of_memory, fuse_pair
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
@@ -33,6 +38,12 @@ PROTOCOLS = {
     "plain": "inputs and fused images as they are",
     "paper": "model inputs and fused images stretched to their own range",
 }
+
+
+def fuse_options(protocol: str) -> dict[str, Any]:
+    """The arguments `normalize` and `stretch` of `fuse_pair` under a protocol."""
+    paper = protocol == "paper"
+    return {"normalize": "minmax" if paper else "unit", "stretch": paper}
 
 
 class SavedImages:
@@ -67,8 +78,7 @@ class ModelImages:
         """`name`: the method's, for sentences."""
         self.scale = model.scale
         self.name = name
-        paper = protocol == "paper"
-        self.options = {"normalize": "minmax" if paper else "unit", "stretch": paper}
+        self.options = fuse_options(protocol)
         # Whoever fuses takes a device out and puts it back: one pair at a time on each.
         self.free = queue.SimpleQueue()
         for device in jax.local_devices():
@@ -111,20 +121,6 @@ class ModelImages:
 
 
 Method = SavedImages | ModelImages
-
-
-@partial(jax.jit, static_argnames="scale")
-def degrade_picture(image: np.ndarray, scale: int) -> jax.Array:
-    """The low-resolution picture of uint8 [H, W] as training sees it, uint8."""
-    levels = arrays.to_float(image)[None, :, :, None]
-    return arrays.to_uint8(arrays.degrade(levels, scale))[0, :, :, 0]
-
-
-def stretch(image: np.ndarray) -> np.ndarray:
-    """Maps the minimum and maximum of a uint8 image to 0 and 255, a flat one to 0."""
-    low, high = int(image.min()), int(image.max())
-    levels = (image.astype(np.float64) - low) * 255 / max(high - low, 1)
-    return np.round(levels).astype(np.uint8)
 
 
 @dataclass
@@ -205,7 +201,7 @@ def score_pair(
     outcome = Outcome()
     try:
         whole = [to_8_bit(image) for image in read_pair(pair)]
-        ir, vis = (_crop(image, scale) for image in whole)
+        ir, vis = (crop_to_multiple(image, scale) for image in whole)
         if not ir.size:
             raise UserError(f"{pair.ir} is smaller than the scale {scale}: remove it.")
     except UserError as error:
@@ -221,7 +217,7 @@ def score_pair(
             if fused is None:
                 continue
             if fused.shape == whole[0].shape:
-                fused = _crop(fused, scale)
+                fused = crop_to_multiple(fused, scale)
             _check_size(method.label(pair), fused.shape, pair, whole[0].shape, ir.shape)
             with explain_out_of_memory(pair.ir, *ir.shape):
                 scored = metrics.score(ir, vis, fused, names)
@@ -234,11 +230,6 @@ def score_pair(
             shown = {pair.ir: ir, pair.vis: vis, method.label(pair): fused}
             outcome.warnings.append(_undefined(shown, undefined))
     return outcome
-
-
-def _crop(image: np.ndarray, scale: int) -> np.ndarray:
-    height, width = image.shape
-    return image[: height - height % scale, : width - width % scale]
 
 
 def _size(shape: tuple[int, int]) -> str:

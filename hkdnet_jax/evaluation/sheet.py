@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
 from data_pipelines import scenes
 from hkdnet_jax import pretrained
 from hkdnet_jax.common import atomic_files, image_files
-from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.atomic_files import write_atomically
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray
 from hkdnet_jax.common.pair_files import Pair, match_folders
-from hkdnet_jax.evaluation.results import enlarge
+from hkdnet_jax.evaluation.pictures import as_batch, enlarge
 from hkdnet_jax.inference import folder
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.losses import quality
@@ -74,12 +72,8 @@ def _row(out: Path, pair: Pair, teacher: Model) -> np.ndarray:
     return np.hstack([_captioned(text, picture) for text, picture in pictures])
 
 
-def _batch(image: np.ndarray) -> jnp.ndarray:
-    return to_float(image[None, :, :, None])
-
-
 def _psnr(image: np.ndarray, label: np.ndarray) -> float:
-    return float(quality.psnr(_batch(image), _batch(label))[0])
+    return float(quality.psnr(as_batch(image), as_batch(label))[0])
 
 
 def _captioned(text: str, picture: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hkdnet_jax.common import atomic_files
+from hkdnet_jax.evaluation.markdown import markdown_table
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.metrics import METRICS
 
@@ -111,10 +112,7 @@ def to_csv(scores: Scores) -> str:
 def to_markdown(scores: Scores) -> str:
     """The methods' means as a Markdown table, the best bold, the second underlined."""
     header, *rows = _cells(scores, lambda text, mark: _MARKDOWN[mark].format(text))
-    lines = [header, ["---", *["---:"] * len(scores.metrics)], *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    table = "".join(f"| {' | '.join(line)} |\n" for line in escaped)
-    return f"{table}\n{_caption(scores)}\n"
+    return f"{markdown_table(header, rows)}\n{_caption(scores)}\n"
 
 
 def to_terminal(scores: Scores) -> str:

@@ -14,8 +14,7 @@ from data_pipelines import scenes
 from hkdnet_jax import evaluate, fuse, pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray
-from hkdnet_jax.evaluation.results import enlarge
-from hkdnet_jax.evaluation.scoring import degrade_picture
+from hkdnet_jax.evaluation.pictures import degrade_picture, enlarge
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.presets import PRESETS, SCALES
