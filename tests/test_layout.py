@@ -141,6 +141,14 @@ def test_no_imports_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_private_names_stay_in_their_file(name):
+    imports = [n for n in ast.walk(TREES[name]) if isinstance(n, ast.ImportFrom)]
+    own = [n for n in imports if n.level or (n.module or "").startswith(PACKAGES)]
+    names = [alias.name for node in own for alias in node.names]
+    assert not [taken for taken in names if taken.startswith("_")]
+
+
 HOST_SIDE = ("errors", "image_files", "pair_files", "atomic_files", "paths")
 
 

@@ -2,10 +2,10 @@
 
 import functools
 import threading
+from typing import Any
 
 import jax
 from jax.extend import backend
-from jaxlib import xla_client
 
 _LOCK = threading.Lock()
 
@@ -28,5 +28,8 @@ def cpu() -> jax.Device:
 
 
 @functools.cache
-def _own_client() -> xla_client.Client:
+def _own_client() -> Any:
+    # Only here: jaxlib promises nothing of it, and few runs need it.
+    from jaxlib import xla_client
+
     return xla_client.make_cpu_client()

@@ -43,17 +43,17 @@ def test_equal_sizes_go_together_and_the_largest_first(
 
     monkeypatch.setattr(programs, "choose", choose)
     jobs = jobs_of(tmp_path)
-    assert folder.fuse_files(Model.load(models[2]), jobs) == []
+    assert folder.fuse_files(Model.load(models[3]), jobs) == []
     assert seen == [((H, 2 * W), 1), ((H + 1, W), 1), ((H, W), 2)]
     assert "4/4" in capfd.readouterr().err
-    assert [read(job.out).shape[1] for job in jobs] == [2 * W, 4 * W, 2 * W, 2 * W]
+    assert [read(job.out).shape[1] for job in jobs] == [3 * W, 6 * W, 3 * W, 3 * W]
 
 
 def test_a_folder_of_more_than_one_batch(models, tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "_PIXELS_AT_ONCE", 2 * H * W)
     write_pairs(tmp_path, dict.fromkeys("01234", (H, W)))
     write(tmp_path / "vis" / "3.png", make_pair(3, H + 1)[0])
-    model, jobs = Model.load(models[2]), jobs_of(tmp_path)
+    model, jobs = Model.load(models[3]), jobs_of(tmp_path)
     programs._compile.cache_clear()
     (failure,) = folder.fuse_files(model, jobs)
     assert "3.png" in failure
@@ -75,7 +75,7 @@ def test_images_refused_after_others_are_named(models, tmp_path, monkeypatch):
         return real(model, size, *args, **more)
 
     monkeypatch.setattr(programs, "choose", choose)
-    failures = folder.fuse_files(Model.load(models[2]), jobs_of(tmp_path))
+    failures = folder.fuse_files(Model.load(models[3]), jobs_of(tmp_path))
     assert len(failures) == 3
     for name, failure in zip("abc", failures, strict=True):
         assert f"{name}.png is {W}x{H} pixels" in failure
