@@ -316,21 +316,20 @@ def test_an_interrupt_ends_the_run_and_writes_nothing(tmp_path):
         for folder, image in zip(("ir", "vis", "f"), images, strict=True):
             write(tmp_path / folder / f"{number}.png", image)
     args = [f"--{name}={tmp_path / folder}" for name, folder in FOLDERS.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *args, *CHEAP, f"--out={tmp_path}/out/s.json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        said = b""
-        while not re.search(rb"\b[1-9]\d*/400 \[", said):  # the bar shows a pair done
-            more = os.read(process.stderr.fileno(), 4096)
-            assert more, said.decode()
-            said += more
-        process.send_signal(signal.SIGINT)
-        out, more = process.communicate(timeout=30)
-    finally:
-        process.kill()
+    args += [*CHEAP, f"--out={tmp_path}/out/s.json"]
+    command = [sys.executable, "-c", PROGRAM, *args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        try:
+            said = b""
+            while not re.search(rb"\b[1-9]\d*/400 \[", said):  # a pair is done
+                more = os.read(process.stderr.fileno(), 4096)
+                assert more, said.decode()
+                said += more
+            process.send_signal(signal.SIGINT)
+            out, more = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (130, b"")
     lines = re.split(r"[\r\n]+", (said + more).decode().strip())
     assert [line for line in lines if line and "%|" not in line] == [
