@@ -393,9 +393,15 @@ def test_a_run_terminated_while_it_validates_saves_before_it_ends(
     assert read_rows(tmp_path) == read_rows(finished)
 
 
-def test_a_run_terminated_in_its_last_step_is_complete(run, finished, tmp_path):
-    assert _train(_terminated_at(run, STEPS), tmp_path) is True
-    _assert_same_end(run, tmp_path, finished)
+def test_a_run_terminated_in_its_last_step_validates_at_the_next_start(
+    run, finished, tmp_path
+):
+    assert _train(_terminated_at(run, STEPS), tmp_path) is False
+    assert _latest(tmp_path) == STEPS
+    assert _train(run, tmp_path) is True
+    kept, expected = (file_format.load_model(path) for path in (tmp_path, finished))
+    jax.tree.map(np.testing.assert_array_equal, kept, expected)
+    assert read_rows(tmp_path) == read_rows(finished)
 
 
 def test_the_signal_handler_of_before_is_put_back(run, tmp_path):
