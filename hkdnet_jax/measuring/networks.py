@@ -46,7 +46,7 @@ _ROOM = 32  # rows and columns of a scene beyond the crop, as in training
 # More than the loader keeps ready: the loop then starts with nothing in store, as if
 # it had run for long.
 _DRAINED_BATCHES = 16
-_TOTAL_STEPS = 10**6  # of the run, for the learning rate's schedule
+_EPOCH_STEPS = 10**6  # of the one epoch, more than are timed
 
 
 def measure_fuse(settings: Settings, size: Size) -> list[Row]:
@@ -145,12 +145,11 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
       One row; `seconds` are for a step with its input, `input_wait_share` is the time
       that the loop was blocked for its next batch over the time of the loop.
     """
-    config = _train_config(settings, size)
+    config = _train_config(settings, size, phase)
     mesh = sharding.make_mesh(config.mesh.data)
     whole = sharding.replicated(mesh)
     params = _random(jax.eval_shape(lambda: networks.init_params(config)))
-    # The lengths of the run are those of the rate's schedule, which is constant here.
-    optimizer = make_optimizer(config, params, epoch_steps=1, total_steps=_TOTAL_STEPS)
+    optimizer = make_optimizer(config, params, _EPOCH_STEPS, _EPOCH_STEPS)
     state = jax.jit(partial(create, config, optimizer), out_shardings=whole)(params)
     teacher = _random(jax.eval_shape(lambda: networks.init_teacher(config)))
     teacher = jax.device_put(teacher, whole)
@@ -180,12 +179,15 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
     return [row | process]
 
 
-def _train_config(settings: Settings, size: Size) -> ConfigDict:
+def _train_config(settings: Settings, size: Size, phase: int) -> ConfigDict:
+    """The paper's run at these sizes: one epoch, all of it in one phase."""
     config = use_preset(default_config(), settings.preset)
     config.scale = settings.scale
     config.dtype = settings.dtype
     config.data.crop = settings.scale * size[0]
     config.train.batch_size = settings.batch
+    config.train.epochs = 1
+    config.train.phase1_epochs = 1 if phase == 1 else 0
     return config
 
 

@@ -46,7 +46,7 @@ def learning_rate(
     Returns:
       (int32 step, from 0) -> float32 scalar.
     """
-    first = phase1_steps(config, epoch_steps)
+    first = min(phase1_steps(config, epoch_steps), total_steps)
     lengths = [length for length in (first, total_steps - first) if length]
     boundaries = [first] if len(lengths) == 2 else []
     return optax.join_schedules([_phase(config, n) for n in lengths], boundaries)

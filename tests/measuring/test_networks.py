@@ -110,10 +110,12 @@ def test_a_row_of_train(phase, monkeypatch, quick_compile):
 
 def test_the_run_that_is_timed():
     settings = dataclasses.replace(SETTINGS, scale=3, dtype="bfloat16")
-    config = networks._train_config(settings, (20, 20))
+    config = networks._train_config(settings, (20, 20), phase=2)
     assert (config.scale, config.data.crop, config.train.batch_size) == (3, 60, 4)
     assert config.dtype == "bfloat16" and config.model.width == PRESETS["tiny"].width
-    full = networks._train_config(dataclasses.replace(settings, preset="full"), (9, 9))
+    full = networks._train_config(
+        dataclasses.replace(settings, preset="full"), (9, 9), phase=1
+    )
     assert full.model.width == 64
     batch = next(networks._batches(config))
     assert batch["ir"].shape == (4, 60, 60, 1) and batch["ir"].dtype == np.uint8

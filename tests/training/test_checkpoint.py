@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import shutil
 import signal
@@ -332,3 +333,16 @@ def test_the_log_holds_nothing_of_orbax_below_warnings(tmp_path, opened):
         absl_logging.set_verbosity(level)
         logger.removeHandler(handler)
     assert [r.getMessage() for r in records] == ["ours"]
+
+
+def test_a_checkpoint_of_the_old_optimizer_is_one_sentence(tmp_path):
+    """Its state held the counters of skipped steps beside the optimizer's."""
+    old = {"step": jnp.int32(3), "opt_state": {"sr": jnp.zeros(2)}}
+    old |= {"skipped": jnp.int32(0), "bad_row": jnp.int32(0)}
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(3, old, {}, {})
+        with pytest.raises(UserError) as caught:
+            checkpoints.restore(abstract(make_state()))
+    assert "was saved by a version before 0.2" in str(caught.value)
+    assert f"--config.init_from={tmp_path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
