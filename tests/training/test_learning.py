@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from train_fixtures import read_rows, student_config, teacher_config
 
+from data_pipelines import loader
+from hkdnet_jax.common.arrays import degrade, to_float
 from hkdnet_jax.training import loop
 from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.networks import build_student
@@ -51,13 +53,13 @@ def test_a_teacher_learns_to_reconstruct(teacher):
 
 @pytest.fixture(scope="module")
 def student(teacher, tmp_path_factory, quick_compile):
-    """Run, end state and rows of a student: 60 steps of phase 1, 60 of phase 2."""
+    """Run, end state and rows of a student: 60 steps of phase 1, 120 of phase 2."""
     workdir = tmp_path_factory.mktemp("student")
     config = student_config(teacher[0])
     config.model.global_skip = False  # which alone would give the picture away
     config.train.batch_size = 4
     config.data.samples_per_epoch = 16
-    config.train.epochs, config.train.phase1_epochs = 30, 15
+    config.train.epochs, config.train.phase1_epochs = 45, 15
     config.val_every_epochs = 15
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
@@ -77,15 +79,26 @@ def test_a_student_learns_in_each_phase(student):
     }
     for phase, losses in of_phase.items():
         assert losses[-1] < losses[0] / 2, phase
-    before, after = (row["val/psnr"] for row in rows if "val/psnr" in row)
+    before, *_, after = (row["val/psnr"] for row in rows if "val/psnr" in row)
     assert after > before + 3.0
+
+
+def _alive_of_teacher(run):
+    """Share of the teacher's 16 channels that fire in a picture, as `val/alive`."""
+    shares = []
+    for batch in loader.val_batches(run.val_source, crop=32, batch_size=1):
+        low = (degrade(to_float(batch[key]), 2) for key in ("ir", "vis"))
+        _, out = jax.jit(run.teacher.apply)({"params": run.frozen}, *low)
+        shares.append(np.any(np.asarray(out["decoder3"]) > 0, axis=(0, 1, 2)).mean())
+    return np.mean(shares)
 
 
 def test_phase_1_leaves_the_decoder_alive(student):
     """Else nothing would reach the part that enlarges, which phase 2 trains."""
     run, state, rows = student
-    alive = [row["val/alive"] for row in rows if "val/alive" in row]
-    assert min(alive) >= 0.5
+    after_phase_1, *_ = (row["val/alive"] for row in rows if "val/alive" in row)
+    # What Eq. 22 draws it to is as alive as the teacher is.
+    assert after_phase_1 >= 0.9 * _alive_of_teacher(run) > 0.1
     # The gradient of phase 2 does reach the fusion part.
     low = jnp.asarray(run.val_source[0]["ir"][None, :32, :32] / np.float32(255))
     network = build_student(run.config)
