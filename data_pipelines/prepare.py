@@ -22,20 +22,14 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, PairBuilder
 from hkdnet_jax.common.errors import UserError, exit_code, listing
+from hkdnet_jax.common.image_formats import read_header
 
 _SIDES = {"ir": "infrared", "vis": "visible"}
-_SUFFIXES = {
-    "PNG": ".png",
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "BMP": ".bmp",
-    "TIFF": ".tif",
-}
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
 
 _EXAMPLES = """examples:
   python -m data_pipelines.prepare --dataset roadscene --data_dir data/tfds \\
@@ -205,8 +199,7 @@ def _new_folder(target: Path | None) -> Iterator[Path | None]:
 
 def _write(record: Record, folder: Path) -> None:
     for side, content in record.images.items():
-        with Image.open(io.BytesIO(content)) as image:
-            suffix = _SUFFIXES[image.format]
+        suffix = _SUFFIXES[read_header(io.BytesIO(content)).format]
         (folder / side / f"{record.name}{suffix}").write_bytes(content)
 
 
@@ -221,25 +214,22 @@ class Tally:
       names: split -> names of its pairs.
       sizes: (width, height) of each pair.
       depths: (side, bits a sample) -> number of images.
-      modes: (side, Pillow's mode) -> number of images.
+      colours: (side, colour as stored) -> number of images.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     depths: Counter = field(default_factory=Counter)
-    modes: Counter = field(default_factory=Counter)
+    colours: Counter = field(default_factory=Counter)
 
     def add(self, record: Record) -> None:
         """Counts one record."""
         self.names.setdefault(record.split, []).append(record.name)
         for side, content in record.images.items():
-            with Image.open(io.BytesIO(content)) as image:
-                # 16-bit colour has an 8-bit mode; only how it is stored tells.
-                stored = f"{image.mode} {[tile.args for tile in image.tile]}"
-                self.depths[side, 16 if ";16" in stored else 8] += 1
-                self.modes[side, image.mode] += 1
-                size = image.size
-        self.sizes.append(size)
+            header = read_header(io.BytesIO(content))
+            self.depths[side, header.bits] += 1
+            self.colours[side, header.colour] += 1
+        self.sizes.append(header.upright_size[::-1])
 
 
 def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
@@ -257,7 +247,7 @@ def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
         "Size": " / ".join(f"{w}x{h}" for w, h in picked)
         + " (width x height; min / median / max by area)",
         "Bit depth": counts(tally.depths, " bit"),
-        "Modes": counts(tally.modes),
+        "Colour": counts(tally.colours),
         "Records": str(builder.data_path),
         "Licence": builder.FACTS.licence,
         "Cite": builder.FACTS.citation,

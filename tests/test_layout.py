@@ -149,7 +149,14 @@ def test_private_names_stay_in_their_file(name):
     assert not [taken for taken in names if taken.startswith("_")]
 
 
-HOST_SIDE = ("errors", "image_files", "pair_files", "atomic_files", "paths")
+HOST_SIDE = (
+    "errors",
+    "image_files",
+    "image_formats",
+    "pair_files",
+    "atomic_files",
+    "paths",
+)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ A record holds the bytes of the two files unchanged, so nothing is lost or encod
 twice, and TensorFlow is not needed to write or to read one.
 """
 
-import io
 import shutil
 import zipfile
 from collections import Counter
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from data_pipelines.tfds_ir_vis.layouts import Layout, LayoutMissing
 from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.common.image_files import to_8_bit
+from hkdnet_jax.common.image_formats import decode
 from hkdnet_jax.common.pair_files import Pair, read_pair
 
 
@@ -51,13 +50,8 @@ class StoredImage(tfds.features.Image):
 
     def decode_example_np(self, example: bytes) -> np.ndarray:
         """Decodes the bytes of a PNG, JPEG, BMP or TIFF file."""
-        with Image.open(io.BytesIO(example)) as image:
-            if image.mode.startswith("I;16"):
-                gray = to_8_bit(np.asarray(image).astype(np.uint16))
-                return np.repeat(gray[..., None], 3, axis=2)
-            # Alpha is ignored; a transparent palette would make Pillow warn.
-            image.info.pop("transparency", None)
-            return np.asarray(image.convert("RGB"))
+        image = to_8_bit(decode(example)[0])
+        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
 class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hkdnet_jax.common.errors import UserError, exit_code
+from hkdnet_jax.common.errors import UserError, exit_code, listing
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -29,3 +29,8 @@ def test_work_that_is_cut_short(capsys, error, code, said):
 def test_a_fault_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
+
+
+def test_listing():
+    assert listing(["a", "b"]) == "a; b"
+    assert listing(["a", "b", "c"], limit=2) == "a; b; and 1 more"

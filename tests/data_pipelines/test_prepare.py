@@ -83,9 +83,7 @@ def test_own_pairs_of_every_format_end_to_end(prepare, tmp_path):
     assert row["Bit depth"] == (
         "infrared 8 bit (3), infrared 16 bit (1), visible 8 bit (4)"
     )
-    assert row["Modes"] == (
-        "infrared I;16 (1), infrared L (3), visible L (1), visible RGB (3)"
-    )
+    assert row["Colour"] == "infrared gray (4), visible RGB (3), visible gray (1)"
     assert "your own folders" in row["Licence"]
     assert str(tmp_path / "new" / "train") in row["Exported"]
     records = row["Records"]

@@ -10,6 +10,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -255,6 +256,9 @@ def test_sixteen_bits_are_scaled_for_display_and_kept_in_the_record(tmp_path):
     decoded = StoredImage().decode_example_np(file.read_bytes())
     expected = np.round(values / 257).astype(np.uint8)
     np.testing.assert_array_equal(decoded, np.repeat(expected[..., None], 3, axis=2))
+    colours = np.stack([values, values[::-1], values[:, ::-1]], axis=2)
+    decoded = StoredImage().decode_example_np(imagecodecs.png_encode(colours))
+    np.testing.assert_array_equal(decoded, np.round(colours / 257).astype(np.uint8))
 
 
 def test_palette_and_alpha_decode_to_three_channels(tmp_path):
