@@ -13,7 +13,6 @@ gets it as it is. TensorFlow, which clu needs, is imported only when a Writer wi
 
 import contextlib
 import importlib.metadata
-import io
 import json
 import math
 import os
@@ -26,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from hkdnet_jax.common import atomic_files, trees
+from hkdnet_jax.common import atomic_files, image_files
 from hkdnet_jax.common.paths import as_path, is_local
 
 
@@ -83,7 +81,7 @@ class Writer:
         folder = self._workdir / "samples" / f"step_{step:08d}"
         for name, image in images.items():
             path = folder / f"{name.replace('/', '_')}.png"
-            atomic_files.write_atomically(path, _encode_png(image))
+            atomic_files.write_atomically(path, image_files.encode(image, path))
         if self._tensorboard:
             batches = {k: v.reshape(1, *v.shape[:2], -1) for k, v in images.items()}
             self._tensorboard.write_images(step, batches)
@@ -189,15 +187,6 @@ def _step_of(line: str) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _encode_png(image: np.ndarray) -> bytes:
-    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
-        found = trees.describe_array(image)
-        raise ValueError(f"a picture must be uint8 HxW or HxWx3, not {found}")
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _open_tensorboard(folder: Path) -> Any:

@@ -143,7 +143,7 @@ def test_tensorboard_files_hold_the_same(tmp_path):
     code = """
         import os, sys
         import numpy as np
-        from hkdnet_jax import writers
+        from hkdnet_jax.training import writers
         os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
         writer = writers.Writer(sys.argv[1])
         assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ  # it would silence XLA too
@@ -196,7 +196,7 @@ def test_without_tensorflow_the_run_goes_on(tmp_path, monkeypatch, capsys):
 def test_tensorflow_is_imported_only_for_tensorboard(tmp_path):
     code = """
         import sys
-        from hkdnet_jax import writers
+        from hkdnet_jax.training import writers
         writers.Writer(sys.argv[1], tensorboard=False).close()
         print([m for m in ("tensorflow", "tensorboard", "clu") if m in sys.modules])
     """
