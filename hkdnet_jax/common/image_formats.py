@@ -171,7 +171,7 @@ def _tiff_pixel_format(page: Any) -> tuple[str, int]:
     if page.sampleformat != 1 or bits not in depths or not fewest <= samples <= most:
         kind = _SAMPLE_FORMATS.get(page.sampleformat, "undefined")
         raise NotSupported(
-            f"a TIFF of {samples} {kind} {bits}-bit samples a pixel ({colour})"
+            f"a TIFF of {bits}-bit {kind} samples, {samples} a pixel ({colour})"
         )
     return colour, bits
 

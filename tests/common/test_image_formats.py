@@ -91,19 +91,22 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (tiff(GRAY8 / 255), "1 floating-point 64-bit samples .*gray"),
-        (tiff(RGB8.astype(np.float32), photometric="rgb"), "3 float.* 32-bit .*RGB"),
-        (tiff(GRAY8.astype(np.int8)), "1 signed 8-bit"),
-        (tiff(GRAY8.astype(np.int16)), "1 signed 16-bit"),
-        (tiff(GRAY8.astype(np.uint32)), "1 unsigned 32-bit"),
-        (tiff(GRAY8.astype(np.complex64)), "1 complex 64-bit"),
+        (tiff(GRAY8 / 255), "64-bit floating-point samples, 1 a pixel .gray"),
+        (
+            tiff(RGB8.astype(np.float32), photometric="rgb"),
+            "32-bit floating-point samples, 3 a pixel .RGB",
+        ),
+        (tiff(GRAY8.astype(np.int8)), "8-bit signed samples, 1 "),
+        (tiff(GRAY8.astype(np.int16)), "16-bit signed samples, 1 "),
+        (tiff(GRAY8.astype(np.uint32)), "32-bit unsigned samples, 1 "),
+        (tiff(GRAY8.astype(np.complex64)), "64-bit complex samples, 1 "),
         (
             tiff(samples(16, 5), photometric="minisblack", planarconfig="contig"),
-            "5 unsigned 16-bit samples a pixel .gray",
+            "16-bit unsigned samples, 5 a pixel .gray",
         ),
         (
             by_pillow(Image.new("LAB", SHAPE), "TIFF"),
-            "3 unsigned 8-bit samples a pixel .photometric interpretation 8",
+            "8-bit unsigned samples, 3 a pixel .photometric interpretation 8",
         ),
     ],
 )
