@@ -243,24 +243,27 @@ def test_orientation_of_a_tiff_in_xmp(tmp_path):
 
 @settings(deadline=None, max_examples=150)
 @given(
-    suffix=st.sampled_from(["png", "jpg", "bmp", "tif"]),
-    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"]),
+    kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF"]),
+    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     orientation=st.sampled_from([None, *TURNS]),
 )
-def test_the_header_tells_the_size_that_is_read(suffix, mode, size, orientation):
+def test_the_header_tells_the_size_that_is_read(kind, mode, size, orientation):
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
+    image = Image.new(mode, size)
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
     content = io.BytesIO()
     try:
-        Image.new(mode, size).save(content, Image.EXTENSION[f".{suffix}"], exif=exif)
-    except (OSError, KeyError):
+        image.save(content, kind, exif=exif)
+    except OSError:
         return  # the format has no such pixels
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"a.{suffix}")
+        path = Path(folder, "a")
         path.write_bytes(content.getvalue())
-        turned = suffix != "bmp" and orientation in (5, 6, 7, 8)
+        turned = kind != "BMP" and orientation in (5, 6, 7, 8)
         assert image_size(path) == (size if turned else size[::-1])
         assert read_gray(path).shape == image_size(path)
 
