@@ -109,7 +109,7 @@ def upsampler(p: Params, x, scale: int):
 # --- Attention ------------------------------------------------------------------
 
 
-def dense_weights(d1, d2, axis_name: str):
+def dual_frequency_weights(d1, d2, axis_name: str):
     """Eq. 6, scaled to a mean weight of 1."""
     logits = d1 * d2
     n, h, w, c = logits.shape
@@ -130,7 +130,7 @@ def dfab(p: Params, x, axis_name: str):
         conv3x3(d, kernel[..., k * c : (k + 1) * c], bias[k * c : (k + 1) * c])
         for k in range(3)
     )
-    return d + float(p["delta"]) * dense_weights(d1, d2, axis_name) * d3
+    return d + float(p["delta"]) * dual_frequency_weights(d1, d2, axis_name) * d3
 
 
 def dfag(p: Params, x, axis_name: str):

@@ -16,7 +16,7 @@ from hkdnet_jax.ops.position_attention import position_attention
 DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
 
 
-def dense_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
+def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
     """Eq. 6: `M = softmax(D1 * D2)`, times the number of normalised entries.
 
     The mean weight is then 1, so that the strength of the attention does not depend
@@ -44,7 +44,7 @@ def dense_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
 
 
 class DFAB(nn.Module):
-    """Dense feature attention block (Eq. 6, 7): `D + delta * M * D3`.
+    """Dual-frequency attention block (Eq. 6, 7): `D + delta * M * D3`.
 
     Two RCABs give D, three 3x3 convolutions of D give D1, D2, D3.  delta is learned
     from 0.
@@ -62,13 +62,13 @@ class DFAB(nn.Module):
         # One convolution to 3 C channels is the three of the paper side by side.
         d123 = Conv3x3(3 * x.shape[-1], dtype=self.dtype, name="conv123")(d)
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
-        weights = dense_weights(d1, d2, self.softmax).astype(self.dtype)
+        weights = dual_frequency_weights(d1, d2, self.softmax).astype(self.dtype)
         delta = self.param("delta", nn.initializers.zeros, ())
         return d + delta.astype(self.dtype) * weights * d3
 
 
 class DFAG(nn.Module):
-    """Dense feature attention group: `x + conv(DFABs(x))` (Fig. 2)."""
+    """Dual-frequency attention group: `x + conv(DFABs(x))` (Fig. 2)."""
 
     blocks: int
     reduction: int
