@@ -6,7 +6,6 @@ here, on the device.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -266,8 +265,3 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
-
-
-def parameter_count(params: Any) -> int:
-    """Number of scalars in a parameter tree."""
-    return sum(x.size for x in jax.tree.leaves(params))
