@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.losses.inputs import as_float32
+from hkdnet_jax.losses.inputs import as_floats
 from hkdnet_jax.losses.teacher import Terms
 
 
@@ -58,8 +58,8 @@ def student_phase2_loss(
 
 
 def _mean_abs(name: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean absolute difference, after the checks of `_float32`."""
-    a, b = as_float32(name, a, b)
+    """Mean absolute difference, after the checks of `as_floats`."""
+    a, b = as_floats(name, a, b)
     difference = a - b
     # Not jnp.abs, whose derivative at 0 is 1: values that agree must not be pushed.
     return (difference * jnp.sign(difference)).mean()

@@ -5,13 +5,18 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.losses.inputs import as_float32, as_images
-from hkdnet_jax.losses.quality import sobel, ssim
+from hkdnet_jax.losses.inputs import as_floats, as_images
+from hkdnet_jax.losses.quality import ssim
+from hkdnet_jax.ops.filters import sobel
 
 Terms = dict[str, jax.Array]
 Features = Mapping[str, jax.Array]
 # VGG16 takes images in 0..255 and its activations grow nearly in proportion to them, so
-# features divided by 255 are those of an image in [0, 1].
+# features divided by 255 are those of an image in [0, 1]. Measured on three RoadScene
+# pairs with relu2_2 and relu3_3, the output being the target blurred by a Gaussian of 1
+# pixel: pixel 6e-5 to 6e-4, mu ssim 19 to 82, grad 0.003 to 0.026, percep 0.09 to 0.36.
+# So it counts more than the gradient and stays below SSIM, which mu = 1000 makes the
+# leading term; unscaled it would be 300 times SSIM.
 PERCEP_SCALE = 255.0**-2
 
 
@@ -20,10 +25,8 @@ def teacher_loss(
     target: jax.Array,
     *,
     mu: float = 1000.0,
-    grad_weight: float = 1.0,
     percep_weight: float = 1.0,
     percep: tuple[Features, Features] | None = None,
-    percep_scale: float = PERCEP_SCALE,
 ) -> tuple[jax.Array, Terms]:
     """The teacher's reconstruction loss, Eq. 17: pixel + mu ssim + grad + percep.
 
@@ -33,35 +36,28 @@ def teacher_loss(
     - ``ssim`` (Eq. 19): 1 - SSIM;
     - ``grad`` (Eq. 20): mean of the squared differences of the two `sobel`
       derivatives, x plus y, over the interior;
-    - ``percep`` (Eq. 21): ``percep_scale`` times the sum over the VGG16 layers of the
+    - ``percep`` (Eq. 21): `PERCEP_SCALE` times the sum over the VGG16 layers of the
       mean squared difference of the features.
 
     Args:
       output, target: [N, H, W, 1] with H, W >= 11.
       mu: weight of the SSIM term.
-      grad_weight: weight of the gradient term.
       percep_weight: weight of the perceptual term.
       percep: `vgg.features` of the output and of the target, or None to leave the
         term out.
-      percep_scale: what squared VGG16 features are multiplied with; the default,
-        1/255^2, brings them to the image range [0, 1]. Measured on three RoadScene
-        pairs with relu2_2 and relu3_3, the output being the target blurred by a
-        Gaussian of 1 pixel: pixel 6e-5 to 6e-4, mu ssim 19 to 82, grad 0.003 to 0.026,
-        percep 0.09 to 0.36. So it counts more than the gradient and stays below SSIM,
-        which mu = 1000 makes the leading term; unscaled it would be 300 times SSIM.
 
     Returns:
       The weighted total, and the terms by name, not weighted; float32 scalars.
       Without ``percep`` there is no term of that name.
     """
     output, target = as_images("teacher_loss", output, target)
-    gradients = zip(sobel(output), sobel(target), strict=True)
+    gradients = zip(sobel(output, axes=(1, 2)), sobel(target, axes=(1, 2)), strict=True)
     terms = {
         "pixel": _mean_square(output, target),
         "ssim": 1.0 - ssim(output, target).mean(),
         "grad": sum(_mean_square(a, b) for a, b in gradients),
     }
-    total = terms["pixel"] + mu * terms["ssim"] + grad_weight * terms["grad"]
+    total = terms["pixel"] + mu * terms["ssim"] + terms["grad"]
     if percep is not None:
         of_output, of_target = percep
         if of_output.keys() != of_target.keys() or not of_output:
@@ -69,10 +65,8 @@ def teacher_loss(
                 "teacher_loss: perceptual features of the output and of the target "
                 f"must have equal layers, got {list(of_output)} and {list(of_target)}"
             )
-        pairs = (
-            as_float32(f"layer {k}", of_output[k], of_target[k]) for k in of_output
-        )
-        terms["percep"] = percep_scale * sum(_mean_square(a, b) for a, b in pairs)
+        pairs = (as_floats(f"layer {k}", of_output[k], of_target[k]) for k in of_output)
+        terms["percep"] = PERCEP_SCALE * sum(_mean_square(a, b) for a, b in pairs)
         total += percep_weight * terms["percep"]
     return total, terms
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.metrics.windows import gaussian, window_sum
+from hkdnet_jax.ops.filters import gaussian, window_sum
 
 _SIDE = 11  # of a patch
 _PIXELS = _SIDE * _SIDE

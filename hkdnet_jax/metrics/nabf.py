@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.metrics.edges import relative_strength, sobel
+from hkdnet_jax.metrics.edges import relative_strength
+from hkdnet_jax.ops.filters import sobel
 
 _LEAST_STRENGTH = 2  # levels a pixel
 _LEAST_WEIGHT = 0.001

@@ -12,6 +12,8 @@ metrics for fused image", Aquatic Procedia 4, 2015.
 import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.losses.quality import decibels
+
 
 def psnr(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
     """Ratio in dB, see the module.
@@ -23,4 +25,4 @@ def psnr(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
       Scalar; infinite where all three are equal.
     """
     error = (jnp.mean((ir - fused) ** 2) + jnp.mean((vis - fused) ** 2)) / 2
-    return 10 * jnp.log10(255**2 / error)
+    return decibels(error, data_range=255.0)

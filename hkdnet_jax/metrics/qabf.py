@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.metrics.edges import relative_strength, sobel
+from hkdnet_jax.metrics.edges import relative_strength
+from hkdnet_jax.ops.filters import sobel
 
 
 def qabf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:

@@ -13,10 +13,7 @@ visibility to structural similarity", IEEE Transactions on Image Processing 13(4
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.metrics.windows import gaussian, window_sum
-
-_C1 = (0.01 * 255) ** 2
-_C2 = (0.03 * 255) ** 2
+from hkdnet_jax.losses import quality
 
 
 def ssim(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
@@ -28,12 +25,6 @@ def ssim(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
     Returns:
       Scalar.
     """
-    images = jnp.stack([ir, vis, fused])
-    products = jnp.concatenate([images, images**2, images[:2] * images[2:]])
-    means = window_sum(products, gaussian(11, 1.5))
-    variance = means[3:6] - means[:3] ** 2
-    mean, mean_f = means[:2], means[2:3]
-    covariance = means[6:] - mean * mean_f
-    luminance = (2 * mean * mean_f + _C1) / (mean**2 + mean_f**2 + _C1)
-    structure = (2 * covariance + _C2) / (variance[:2] + variance[2:] + _C2)
-    return jnp.mean(luminance * structure)
+    sources, both = jnp.stack([ir, vis]), jnp.stack([fused, fused])
+    of_each = quality.ssim(sources[..., None], both[..., None], data_range=255.0)
+    return jnp.mean(of_each)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.metrics.windows import gaussian, window_sum
+from hkdnet_jax.ops.filters import gaussian, window_sum
 
 _SIZES = (17, 9, 5, 3)  # window of each scale, pixels
 _NOISE = 2.0  # variance, squared levels

@@ -2,6 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from hkdnet_jax.ops.filters import sobel, window_sum
 
 BLOCK = 3  # side of the box the products are summed over
 SOBEL = 3  # side of the Sobel kernel
@@ -24,13 +27,6 @@ def _reflect(x: jax.Array) -> jax.Array:
     )
 
 
-def _three_tap(x: jax.Array, taps: tuple[float, float, float], axis: int) -> jax.Array:
-    """Correlates an already padded axis with three taps; the axis shrinks by two."""
-    size = x.shape[axis] - 2
-    parts = [jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(3)]
-    return taps[0] * parts[0] + taps[1] * parts[1] + taps[2] * parts[2]
-
-
 def harris_response(x: jax.Array, k: float = 0.04) -> jax.Array:
     """Harris response `det(S) - k * trace(S)^2` of each channel on its own.
 
@@ -47,13 +43,10 @@ def harris_response(x: jax.Array, k: float = 0.04) -> jax.Array:
       float32 [N, H, W, C].
     """
     padded = _reflect(x.astype(jnp.float32) * DERIVATIVE_SCALE)
-    smooth, slope = (1.0, 2.0, 1.0), (-1.0, 0.0, 1.0)
-    dx = _three_tap(_three_tap(padded, smooth, 1), slope, 2)
-    dy = _three_tap(_three_tap(padded, slope, 1), smooth, 2)
+    dx, dy = sobel(padded, axes=(1, 2))
 
     def box(product: jax.Array) -> jax.Array:
-        ones = (1.0, 1.0, 1.0)
-        return _three_tap(_three_tap(_reflect(product), ones, 1), ones, 2)
+        return window_sum(_reflect(product), np.ones(BLOCK), axes=(1, 2))
 
     sxx, syy, sxy = box(dx * dx), box(dy * dy), box(dx * dy)
     trace = sxx + syy

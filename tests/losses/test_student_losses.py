@@ -1,0 +1,94 @@
+"""The student's losses, Eq. 22 and 23, against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loss_images import float_images
+
+from hkdnet_jax.losses import student
+
+
+def test_phase1_equals_numpy():
+    rng = np.random.default_rng(5)
+    t, s = (rng.normal(size=(2, 6, 5, 16)).astype(np.float32) for _ in range(2))
+    loss, terms = student.student_phase1_loss(jnp.asarray(t), jnp.asarray(s))
+    assert loss.shape == () and loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, np.abs(t - s).mean(), rtol=1e-6)
+    assert terms == {"feature": loss}
+
+
+@pytest.mark.parametrize("phi", [None, 0.25])
+def test_phase2_equals_numpy(phi):
+    rng = np.random.default_rng(6)
+    shapes = [(2, 9, 7, 1), (2, 9, 7, 16), (2, 9, 7, 64)]
+    t, s = ([rng.normal(size=x).astype(np.float32) for x in shapes] for _ in range(2))
+    image, *features = (np.abs(a - b).mean() for a, b in zip(t, s, strict=True))
+    (image_t, *features_t), (image_s, *features_s) = (
+        map(jnp.asarray, x) for x in (t, s)
+    )
+    arguments = {} if phi is None else {"phi": phi}
+    loss, terms = student.student_phase2_loss(
+        image_t, image_s, features_t, features_s, **arguments
+    )
+    assert loss.shape == () and loss.dtype == jnp.float32
+    np.testing.assert_allclose(terms["image"], image, rtol=1e-6)
+    np.testing.assert_allclose(terms["feature"], sum(features), rtol=1e-6)
+    weight = 1.0 if phi is None else phi
+    np.testing.assert_allclose(loss, image + weight * sum(features), rtol=1e-6)
+
+
+def test_student_losses_of_equal_input_are_zero_with_a_zero_gradient():
+    x = jnp.ones((1, 4, 4, 16))
+    image = jnp.ones((1, 4, 4, 1))
+
+    def phase2(image_s, s):
+        return student.student_phase2_loss(image, image_s, [x], [s])[0]
+
+    for value, gradients in (
+        jax.value_and_grad(lambda s: student.student_phase1_loss(x, s)[0])(x),
+        jax.value_and_grad(phase2, argnums=(0, 1))(image, x),
+    ):
+        assert value == 0
+        assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
+
+
+def both_losses(a, b):
+    return (
+        student.student_phase1_loss(a, b),
+        student.student_phase2_loss(a, b, [a, a], [b, b]),
+    )
+
+
+def test_bfloat16_input_is_summed_in_float32():
+    half = [jnp.asarray(x, jnp.bfloat16) for x in float_images("smooth")]
+    got = both_losses(*half)
+    want = both_losses(*(x.astype(jnp.float32) for x in half))
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_array_equal(x, y)
+
+
+def test_jit_changes_nothing():
+    images = [jnp.asarray(x) for x in float_images("smooth")]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        jax.jit(both_losses)(*images),
+        both_losses(*images),
+    )
+
+
+def test_wrong_shapes_are_refused():
+    # The second would broadcast.
+    with pytest.raises(ValueError, match=r"8, 16\) and \(2, 8, 8, 1\) differ"):
+        student.student_phase1_loss(jnp.zeros((2, 8, 8, 16)), jnp.zeros((2, 8, 8, 1)))
+
+
+def test_features_that_do_not_pair_are_refused():
+    x = jnp.zeros((2, 16, 16, 1))
+    with pytest.raises(ValueError, match="2 of the teacher and 1 of the student"):
+        student.student_phase2_loss(x, x, [x, x], [x])
+    with pytest.raises(ValueError, match=r"feature pair 1: shapes"):
+        student.student_phase2_loss(x, x, [x, x], [x, x[:1]])
+    with pytest.raises(ValueError, match=r"images: shapes"):
+        student.student_phase2_loss(x, x[:1], [x], [x])

@@ -1,0 +1,150 @@
+"""The teacher's loss, Eq. 17-21, against NumPy, SciPy and scikit-image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loss_images import KINDS, float_images, reference_ssim
+from scipy import ndimage
+
+from hkdnet_jax.losses import teacher
+
+# Jitted once for all tests that only look at numbers; `test_jit_changes_nothing`
+# compares with the plain function.
+teacher_loss = jax.jit(teacher.teacher_loss)
+teacher_gradient = jax.jit(jax.grad(lambda a, b: teacher.teacher_loss(a, b)[0]))
+
+
+def reference_gradients(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """SciPy's Sobel derivatives of each image along x and y, interior."""
+    return tuple(
+        np.stack([ndimage.sobel(i[..., 0].astype(float), axis)[1:-1, 1:-1] for i in x])
+        for axis in (1, 0)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_terms_equal_numpy(kind):
+    output, target = float_images(kind)
+    rng = np.random.default_rng(3)
+    of_output, of_target = (
+        {
+            "relu2_2": 90 * rng.random((3, 5, 4, 8)),
+            "relu3_3": 200 * rng.random((3, 2, 9, 16)),
+        }
+        for _ in range(2)
+    )
+    total, terms = teacher_loss(
+        jnp.asarray(output),
+        jnp.asarray(target),
+        percep=tuple(
+            {k: jnp.asarray(v, jnp.float32) for k, v in f.items()}
+            for f in (of_output, of_target)
+        ),
+    )
+    o, t = output.astype(np.float64), target.astype(np.float64)
+    expected = {
+        "pixel": np.mean((o - t) ** 2),
+        "ssim": 1 - reference_ssim(output, target).mean(),
+        "grad": sum(
+            np.mean((x - y) ** 2)
+            for x, y in zip(reference_gradients(o), reference_gradients(t), strict=True)
+        ),
+        "percep": sum(np.mean((of_output[k] - of_target[k]) ** 2) for k in of_output)
+        / 255**2,
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name].shape == () and terms[name].dtype == jnp.float32
+        np.testing.assert_allclose(terms[name], value, rtol=2e-5, atol=1e-5)
+    sum_of_terms = (
+        terms["pixel"] + 1000 * terms["ssim"] + terms["grad"] + terms["percep"]
+    )
+    assert total.shape == () and total.dtype == jnp.float32
+    np.testing.assert_allclose(total, sum_of_terms, rtol=1e-6)
+
+
+def test_teacher_weights_weigh_the_total_only():
+    output, target = (jnp.asarray(x) for x in float_images("smooth"))
+    # Features so large that every term is a visible part of the total.
+    percep = ({"relu1_1": 255 * output}, {"relu1_1": 255 * target})
+    _, terms = teacher_loss(output, target, percep=percep)
+    total, same = teacher_loss(
+        output, target, mu=7.0, percep_weight=500.0, percep=percep
+    )
+    for name, value in terms.items():
+        np.testing.assert_allclose(same[name], value, rtol=1e-6)
+    weights = {"pixel": 1.0, "ssim": 7.0, "grad": 1.0, "percep": 500.0}
+    expected = sum(weights[name] * float(value) for name, value in terms.items())
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_teacher_loss_without_features_has_no_perceptual_term():
+    output, target = (jnp.asarray(x) for x in float_images("smooth"))
+    total, terms = teacher_loss(output, target)
+    assert terms.keys() == {"pixel", "ssim", "grad"}
+    np.testing.assert_allclose(
+        total, terms["pixel"] + 1000 * terms["ssim"] + terms["grad"], rtol=1e-6
+    )
+
+
+def test_teacher_loss_of_a_perfect_reconstruction_is_zero():
+    target = jnp.asarray(float_images("smooth")[1])
+    total, terms = teacher_loss(target, target)
+    np.testing.assert_allclose(total, 0.0, atol=1e-3)  # 1000 times an SSIM to 1e-6
+    assert terms["pixel"] == 0 and terms["grad"] == 0
+
+
+def test_teacher_loss_of_a_batch_is_the_mean_over_its_images():
+    output, target = (jnp.asarray(x) for x in float_images("smooth"))
+    total, terms = teacher_loss(output, target)
+    totals, per_image = jax.jit(jax.vmap(teacher.teacher_loss))(
+        output[:, None], target[:, None]
+    )
+    np.testing.assert_allclose(totals.mean(), total, rtol=1e-5)
+    for name, values in per_image.items():
+        assert values.shape == (3,)
+        np.testing.assert_allclose(values.mean(), terms[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_gradient_is_finite(kind):
+    output, target = (jnp.asarray(x) for x in float_images(kind))
+    for a, b in ((output, target), (target, output)):
+        assert np.isfinite(teacher_gradient(a, b)).all()
+
+
+def test_bfloat16_input_is_summed_in_float32():
+    half = [jnp.asarray(x, jnp.bfloat16) for x in float_images("smooth")]
+    got = teacher.teacher_loss(*half)
+    want = teacher.teacher_loss(*(x.astype(jnp.float32) for x in half))
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_array_equal(x, y)
+
+
+def test_jit_changes_nothing():
+    output, target = (jnp.asarray(x) for x in float_images("smooth"))
+    percep = {"x": output * 100}, {"x": target * 100}
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        teacher_loss(output, target, percep=percep),
+        teacher.teacher_loss(output, target, percep=percep),
+    )
+
+
+def test_wrong_images_are_refused():
+    x = jnp.zeros((2, 16, 16, 1))
+    with pytest.raises(ValueError, match=r"shapes .*16, 1\) and \(2, 16, 17, 1\)"):
+        teacher.teacher_loss(x, jnp.zeros((2, 16, 17, 1)))
+    with pytest.raises(ValueError, match="floating-point input, got uint8"):
+        teacher.teacher_loss(x.astype(jnp.uint8), x.astype(jnp.uint8))
+
+
+def test_features_that_do_not_pair_are_refused():
+    x = jnp.zeros((2, 16, 16, 1))
+    for percep in (({"a": x}, {"b": x}), ({}, {})):
+        with pytest.raises(ValueError, match="equal layers"):
+            teacher_loss(x, x, percep=percep)
+    with pytest.raises(ValueError, match=r"layer a: shapes .* differ"):
+        teacher_loss(x, x, percep=({"a": x}, {"a": x[:1]}))
