@@ -21,7 +21,7 @@ from hkdnet_jax.measuring.measure import Row, Settings
 from hkdnet_jax.measuring.runs import run_metrics, run_subject
 from hkdnet_jax.measuring.subjects import SUBJECTS
 from hkdnet_jax.models.presets import PRESETS
-from hkdnet_jax.training.config import DTYPES
+from hkdnet_jax.runtime.precision import DTYPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:

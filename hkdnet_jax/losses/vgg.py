@@ -29,6 +29,7 @@ from absl import logging
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
+from hkdnet_jax.runtime.precision import FULL
 
 Params = dict[str, dict[str, np.ndarray]]
 KERAS_URL = (
@@ -222,7 +223,7 @@ def features(
 ) -> dict[str, jax.Array]:
     """VGG16 activations of gray images, computed no deeper than asked for.
 
-    Computes in float32 at JAX's default matrix precision, whatever the dtype of ``x``.
+    Computes in float32 at full precision, whatever the dtype of ``x``.
 
     Args:
       params: what `load` returned.
@@ -276,6 +277,7 @@ def _conv_relu(params: dict[str, np.ndarray], x: jax.Array) -> jax.Array:
         window_strides=(1, 1),
         padding="SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=FULL,
     )
     return jax.nn.relu(y + jnp.asarray(params["bias"]).reshape(1, 1, 1, -1))
 

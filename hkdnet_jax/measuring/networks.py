@@ -101,14 +101,14 @@ def fuse_fits(rows: list[Row]) -> list[Row]:
 
 
 def _random_model(settings: Settings) -> Model:
-    dtype = jnp.dtype(settings.dtype)
     if settings.scale == 1:
-        network = Teacher(dtype=dtype)
+        network = Teacher()
     else:
-        network = Student(PRESETS[settings.preset], settings.scale, dtype)
+        network = Student(PRESETS[settings.preset], settings.scale)
     image = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
-    return Model(network, jax.device_put(_random(shapes)), settings.scale)
+    model = Model(network, jax.device_put(_random(shapes)), settings.scale)
+    return model.astype(settings.dtype)
 
 
 def _random(shapes: Any) -> Any:

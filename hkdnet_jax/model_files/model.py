@@ -18,6 +18,7 @@ from hkdnet_jax.models.presets import MIN_SIDE, SCALES, StudentConfig
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released.network import CORNER_SKIPS, Released
+from hkdnet_jax.runtime.precision import DTYPES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +71,28 @@ class Model:
         """The same model with its parameters on `device`, so that it runs there."""
         params = jax.device_put(self.params, device)
         return dataclasses.replace(self, params=params)
+
+    def astype(self, dtype: str) -> "Model":
+        """The same model computing in another of DTYPES.
+
+        A student's parameters, softmax, last convolution and picture stay float32.
+
+        Raises:
+          ValueError: another dtype.
+          UserError: a dtype other than float32 for a teacher or the released network.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {DTYPES}, got {dtype!r}")
+        if isinstance(self.network, Student):
+            network = self.network.clone(dtype=jnp.dtype(dtype))
+            return dataclasses.replace(self, network=network)
+        if dtype != "float32":
+            kind = type(self.network).__name__.lower()
+            raise UserError(
+                f"A {kind} network computes in float32 alone, not in {dtype}: drop "
+                "the dtype, or take a student."
+            )
+        return self
 
 
 def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:

@@ -3,6 +3,8 @@
 Arrays are [N, H, W, C].  Equation numbers are those of Xiao et al., IEEE TIM 2022.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,6 +13,7 @@ from hkdnet_jax.models.blocks import RCAB
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.harris import corner_mask
 from hkdnet_jax.ops.position_attention import position_attention
+from hkdnet_jax.runtime.precision import FULL
 
 # The axes of [N, H, W, C] that each reading of Eq. 6 normalises over.
 DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
@@ -53,14 +56,16 @@ class DFAB(nn.Module):
     reduction: int
     softmax: str
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
-        d = RCAB(self.reduction, self.dtype, name="rcab1")(x)
-        d = RCAB(self.reduction, self.dtype, name="rcab2")(d)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        d = RCAB(self.reduction, **arithmetic, name="rcab1")(x)
+        d = RCAB(self.reduction, **arithmetic, name="rcab2")(d)
         # One convolution to 3 C channels is the three of the paper side by side.
-        d123 = Conv3x3(3 * x.shape[-1], dtype=self.dtype, name="conv123")(d)
+        d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d)
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
         weights = dual_frequency_weights(d1, d2, self.softmax).astype(self.dtype)
         delta = self.param("delta", nn.initializers.zeros, ())
@@ -74,18 +79,20 @@ class DFAG(nn.Module):
     reduction: int
     softmax: str
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
         y = x
         for i in range(self.blocks):
-            block = DFAB(self.reduction, self.softmax, self.dtype, name=f"dfab{i + 1}")
-            y = block(y)
-        return x + Conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(y)
+            name = f"dfab{i + 1}"
+            y = DFAB(self.reduction, self.softmax, **arithmetic, name=name)(y)
+        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y)
 
 
-def channel_attention(x: jax.Array, softmax: str) -> jax.Array:
+def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.Array:
     """Attention with the Gram matrix of x over its channels (Eq. 12, 13).
 
     The Gram matrix is divided by the number of positions, so that its sharpness does
@@ -95,6 +102,7 @@ def channel_attention(x: jax.Array, softmax: str) -> jax.Array:
       x: [N, H, W, C].
       softmax: `row` (a channel's weights over all channels sum to 1) or `joint` (the
         literal Eq. 12: one softmax over all C * C pairs).
+      precision: of float32 products; see `runtime.precision`.
 
     Returns:
       [N, H, W, C] of x's dtype; the softmax is float32.
@@ -107,11 +115,16 @@ def channel_attention(x: jax.Array, softmax: str) -> jax.Array:
     n, h, w, c = x.shape
     features = x.reshape(n, h * w, c)
     gram = jnp.einsum(
-        "npc,npd->ncd", features, features, preferred_element_type=jnp.float32
+        "npc,npd->ncd",
+        features,
+        features,
+        precision=precision,
+        preferred_element_type=jnp.float32,
     )
     axes = (-1,) if softmax == "row" else (-2, -1)
     weights = jax.nn.softmax(gram / (h * w), axis=axes).astype(x.dtype)
-    return jnp.einsum("ncd,npd->npc", weights, features).reshape(n, h, w, c)
+    mixed = jnp.einsum("ncd,npd->npc", weights, features, precision=precision)
+    return mixed.reshape(n, h, w, c)
 
 
 class CEA(nn.Module):
@@ -139,6 +152,7 @@ class CEA(nn.Module):
     position_pool: int = 1
     attention: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -148,18 +162,22 @@ class CEA(nn.Module):
         def scale(name: str) -> jax.Array:
             return self.param(name, nn.initializers.zeros, ()).astype(self.dtype)
 
-        f_b = Conv1x1(c, dtype=self.dtype, name="conv_in")(x)
-        b = Conv1x1(c, dtype=self.dtype, name="conv_corner")(f_b)
+        conv = partial(Conv1x1, c, dtype=self.dtype, precision=self.precision)
+        f_b = conv(name="conv_in")(x)
+        b = conv(name="conv_corner")(f_b)
         mask = corner_mask(f_b, self.corner_gamma)
         position = position_attention(
-            f_b, self.position_softmax, self.attention, self.position_pool
+            f_b,
+            self.position_softmax,
+            self.attention,
+            self.position_pool,
+            precision=self.precision,
         )
-        channel = channel_attention(f_b, self.channel_softmax)
+        channel = channel_attention(f_b, self.channel_softmax, self.precision)
         out = {
             "corner": scale("beta") * b * mask + f_b,
             "position": scale("position_scale") * position + f_b,
             "channel": scale("channel_scale") * channel + f_b,
         }
         total = out["corner"] + out["position"] + out["channel"]
-        mixed = Conv1x1(c, dtype=self.dtype, name="conv_out")(total)
-        return mixed, out | {"corner_mask": mask}
+        return conv(name="conv_out")(total), out | {"corner_mask": mask}

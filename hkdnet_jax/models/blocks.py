@@ -4,12 +4,15 @@ Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention
 Networks", ECCV 2018.  Arrays are [N, H, W, C]; no normalisation layers.
 """
 
+from functools import partial
+
 import dm_pix
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.runtime.precision import FULL
 
 
 class ChannelGate(nn.Module):
@@ -20,14 +23,16 @@ class ChannelGate(nn.Module):
 
     reduction: int
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
+        conv = partial(Conv1x1, dtype=self.dtype, precision=self.precision)
         gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-        gate = Conv1x1(max(1, c // self.reduction), dtype=self.dtype, name="down")(gate)
-        gate = Conv1x1(c, dtype=self.dtype, name="up")(nn.relu(gate))
+        gate = conv(max(1, c // self.reduction), name="down")(gate)
+        gate = conv(c, name="up")(nn.relu(gate))
         return x * nn.sigmoid(gate)
 
 
@@ -36,14 +41,17 @@ class RCAB(nn.Module):
 
     reduction: int
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
-        y = nn.relu(Conv3x3(c, dtype=self.dtype, name="conv1")(x))
-        y = Conv3x3(c, dtype=self.dtype, name="conv2")(y)
-        return x + ChannelGate(self.reduction, self.dtype, name="gate")(y)
+        conv = partial(Conv3x3, c, dtype=self.dtype, precision=self.precision)
+        y = nn.relu(conv(name="conv1")(x))
+        y = conv(name="conv2")(y)
+        gate = ChannelGate(self.reduction, self.dtype, self.precision, name="gate")
+        return x + gate(y)
 
 
 class _ScannedRCAB(nn.Module):
@@ -51,10 +59,12 @@ class _ScannedRCAB(nn.Module):
 
     reduction: int
     dtype: jnp.dtype
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return RCAB(self.reduction, self.dtype, name="rcab")(x), None
+        rcab = RCAB(self.reduction, self.dtype, self.precision, name="rcab")
+        return rcab(x), None
 
 
 class ResidualGroup(nn.Module):
@@ -67,6 +77,7 @@ class ResidualGroup(nn.Module):
     rcabs: int
     reduction: int
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -77,8 +88,9 @@ class ResidualGroup(nn.Module):
             split_rngs={"params": True},
             length=self.rcabs,
         )
-        y, _ = stack(self.reduction, self.dtype, name="rcabs")(x, None)
-        return x + Conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(y)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, None)
+        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y)
 
 
 class Upsampler(nn.Module):
@@ -89,12 +101,14 @@ class Upsampler(nn.Module):
 
     scale: int
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to [N, scale * H, scale * W, C]."""
         c = x.shape[-1]
+        conv = partial(Conv3x3, dtype=self.dtype, precision=self.precision)
         for i, r in enumerate((2, 2) if self.scale == 4 else (self.scale,)):
-            x = Conv3x3(c * r * r, dtype=self.dtype, name=f"conv{i + 1}")(x)
+            x = conv(c * r * r, name=f"conv{i + 1}")(x)
             x = dm_pix.depth_to_space(x, r)
         return x

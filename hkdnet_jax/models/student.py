@@ -1,5 +1,7 @@
 """The student: fuses a LOW-resolution pair and upsamples it (Sec. III-B, III-C)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +12,7 @@ from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.runtime.precision import FULL
 
 FUSED_CHANNELS = 16  # of F_f^s, which Eq. 22 compares with the teacher's decoder
 TEACHER_CHANNELS = 64  # of the teacher's feature that the upsampler output learns
@@ -20,18 +23,18 @@ class InfraredBranch(nn.Module):
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, ir: jax.Array) -> jax.Array:
         """Maps [N, H, W, 1] to [N, H, W, C]."""
         cfg = self.config
-        x = Conv3x3(cfg.width, dtype=self.dtype, name="conv")(ir)
-        x = ResidualGroup(cfg.branch_rcabs, cfg.reduction, self.dtype, name="rg")(x)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir)
+        x = ResidualGroup(cfg.branch_rcabs, cfg.reduction, **arithmetic, name="rg")(x)
         if cfg.dfag:
-            group = DFAG(
-                cfg.dfabs, cfg.reduction, cfg.dfa_softmax, self.dtype, name="dfag"
-            )
-            x = group(x)
+            sizes = cfg.dfabs, cfg.reduction, cfg.dfa_softmax
+            x = DFAG(*sizes, **arithmetic, name="dfag")(x)
         return x
 
 
@@ -41,18 +44,18 @@ class VisibleBranch(nn.Module):
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, vis: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps [N, H, W, 1] to [N, H, W, C]; also returns CEA's intermediates."""
         cfg = self.config
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
         out = {}
-        x = Conv3x3(cfg.width, dtype=self.dtype, name="conv")(vis)
+        x = Conv3x3(cfg.width, **arithmetic, name="conv")(vis)
+        sizes = cfg.branch_rcabs, cfg.reduction
         for i in (1, 2):
-            group = ResidualGroup(
-                cfg.branch_rcabs, cfg.reduction, self.dtype, name=f"rg{i}"
-            )
-            x = group(x)
+            x = ResidualGroup(*sizes, **arithmetic, name=f"rg{i}")(x)
         if cfg.cea:
             cea = CEA(
                 cfg.corner_gamma,
@@ -60,7 +63,7 @@ class VisibleBranch(nn.Module):
                 cfg.channel_softmax,
                 cfg.position_pool,
                 self.attention,
-                self.dtype,
+                **arithmetic,
                 name="cea",
             )
             x, out = cea(x)
@@ -73,18 +76,20 @@ class FusionPart(nn.Module):
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
+    precision: str = FULL
 
     @nn.compact
     def __call__(
         self, ir: jax.Array, vis: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to F_f^s, [N, H, W, 16], and intermediates."""
-        f_ir = InfraredBranch(self.config, self.dtype, name="ir")(ir)
-        visible = VisibleBranch(self.config, self.dtype, self.attention, name="vis")
-        f_vis, out = visible(vis)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir)
+        visible = partial(VisibleBranch, attention=self.attention)
+        f_vis, out = visible(self.config, **arithmetic, name="vis")(vis)
         x = fused = fuse_features(f_ir, f_vis)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
-            conv = Conv3x3(features, dtype=self.dtype, name=f"decoder{i + 1}")
+            conv = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")
             x = nn.relu(conv(x))
         out |= {"branch_ir": f_ir, "branch_vis": f_vis, "fused": fused, "decoded": x}
         return x, out
@@ -96,6 +101,7 @@ class SuperResolutionPart(nn.Module):
     config: StudentConfig
     scale: int
     dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -105,16 +111,19 @@ class SuperResolutionPart(nn.Module):
         high-resolution: the student's side of Eq. 23.
         """
         cfg = self.config
-        head = y = Conv3x3(cfg.width, dtype=self.dtype, name="head")(x)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        conv = partial(Conv3x3, **arithmetic)
+        head = y = conv(cfg.width, name="head")(x)
         for i in range(cfg.sr_groups):
-            group = ResidualGroup(
-                cfg.sr_rcabs, cfg.reduction, self.dtype, name=f"rg{i + 1}"
-            )
-            y = group(y)
-        y = head + Conv3x3(cfg.width, dtype=self.dtype, name="body")(y)
-        up = Upsampler(self.scale, self.dtype, name="upsampler")(y)
-        tail = Conv3x3(FUSED_CHANNELS, dtype=self.dtype, name="tail")(up)
-        image = Conv3x3(1, dtype=self.dtype, name="image")(tail)
+            group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
+            y = group(**arithmetic, name=f"rg{i + 1}")(y)
+        y = head + conv(cfg.width, name="body")(y)
+        up = Upsampler(self.scale, **arithmetic, name="upsampler")(y)
+        tail = conv(FUSED_CHANNELS, name="tail")(up)
+        # In float32 whatever the dtype: bfloat16 has no more levels than a picture.
+        image = Conv3x3(1, precision=self.precision, name="image")(
+            tail.astype(jnp.float32)
+        )
         return image, {"upsampled": up, "tail": tail}
 
 
@@ -126,20 +135,25 @@ class Student(nn.Module):
     Attributes:
       config: sizes and readings.
       scale: 2, 3 or 4.
-      dtype: of the arithmetic; parameters, softmax and the image are float32.
+      dtype: of the arithmetic; parameters, softmax, the last convolution and the
+        image are float32.
       attention: how the position attention is computed, which changes its result by
         rounding alone: see `ops.position_attention`.
+      precision: of float32 products, in training also backward; see
+        `runtime.precision`.
     """
 
     config: StudentConfig
     scale: int
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
+    precision: str = FULL
 
     def setup(self):
         """Declares the two parts."""
-        self.fusion = FusionPart(self.config, self.dtype, self.attention)
-        self.sr = SuperResolutionPart(self.config, self.scale, self.dtype)
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        self.fusion = FusionPart(self.config, attention=self.attention, **arithmetic)
+        self.sr = SuperResolutionPart(self.config, self.scale, **arithmetic)
 
     def __call__(
         self, ir: jax.Array, vis: jax.Array
@@ -174,7 +188,10 @@ class FeatureAdapter(nn.Module):
     Exists only in training, and only where a preset's width is not 64.
     """
 
+    precision: str = FULL
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to [N, H, W, 64]."""
-        return Conv1x1(TEACHER_CHANNELS, name="conv")(x)
+        conv = Conv1x1(TEACHER_CHANNELS, precision=self.precision, name="conv")
+        return conv(x)

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from hkdnet_jax.ops import winograd
+from hkdnet_jax.runtime.precision import FULL
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -24,15 +25,19 @@ _MANY_CHANNELS = 32
 _WIDE = 128
 
 
-def _same(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x, kernel, cpu=_same_cpu, default=_same_default)
+def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    ways = {"cpu": _same_cpu, "default": _same_default}
+    ways = {name: partial(way, precision=precision) for name, way in ways.items()}
+    return lax.platform_dependent(x, kernel, **ways)
 
 
-def _same_default(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision
+    )
 
 
-def _same_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """The same, on all cores.
 
     jaxlib 0.10 hands a convolution whose padding is symmetric to a library that runs
@@ -41,76 +46,93 @@ def _same_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     gain.
     """
     if min(kernel.shape[2:]) < _MANY_CHANNELS or x.shape[2] >= _WIDE:
-        return _same_default(x, kernel)
+        return _same_default(x, kernel, precision)
     out = lax.conv_general_dilated(
-        x, kernel, (1, 1), ((1, 1), (1, 2)), dimension_numbers=LAYOUT
+        x,
+        kernel,
+        (1, 1),
+        ((1, 1), (1, 2)),
+        dimension_numbers=LAYOUT,
+        precision=precision,
     )
     return out[:, :, :-1]
 
 
-@jax.custom_vjp
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array:
     """Cross-correlation, stride 1, zero padding of one pixel.
 
     Args:
       x: [N, H, W, I].
       kernel: [3, 3, I, O], same dtype.
+      precision: of the products, forward and backward; see `runtime.precision`.
 
     Returns:
       [N, H, W, O].
     """
-    return _same(x, kernel)
+    return _same(x, kernel, precision)
 
 
-def _forward(x: jax.Array, kernel: jax.Array):
-    return _same(x, kernel), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, precision: str):
+    return _same(x, kernel, precision), (x, kernel)
 
 
-def _kernel_gradient_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+def _kernel_gradient_cpu(
+    x: jax.Array, grad: jax.Array, precision: str = FULL
+) -> jax.Array:
     """Weight gradient by Winograd's method where it pays, else as a convolution.
 
     As a plain NHWC one: I is the batch, N the channels.
     """
     many = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
     if many and x.dtype == jnp.float32:
-        return winograd.weight_gradient(x, grad)
+        return winograd.weight_gradient(x, grad, precision)
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),  # [I, H, W, N]
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
         (1, 1),
         ((1, 1), (1, 1)),
         dimension_numbers=LAYOUT,
+        precision=precision,
     )
     return out.transpose(1, 2, 0, 3)
 
 
-def _kernel_gradient_default(x: jax.Array, grad: jax.Array) -> jax.Array:
+def _kernel_gradient_default(
+    x: jax.Array, grad: jax.Array, precision: str = FULL
+) -> jax.Array:
     """The same, stated by dimension numbers: accelerators choose their own layouts."""
     return lax.conv_general_dilated(
-        x, grad, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("CHWN", "IHWO", "HWNC")
+        x,
+        grad,
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        precision=precision,
     )
 
 
-def _backward(residuals, grad: jax.Array):
+def _backward(precision: str, residuals, grad: jax.Array):
     x, kernel = residuals
-    grad_x = _same(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
-    grad_kernel = lax.platform_dependent(
-        x, grad, cpu=_kernel_gradient_cpu, default=_kernel_gradient_default
-    )
-    return grad_x, grad_kernel
+    grad_x = _same(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), precision)
+    ways = {"cpu": _kernel_gradient_cpu, "default": _kernel_gradient_default}
+    ways = {name: partial(way, precision=precision) for name, way in ways.items()}
+    return grad_x, lax.platform_dependent(x, grad, **ways)
 
 
 conv3x3.defvjp(_forward, _backward)
 
 
-def conv3x3_reflect(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3_reflect(
+    x: jax.Array, kernel: jax.Array, precision: str = FULL
+) -> jax.Array:
     """`conv3x3` with reflect padding (the edge sample is not repeated).
 
     Padded, convolved SAME and cropped: on a CPU a VALID convolution runs at a third
     to a sixth of the rate of a SAME one.
     """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    return conv3x3(padded, kernel)[:, 1:-1, 1:-1]
+    return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
 
 
 class Conv3x3(nn.Module):
@@ -122,6 +144,7 @@ class Conv3x3(nn.Module):
       dtype: of the computation and the output; parameters are float32.
       kernel_init: initialiser of the [3, 3, I, O] kernel; the bias starts at zero.
       use_bias: False leaves the bias out.
+      precision: see `conv3x3`.
     """
 
     features: int
@@ -133,6 +156,7 @@ class Conv3x3(nn.Module):
         1.0 / 3.0, "fan_in", "uniform"
     )
     use_bias: bool = True
+    precision: str = FULL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -140,7 +164,7 @@ class Conv3x3(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         conv = {"zero": conv3x3, "reflect": conv3x3_reflect}[self.padding]
-        out = conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        out = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         if not self.use_bias:
             return out
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -151,4 +175,5 @@ class Conv3x3(nn.Module):
 Conv1x1 = partial(
     nn.Dense,
     kernel_init=nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform"),
+    precision=FULL,
 )

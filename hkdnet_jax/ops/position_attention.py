@@ -18,6 +18,8 @@ from flax import linen as nn
 from jax import lax
 from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 
+from hkdnet_jax.runtime import precision as precisions
+from hkdnet_jax.runtime.precision import FULL
 from hkdnet_jax.runtime.sharding import over_positions
 
 IMPLEMENTATIONS = ("auto", "materialized", "blocked", "cudnn", "flash")
@@ -28,50 +30,57 @@ SOFTMAX = ("row", "joint")
 # Large enough that the two matrix products of a block are efficient, small enough for
 # the caches of a CPU.
 BLOCK_BYTES = 16 * 2**20
+# An accelerator has no such caches, and wants more work at once.
+ACCELERATOR_BLOCK_BYTES = 2**30
 # Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU waiting.
 _TPU_BLOCK = 512
 _CUDNN_LARGEST_DEPTH = 128
+_CUDNN_LEAST_CAPABILITY = 8.0  # of an NVIDIA GPU: Ampere
 
 
 # All of these take queries [N, q, D], keys [N, p, D] and values [N, p, C] and return
 # the averages of the values, float32 [N, q, C]; the first two also the log of each
-# row's normaliser, float32 [N, q].
+# row's normaliser, float32 [N, q].  `precision` is that of float32 products, of which
+# cuDNN has none.
 
 
 def _materialized(
-    queries: jax.Array, keys: jax.Array, values: jax.Array
+    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
 ) -> tuple[jax.Array, jax.Array]:
-    logits = jnp.einsum(
-        "nqd,npd->nqp", queries, keys, preferred_element_type=jnp.float32
+    product = partial(
+        jnp.einsum, precision=precision, preferred_element_type=jnp.float32
     )
+    logits = product("nqd,npd->nqp", queries, keys)
     peak = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mean = jnp.einsum(
-        "nqp,npc->nqc",
-        weights.astype(values.dtype),
-        values,
-        preferred_element_type=jnp.float32,
-    )
+    mean = product("nqp,npc->nqc", weights.astype(values.dtype), values)
     return mean / total, (peak + jnp.log(total))[..., 0]
 
 
 def _blocked(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, block: int | None = None
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    precision: str,
+    block: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`block` queries at a time, by default as many as fill BLOCK_BYTES.
+    """`block` queries at a time, by default as many as fill the platform's bytes.
 
     A block holds its rows of the affinity whole, so its softmax needs no online
     rescaling, and the backward pass computes the block again instead of keeping it.
     """
     n, positions, depth = queries.shape
-    block = block or max(1, BLOCK_BYTES // (4 * n * keys.shape[1]))
+    if block is None:
+        on_cpu = jax.default_backend() == "cpu"
+        filling = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
+        block = max(1, filling // (4 * n * keys.shape[1]))
     if block >= positions:
-        return _materialized(queries, keys, values)
+        return _materialized(queries, keys, values, precision)
     blocks = -(-positions // block)
     padded = jnp.pad(queries, ((0, 0), (0, blocks * block - positions), (0, 0)))
     padded = padded.reshape(n, blocks, block, depth).swapaxes(0, 1)
-    attend = jax.checkpoint(lambda some: _materialized(some, keys, values))
+    attend = jax.checkpoint(lambda some: _materialized(some, keys, values, precision))
     mean, log_total = lax.map(attend, padded)
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
@@ -85,7 +94,9 @@ def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     return mean[:, :, 0].astype(jnp.float32)
 
 
-def _flash(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+def _flash(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
+) -> jax.Array:
     positions = queries.shape[1]
     queries, keys = (_deepen(x, values.shape[-1]) for x in (queries, keys))
     segments = None
@@ -96,8 +107,8 @@ def _flash(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         segments = tpu.SegmentIds(q_ones, k_ones)  # the padding is another segment: 0
     queries = _pad_positions(queries, q_block)
     keys, values = (_pad_positions(x, k_block) for x in (keys, values))
-    mean = tpu.flash_attention(
-        *(x[:, None] for x in (queries, keys, values)),
+    attend = partial(
+        tpu.flash_attention,
         segment_ids=segments,
         sm_scale=1.0,
         block_sizes=tpu.BlockSizes(
@@ -114,6 +125,10 @@ def _flash(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
             block_q_dq=q_block,
         ),
     )
+    # The kernel's products have two precisions, and that of bfloat16 is no choice.
+    exact = values.dtype == jnp.float32 and precision != "default"
+    attend = precisions.at(FULL if exact else "default", attend)
+    mean = attend(*(x[:, None] for x in (queries, keys, values)))
     return mean[:, 0, :positions].astype(jnp.float32)
 
 
@@ -134,17 +149,31 @@ def _pad_positions(x: jax.Array, block: int) -> jax.Array:
 
 
 def _fastest(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, block: int | None
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    precision: str,
+    block: int | None,
 ) -> jax.Array:
     """The kernel of the platform the program is compiled for, else `_blocked`."""
     depth = values.shape[-1]
     fits = values.dtype == jnp.bfloat16 and depth % 8 == 0
+    default = _row(partial(_blocked, precision=precision, block=block))
+    kernels = {"tpu": partial(_flash, precision=precision)}
     # cuDNN has no float32, and jax looks at the GPU itself when it traces the kernel.
-    if jax.default_backend() == "gpu" and fits and depth <= _CUDNN_LARGEST_DEPTH:
-        default = _cudnn
-    else:
-        default = _row(partial(_blocked, block=block))
-    return lax.platform_dependent(queries, keys, values, tpu=_flash, default=default)
+    if fits and depth <= _CUDNN_LARGEST_DEPTH and has_kernel("cudnn"):
+        kernels["cuda"] = _cudnn
+    return lax.platform_dependent(queries, keys, values, **kernels, default=default)
+
+
+def has_kernel(kernel: str) -> bool:
+    """Whether the first device runs one of KERNELS."""
+    device = jax.local_devices()[0]
+    if kernel == "flash":
+        return device.platform == "tpu"
+    # "gpu" is also AMD's, which has no cuDNN.
+    nvidia = device.platform == "gpu" and "cuda" in device.client.platform_version
+    return nvidia and float(device.compute_capability) >= _CUDNN_LEAST_CAPABILITY
 
 
 def _row(attend: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable:
@@ -159,6 +188,7 @@ def attention(
     softmax: str = "row",
     implementation: str = "auto",
     block: int | None = None,
+    precision: str = FULL,
 ) -> jax.Array:
     """Averages of the values of all positions, weighted by unscaled `query . key`.
 
@@ -171,10 +201,13 @@ def attention(
       key: [N, K, L, D].
       value: [N, K, L, C], C at least D.
       softmax: `row` or `joint`.
-      implementation: `materialized`, `blocked`, `cudnn` (a GPU, bfloat16, C at most 128
-        and divisible by 8), `flash` (a TPU), the last two for `row` alone; `auto` is
-        the platform's kernel where it has one that fits, else `blocked`.
-      block: queries a block of `blocked`; by default as many as fill BLOCK_BYTES.
+      implementation: `materialized`, `blocked`, `cudnn` (an NVIDIA GPU of compute
+        capability 8.0 or more, bfloat16, C at most 128 and divisible by 8), `flash` (a
+        TPU), the last two for `row` alone; `auto` is the platform's kernel where it has
+        one that fits, else `blocked`.
+      block: queries a block of `blocked`; by default as many as fill BLOCK_BYTES on a
+        CPU, ACCELERATOR_BLOCK_BYTES elsewhere.
+      precision: of float32 products; see `runtime.precision`.
 
     Returns:
       [N, H, W, C] of value's dtype; softmax statistics are float32.
@@ -193,18 +226,19 @@ def attention(
     n, h, w, _ = query.shape
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
 
-    in_blocks = partial(_blocked, block=block)
+    whole = partial(_materialized, precision=precision)
+    in_blocks = partial(_blocked, precision=precision, block=block)
     if softmax == "joint":
-        attend = _materialized if implementation == "materialized" else in_blocks
+        attend = whole if implementation == "materialized" else in_blocks
         mean, log_total = over_positions(attend, *arrays)
         mean = mean * jax.nn.softmax(log_total, axis=-1)[..., None]
     else:
         attend = {
-            "auto": partial(_fastest, block=block),
-            "materialized": _row(_materialized),
+            "auto": partial(_fastest, precision=precision, block=block),
+            "materialized": _row(whole),
             "blocked": _row(in_blocks),
             "cudnn": _cudnn,
-            "flash": _flash,
+            "flash": partial(_flash, precision=precision),
         }[implementation]
         mean = over_positions(attend, *arrays)
     return mean.reshape(n, h, w, value.shape[-1]).astype(value.dtype)
@@ -216,6 +250,7 @@ def position_attention(
     implementation: str = "auto",
     pool: int = 1,
     block: int | None = None,
+    precision: str = FULL,
 ) -> jax.Array:
     """Attention with the Gram matrix of x over its positions (Eq. 10, 11; DANet).
 
@@ -226,6 +261,7 @@ def position_attention(
       pool: keys and values are means over squares of so many pixels a side (smaller
         ones at the lower and right edge); 1 is the paper's attention.
       block: see `attention`.
+      precision: see `attention`.
 
     Returns:
       [N, H, W, C] of x's dtype; softmax statistics are float32.
@@ -240,4 +276,4 @@ def position_attention(
         wide = x.astype(jnp.float32)
         keys = nn.avg_pool(wide, square, square, padding, count_include_pad=False)
         keys = keys.astype(x.dtype)
-    return attention(x, keys, keys, softmax, implementation, block)
+    return attention(x, keys, keys, softmax, implementation, block, precision)

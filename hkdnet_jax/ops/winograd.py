@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hkdnet_jax.runtime.precision import FULL
+
 _TILE = 4  # outputs along each side
 _WINDOW = _TILE + 2  # inputs along each side
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
@@ -50,7 +52,7 @@ def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _OUTPUTS, _TAPS, _INPUTS = _transforms()
 
 
-def weight_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
+def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax.Array:
     """Gradient of the kernel of a convolution with zero padding of one pixel.
 
     As exact as the direct sum: some 2e-6 of the largest entry.
@@ -58,6 +60,7 @@ def weight_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     Args:
       x: float32 [N, H, W, I], the convolution's input.
       grad: float32 [N, H, W, O], the gradient of its output.
+      precision: of the products; see `runtime.precision`.
 
     Returns:
       float32 [3, 3, I, O].
@@ -69,15 +72,15 @@ def weight_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (1, 1 + bottom), (1, 1 + right), (0, 0)))
     grad = jnp.pad(grad, ((0, 0), (0, bottom), (0, right), (0, 0)))
     if images == n and bands == 1:
-        return _of_chunk(x, grad)
+        return _of_chunk(x, grad, precision)
 
     def chunk(a: jax.Array, index: jax.Array, height: int) -> jax.Array:
         start = (index // bands * images, index % bands * rows, 0, 0)
         return lax.dynamic_slice(a, start, (images, height, *a.shape[2:]))
 
     def add(total: jax.Array, index: jax.Array):
-        part = _of_chunk(chunk(x, index, rows + 2), chunk(grad, index, rows))
-        return total + part, None
+        parts = chunk(x, index, rows + 2), chunk(grad, index, rows)
+        return total + _of_chunk(*parts, precision), None
 
     zero = jnp.zeros((3, 3, i, o), x.dtype)
     return lax.scan(add, zero, jnp.arange(n // images * bands))[0]
@@ -101,7 +104,7 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
     return images, bands, rows
 
 
-def _of_chunk(x: jax.Array, grad: jax.Array) -> jax.Array:
+def _of_chunk(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
     """`weight_gradient` of whole tiles; x has the pixel around grad that it reads."""
     inputs = _both_ways(_INPUTS, _places(x, _WINDOW))
     outputs = _both_ways(_OUTPUTS, _places(grad, _TILE))
@@ -111,6 +114,7 @@ def _of_chunk(x: jax.Array, grad: jax.Array) -> jax.Array:
                 a.reshape(-1, a.shape[-1]),
                 b.reshape(-1, b.shape[-1]),
                 (((0,), (0,)), ((), ())),
+                precision=precision,
             )
             for a, b in zip(*rows, strict=True)
         ]

@@ -23,6 +23,7 @@ from hkdnet_jax.models.student import SuperResolutionPart
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.harris import harris_response
 from hkdnet_jax.ops.position_attention import attention
+from hkdnet_jax.runtime.precision import FULL
 
 # Written out, though equal to `full`: the released weights fix these for good.
 SIZES = StudentConfig(
@@ -74,9 +75,10 @@ def channel_mixture(x: jax.Array) -> jax.Array:
     Returns:
       As x.
     """
-    gram = jnp.einsum("nhwc,nhwd->ncd", x, x)
+    gram = jnp.einsum("nhwc,nhwd->ncd", x, x, precision=FULL)
     # A softmax does not see the row maximum, which is the same for the whole row.
-    return jnp.einsum("ncd,nhwd->nhwc", jax.nn.softmax(-gram, axis=-1), x)
+    weights = jax.nn.softmax(-gram, axis=-1)
+    return jnp.einsum("ncd,nhwd->nhwc", weights, x, precision=FULL)
 
 
 def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:

@@ -15,9 +15,9 @@ from hkdnet_jax.common import keys
 from hkdnet_jax.common.keys import Limits, key
 from hkdnet_jax.models.presets import PRESETS, SCALES, StudentConfig
 from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
+from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 SCHEDULES = ("constant", "cosine", "step")
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Run:
         "highest",
         "of the student's float32 convolutions and products in training, on TPUs and "
         "NVIDIA GPUs; all else is always at the highest",
-        choices=("highest", "high", "default"),
+        choices=PRECISIONS,
     )
     attention: str = key(
         "auto",

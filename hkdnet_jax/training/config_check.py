@@ -8,7 +8,7 @@ from hkdnet_jax.common import keys
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.losses import vgg
-from hkdnet_jax.ops.position_attention import KERNELS
+from hkdnet_jax.ops.position_attention import KERNELS, has_kernel
 from hkdnet_jax.training.config import groups, model_of
 
 # SSIM's window is 11 pixels, and a low-resolution crop needs some context.
@@ -129,17 +129,13 @@ def _check_attention(config: ConfigDict) -> None:
     )
 
 
-# jax's names of the platforms that the kernels are for.
-_KERNEL_BACKENDS = {"cudnn": "gpu", "flash": "tpu"}
-
-
 def _check_devices(config: ConfigDict) -> None:
     backend, kind = jax.default_backend(), config.attention
     _require(
-        backend == _KERNEL_BACKENDS.get(kind, backend),
+        kind not in KERNELS or has_kernel(kind),
         "attention",
         kind,
-        f"the kernel does not run on a {backend}; take auto",
+        f"the kernel does not run on this {backend}; take auto",
     )
     present = jax.device_count()
     devices = config.mesh.data or present

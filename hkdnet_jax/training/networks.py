@@ -23,14 +23,14 @@ def build_teacher(config: ConfigDict) -> Teacher:
     Of a student's run, whose teacher has a file of its own, the paper's.
     """
     alpha, damping = config.teacher.alpha, config.teacher.damping
-    dtype = jnp.dtype(config.dtype)
-    return Teacher(0.5 if alpha is None else alpha, damping or 0.0, dtype)
+    return Teacher(0.5 if alpha is None else alpha, damping or 0.0)
 
 
 def build_student(config: ConfigDict) -> Student:
     """The student that a configuration describes."""
     dtype = jnp.dtype(config.dtype)
-    return Student(model_of(config), config.scale, dtype, config.attention)
+    arithmetic = dtype, config.attention, config.precision
+    return Student(model_of(config), config.scale, *arithmetic)
 
 
 def has_adapter(config: ConfigDict) -> bool:

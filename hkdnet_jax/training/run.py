@@ -103,10 +103,9 @@ class Run:
         self.config = config
         self.teacher, frozen = networks.build_teacher(config), {}
         if config.kind == "student":
-            trained, frozen = load_teacher(config.teacher.dir)
-            self.teacher = trained.clone(dtype=self.teacher.dtype)
-            _settle_rule(config, trained)
-            _compare_rules(config.model, trained)
+            self.teacher, frozen = load_teacher(config.teacher.dir)
+            _settle_rule(config, self.teacher)
+            _compare_rules(config.model, self.teacher)
         elif config.loss.percep:
             frozen = vgg.load(config.loss.vgg_path)
         self.frozen_fingerprint = trees.fingerprint(frozen)

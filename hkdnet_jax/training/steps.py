@@ -154,7 +154,7 @@ def student_train_step(
         features_t, features_s = [], []
         if config.loss.phi:
             features_t = [label["decoder3"], label["decoder1"]]
-            features_s = [out["tail"], adapt(params, out["upsampled"])]
+            features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
             image_t, image_s, features_t, features_s, phi=config.loss.phi
         )
@@ -178,11 +178,12 @@ def student_train_step(
     return step_fn
 
 
-def adapt(params: Params, upsampled: jax.Array) -> jax.Array:
+def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array:
     """The student's upsampler output, with 64 channels: Eq. 23's third-to-last."""
     if "adapter" not in params:
         return upsampled
-    return FeatureAdapter().apply({"params": params["adapter"]}, upsampled)
+    adapter = FeatureAdapter(config.precision)
+    return adapter.apply({"params": params["adapter"]}, upsampled)
 
 
 def _named(terms: Scalars) -> Scalars:
@@ -258,7 +259,7 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
         }
         if config.loss.phi:
             values["loss_feature"] = distance(out["tail"], high["decoder3"]) + distance(
-                adapt(params, out["upsampled"]), high["decoder1"]
+                adapt(config, params, out["upsampled"]), high["decoder1"]
             )
         drawn = (ir, vis, bicubic, image, label)
         pictures = dict(zip(PICTURES, drawn, strict=True))

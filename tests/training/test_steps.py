@@ -143,7 +143,7 @@ def test_a_student_as_wide_as_the_teacher_needs_no_adapter():
     params = jax.eval_shape(lambda: networks.init_params(config))
     assert set(params) == {"fusion", "sr"}
     upsampled = jnp.ones((1, 2, 2, 64))
-    assert steps.adapt(params, upsampled) is upsampled
+    assert steps.adapt(config, params, upsampled) is upsampled
 
 
 @pytest.fixture(scope="module")
@@ -367,10 +367,11 @@ def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, st
 
 
 def test_bfloat16_keeps_float32_parameters_and_losses(frozen):
-    config = teacher_config()
+    config = student_config("unused")
     config.dtype = "bfloat16"
-    step = jax.jit(steps.teacher_train_step(config, optimizer_of(config)))
-    state, scalars = step(create_state(config, frozen), {}, random_batch(0, 2, SIZE))
+    state = create_state(config, jax.device_put(random_params(config, 1)))
+    step = steps.student_train_step(config, optimizer_of(config), TEACHER, phase=2)
+    state, scalars = jax.jit(step)(state, frozen, random_batch(0, 2, SIZE))
     leaves = jax.tree.leaves((state.params, state.opt_state, scalars))
     dtypes = {leaf.dtype.name for leaf in leaves}
     assert dtypes == {"float32", "int32", "bool"}  # bool: the last step was finite
