@@ -107,28 +107,30 @@ def _flash(
         segments = tpu.SegmentIds(q_ones, k_ones)  # the padding is another segment: 0
     queries = _pad_positions(queries, q_block)
     keys, values = (_pad_positions(x, k_block) for x in (keys, values))
-    attend = partial(
-        tpu.flash_attention,
-        segment_ids=segments,
-        sm_scale=1.0,
-        block_sizes=tpu.BlockSizes(
-            block_q=q_block,
-            block_k_major=k_block,
-            block_k=k_block,
-            block_b=1,
-            block_q_major_dkv=q_block,
-            block_k_major_dkv=k_block,
-            block_k_dkv=k_block,
-            block_q_dkv=q_block,
-            block_k_major_dq=k_block,
-            block_k_dq=k_block,
-            block_q_dq=q_block,
-        ),
+    blocks = tpu.BlockSizes(
+        block_q=q_block,
+        block_k_major=k_block,
+        block_k=k_block,
+        block_b=1,
+        block_q_major_dkv=q_block,
+        block_k_major_dkv=k_block,
+        block_k_dkv=k_block,
+        block_q_dkv=q_block,
+        block_k_major_dq=k_block,
+        block_k_dq=k_block,
+        block_q_dq=q_block,
     )
+
+    # The segments are an argument: what has a gradient of its own closes over no array.
+    def attend(q, k, v, segments):
+        return tpu.flash_attention(
+            q, k, v, segment_ids=segments, sm_scale=1.0, block_sizes=blocks
+        )
+
     # The kernel's products have two precisions, and that of bfloat16 is no choice.
     exact = values.dtype == jnp.float32 and precision != "default"
     attend = precisions.at(FULL if exact else "default", attend)
-    mean = attend(*(x[:, None] for x in (queries, keys, values)))
+    mean = attend(*(x[:, None] for x in (queries, keys, values)), segments)
     return mean[:, 0, :positions].astype(jnp.float32)
 
 

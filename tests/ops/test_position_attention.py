@@ -2,6 +2,7 @@
 
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,11 @@ from jax.experimental.pallas import tpu as pallas_tpu
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from hkdnet_jax.ops import position_attention as module
-from hkdnet_jax.ops.position_attention import attention, position_attention
+from hkdnet_jax.ops.position_attention import (
+    attention,
+    has_kernel,
+    position_attention,
+)
 from hkdnet_jax.runtime import sharding
 
 
@@ -152,15 +157,20 @@ def test_bfloat16_with_float32_statistics(block):
     np.testing.assert_array_equal(flat.astype(jnp.float32), np.ones(x.shape))
 
 
+def inner_jaxprs(eqn):
+    for inner in jax.tree.leaves(list(eqn.params.values())):
+        if isinstance(inner, ClosedJaxpr):
+            yield inner.jaxpr
+        elif isinstance(inner, Jaxpr):
+            yield inner
+
+
 def sizes(jaxpr):
     """Element counts of everything a jaxpr computes, inner jaxprs included."""
     for eqn in jaxpr.eqns:
         yield from (v.aval.size for v in eqn.outvars)
-        for inner in jax.tree.leaves(list(eqn.params.values())):
-            if isinstance(inner, ClosedJaxpr):
-                inner = inner.jaxpr
-            if isinstance(inner, Jaxpr):
-                yield from sizes(inner)
+        for inner in inner_jaxprs(eqn):
+            yield from sizes(inner)
 
 
 @pytest.mark.parametrize("softmax", ["row", "joint"])
@@ -298,6 +308,35 @@ def test_auto_is_the_kernel_on_a_tpu_alone():
         assert "tpu_custom_call" not in others
 
 
+def use_device(monkeypatch, platform, version="", capability="8.0"):
+    """Makes jax seem to have one device of another platform."""
+    client = types.SimpleNamespace(platform_version=version)
+    device = types.SimpleNamespace(
+        platform=platform, client=client, compute_capability=capability
+    )
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+
+
+NVIDIA, AMD = "PJRT C API\ncuda 13000", "PJRT C API\nrocm 60200"
+
+
+@pytest.mark.parametrize(
+    "platform,version,capability,kernels",
+    [
+        ("cpu", "cpu", None, set()),
+        ("tpu", "libtpu", None, {"flash"}),
+        ("gpu", NVIDIA, "7.5", set()),
+        ("gpu", NVIDIA, "8.0", {"cudnn"}),
+        ("gpu", NVIDIA, "10.3", {"cudnn"}),
+        ("gpu", AMD, "gfx942", set()),
+    ],
+)
+def test_kernels_of_a_device(monkeypatch, platform, version, capability, kernels):
+    use_device(monkeypatch, platform, version, capability)
+    assert {kernel for kernel in module.KERNELS if has_kernel(kernel)} == kernels
+
+
 def test_auto_on_a_gpu(monkeypatch):
     """cuDNN can only be traced where a GPU is: here it is a stand-in."""
     taken = []
@@ -314,13 +353,59 @@ def test_auto_on_a_gpu(monkeypatch):
         return jax.eval_shape(lambda x: position_attention(x), x)
 
     trace(half)
+    for version, capability in ((AMD, "gfx942"), (NVIDIA, "7.5")):
+        use_device(monkeypatch, "gpu", version, capability)
+        trace(half)
     assert not taken
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    use_device(monkeypatch, "gpu", NVIDIA)
     for x in (features(c=8), half[..., :7], jnp.tile(half, 17)):
         trace(x)
     assert not taken  # float32, a depth not divisible by 8, and one above 128
     trace(half)
     assert taken == [(2, 16, 8)]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_block_fills_what_suits_the_platform(monkeypatch, platform):
+    use_device(monkeypatch, platform, NVIDIA)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 600 * 30)
+    monkeypatch.setattr(module, "ACCELERATOR_BLOCK_BYTES", 4 * 600 * 50)
+    x = jax.ShapeDtypeStruct((1, 20, 30, 4), jnp.float32)
+    attend = functools.partial(position_attention, implementation="blocked")
+    largest = max(sizes(jax.make_jaxpr(lambda x: attend(x))(x).jaxpr))
+    assert largest == 600 * (30 if platform == "cpu" else 50)
+
+
+def kernel_precisions(jaxpr, inside=False):
+    """The precision of each product inside a Pallas kernel."""
+    for eqn in jaxpr.eqns:
+        if inside and eqn.primitive.name == "dot_general":
+            yield eqn.params["precision"]
+        for inner in inner_jaxprs(eqn):
+            yield from kernel_precisions(
+                inner, inside or eqn.primitive.name == "pallas_call"
+            )
+
+
+@pytest.mark.parametrize(
+    "dtype,precision,wanted",
+    [
+        (jnp.float32, "highest", "HIGHEST"),
+        (jnp.float32, "high", "HIGHEST"),  # the kernel knows only two
+        (jnp.float32, "default", "DEFAULT"),
+        (jnp.bfloat16, "highest", "DEFAULT"),  # whose products are exact anyway
+    ],
+)
+def test_precision_of_the_tpu_kernel_in_both_passes(dtype, precision, wanted):
+    x = jax.ShapeDtypeStruct((1, 32, 32, 8), dtype)
+
+    def loss(x):
+        attend = functools.partial(position_attention, implementation="flash")
+        return jnp.sum(attend(x, precision=precision).astype(jnp.float32))
+
+    used = list(kernel_precisions(jax.make_jaxpr(jax.grad(loss))(x).jaxpr))
+    assert len(used) >= 2 + 4 + 3  # o; dk, dv; dq
+    assert set(used) == {(jax.lax.Precision[wanted],) * 2}
 
 
 def test_arguments_of_cudnn(monkeypatch):
