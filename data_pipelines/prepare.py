@@ -9,27 +9,11 @@ the names of each in ``DIR/SPLIT.txt``.
 """
 
 import argparse
-import contextlib
-import hashlib
-import io
-import re
 import sys
-import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-from absl import logging
-from tqdm import tqdm
-
-from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, PairBuilder
-from hkdnet_jax.common.errors import UserError, exit_code, listing
-from hkdnet_jax.common.image_formats import read_header
-
-_SIDES = {"ir": "infrared", "vis": "visible"}
-_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
+from hkdnet_jax.common.errors import exit_code, needs_extra
 
 _EXAMPLES = """examples:
   python -m data_pipelines.prepare --dataset roadscene --data_dir data/tfds \\
@@ -43,11 +27,21 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 only if no pair had to be left out."""
-    args = _parser().parse_args(argv)
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(argv))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _run(argv: Sequence[str] | None) -> int:
+    with needs_extra("Preparing a data set", "data"):
+        from absl import logging
+
+        from data_pipelines import preparation
+    # tfds warns about what is meant here, such as a configuration of one's own.
+    logging.set_verbosity(logging.ERROR)
+    args = _parser(list(preparation.BUILDERS)).parse_args(argv)
+    return preparation.run(args)
+
+
+def _parser(data_sets: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.prepare",
         description="Fetches or takes a data set of infrared/visible pairs, checks "
@@ -56,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset", required=True, choices=list(BUILDERS), help="which data set")
+    add("--dataset", required=True, choices=data_sets, help="which data set")
     add("--data_dir", required=True, type=Path, help="for the records and downloads")
     add(
         "--manual_dir",
@@ -73,198 +67,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> int:
-    _check_new(args.export)
-    builder = _prepared(args)
-    tally = Tally()
-    with _new_folder(args.export) as folder:
-        for record in _records(builder):
-            tally.add(record)
-            if folder:
-                _write(record, folder)
-        if folder and len(tally.names) > 1:
-            for split, names in tally.names.items():
-                text = "".join(f"{name}\n" for name in names)
-                (folder / f"{split}.txt").write_text(text, encoding="utf-8")
-    print(_summary(builder, tally, args.export))
-    return 1 if builder.info.metadata["left_out"] else 0
-
-
-def _check_new(target: Path | None) -> None:
-    # Left-over images of an earlier export would become part of this one.
-    empty = target is None or not target.exists()
-    if not (empty or (target.is_dir() and not any(target.iterdir()))):
-        raise UserError(f"--export {target} is there already; name a new folder.")
-
-
-# --- building -----------------------------------------------------------------------
-
-
-def _prepared(args: argparse.Namespace) -> PairBuilder:
-    """The builder with its records written, by now or by an earlier run."""
-    if args.manual_dir and not args.manual_dir.is_dir():
-        raise UserError(f"--manual_dir {args.manual_dir} is not a folder.")
-    try:
-        args.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--data_dir {args.data_dir} cannot be made ({error.strerror})."
-        ) from error
-    modes = tfds.GenerateMode
-    mode = modes.REUSE_DATASET_IF_EXISTS
-    options = {}
-    if args.dataset == "pairs":
-        options["config"] = _folders(args)
-        # Own folders change; records of what they once held would mislead.
-        mode = modes.REUSE_CACHE_IF_EXISTS
-    elif args.ir or args.vis:
-        raise UserError(
-            f"--ir and --vis belong to --dataset pairs, not to {args.dataset}; give "
-            "--manual_dir for files that you fetched yourself."
-        )
-    builder = BUILDERS[args.dataset](data_dir=str(args.data_dir), **options)
-    if builder.data_path.exists() and mode == modes.REUSE_DATASET_IF_EXISTS:
-        print(f"Already prepared; delete {builder.data_path} to build it anew.")
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            manual_dir=args.manual_dir, download_mode=mode, try_download_gcs=False
-        )
-    )
-    return builder
-
-
-def _folders(args: argparse.Namespace) -> FolderConfig:
-    """The two folders to pair, under a name that no other two folders have."""
-    if args.manual_dir and not (args.ir or args.vis):
-        ir, vis = args.manual_dir / "ir", args.manual_dir / "vis"
-    else:
-        ir, vis = args.ir, args.vis
-    if not (ir and vis):
-        raise UserError(
-            "--dataset pairs needs two folders; give --ir DIR and --vis DIR, or "
-            "--manual_dir DIR if DIR holds ir/ and vis/."
-        )
-    ir, vis = ir.resolve(), vis.resolve()
-    title = ir.parent.name if ir.parent == vis.parent else ir.name
-    digest = hashlib.sha256(f"{ir}\n{vis}".encode()).hexdigest()[:8]
-    name = f"{re.sub(r'[^A-Za-z0-9]+', '_', title)}_{digest}"
-    return FolderConfig(name=name, ir=str(ir), vis=str(vis))
-
-
-# --- reading back -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stored pair: the bytes of both files under "ir" and "vis"."""
-
-    split: str
-    name: str
-    images: dict[str, bytes]
-
-
-def _records(builder: PairBuilder) -> Iterator[Record]:
-    raw = {side: tfds.decode.SkipDecoding() for side in _SIDES}
-    for split in builder.info.splits:
-        source = builder.as_data_source(split, decoders=raw)
-        for item in tqdm(source, desc=f"reading {split}", unit="pair", disable=None):
-            images = {side: item[side] for side in _SIDES}
-            yield Record(split, item["name"].decode(), images)
-
-
-@contextlib.contextmanager
-def _new_folder(target: Path | None) -> Iterator[Path | None]:
-    """A folder to fill, which becomes `target` only when the block ends well."""
-    if target is None:
-        yield None
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}."
-        )
-    except OSError as error:
-        raise UserError(f"--export {target} cannot be made ({error.strerror}).") from (
-            error
-        )
-    with scratch as parent:
-        folder = Path(parent) / "export"
-        for side in _SIDES:
-            (folder / side).mkdir(parents=True)
-        yield folder
-        if target.exists():
-            target.rmdir()
-        folder.rename(target)
-
-
-def _write(record: Record, folder: Path) -> None:
-    for side, content in record.images.items():
-        suffix = _SUFFIXES[read_header(io.BytesIO(content)).format]
-        (folder / side / f"{record.name}{suffix}").write_bytes(content)
-
-
-# --- summary ------------------------------------------------------------------------
-
-
-@dataclass
-class Tally:
-    """What the summary tells of the records, read from the images' headers.
-
-    Attributes:
-      names: split -> names of its pairs.
-      sizes: (width, height) of each pair.
-      depths: (side, bits a sample) -> number of images.
-      colours: (side, colour as stored) -> number of images.
-    """
-
-    names: dict[str, list[str]] = field(default_factory=dict)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    depths: Counter = field(default_factory=Counter)
-    colours: Counter = field(default_factory=Counter)
-
-    def add(self, record: Record) -> None:
-        """Counts one record."""
-        self.names.setdefault(record.split, []).append(record.name)
-        for side, content in record.images.items():
-            header = read_header(io.BytesIO(content))
-            self.depths[side, header.bits] += 1
-            self.colours[side, header.colour] += 1
-        self.sizes.append(header.upright_size[::-1])
-
-
-def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
-    def counts(counter: Counter, unit: str = "") -> str:
-        return ", ".join(
-            f"{_SIDES[side]} {value}{unit} ({number})"
-            for (side, value), number in sorted(counter.items())
-        )
-
-    by_area = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
-    picked = (by_area[0], by_area[len(by_area) // 2], by_area[-1])
-    rows = {
-        "Data set": f"{builder.info.full_name}: {builder.FACTS.title}",
-        "Pairs": ", ".join(f"{s} {len(names)}" for s, names in tally.names.items()),
-        "Size": " / ".join(f"{w}x{h}" for w, h in picked)
-        + " (width x height; min / median / max by area)",
-        "Bit depth": counts(tally.depths, " bit"),
-        "Colour": counts(tally.colours),
-        "Records": str(builder.data_path),
-        "Licence": builder.FACTS.licence,
-        "Cite": builder.FACTS.citation,
-    }
-    if export:
-        rows["Exported"] = f"{export} (train with --config.data.roots={export})"
-    flaws = builder.info.metadata["known_flaws"]
-    left_out = builder.info.metadata["left_out"]
-    if flaws:
-        rows["Left out"] = f"{len(flaws)}, known flaws: {listing(flaws)}"
-    if left_out:
-        rows["Left out!"] = f"{len(left_out)}, mend or remove them: {listing(left_out)}"
-    width = max(map(len, rows)) + 1
-    return "\n".join(f"{f'{k}:':{width}} {v}" for k, v in rows.items() if v)
-
-
 if __name__ == "__main__":
-    # tfds warns about what is meant here, such as a configuration of one's own.
-    logging.set_verbosity(logging.ERROR)
     sys.exit(main())

@@ -1,17 +1,57 @@
-"""HKDnet in JAX: joint infrared-visible image fusion and super-resolution."""
+"""HKDnet in JAX: joint infrared-visible image fusion and super-resolution.
+
+    model = hkdnet_jax.load(scale=2)
+    picture = hkdnet_jax.fuse_pair(model, ir, vis)  # uint8 [2 * H, 2 * W]
+
+Importing the package loads nothing else; each name is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hkdnet_jax.common.errors import UserError
+    from hkdnet_jax.inference.pair import fuse_pair
+    from hkdnet_jax.model_files.model import Model
+    from hkdnet_jax.pretrained import load
+
+    __version__: str
+
+__all__ = ["Model", "UserError", "__version__", "fuse_pair", "load"]
+
+_MODULES = {
+    "Model": "hkdnet_jax.model_files.model",
+    "UserError": "hkdnet_jax.common.errors",
+    "fuse_pair": "hkdnet_jax.inference.pair",
+    "load": "hkdnet_jax.pretrained",
+}
 
 
-def load(scale: int = 2):
-    """The model that comes with the package for `scale`, a `trained.Model`.
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value = _version()
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-    Args:
-      scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for the
-        teacher, which fuses pairs that are high-resolution already.
 
-    Raises:
-      UserError: another scale.
-    """
-    # Here, so that the package itself imports nothing.
-    from hkdnet_jax import pretrained
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-    return pretrained.load(scale)
+
+def _version() -> str:
+    """The installed version; in a checkout that is not installed, pyproject.toml's."""
+    import tomllib
+    from importlib import metadata
+    from pathlib import Path
+
+    try:
+        return metadata.version("hkdnet-jax")
+    except metadata.PackageNotFoundError:
+        pyproject = Path(__file__).parents[1] / "pyproject.toml"
+        return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"][
+            "version"
+        ]

@@ -1,6 +1,6 @@
 """Compiles the real train step for a TPU slice, on a machine that has none.
 
-    pip install -r requirements-tpu.txt
+    pip install 'hkdnet-jax[train,tpu]'
     python -m hkdnet_jax.compile_check --config=configs/student_x3.py --topology v5e:2x4
 
 TPU's own compiler says how many bytes of each chip's memory a step of the configuration
@@ -15,10 +15,7 @@ from pathlib import Path
 import jax
 
 from hkdnet_jax.common import atomic_files
-from hkdnet_jax.common.errors import UserError, exit_code
-from hkdnet_jax.measuring.slices import check, phases_of, report, tpu_devices
-from hkdnet_jax.training.command_line import parse_config
-from hkdnet_jax.training.config_check import check_values
+from hkdnet_jax.common.errors import UserError, exit_code, needs_extra
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +25,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    with needs_extra("Compiling a train step", "train,tpu"):
+        from hkdnet_jax.measuring.slices import check, phases_of, report, tpu_devices
+        from hkdnet_jax.training.command_line import parse_config
+        from hkdnet_jax.training.config_check import check_values
     # With libtpu installed, jax would look for a TPU and wait for it.
     jax.config.update("jax_platforms", "cpu")
     config, others = parse_config(

@@ -4,7 +4,7 @@
     python -m hkdnet_jax.fuse --model rel_x2 --normalize minmax --stretch ...
 
 A checkpoint is a dict of two state dicts and is read with `weights_only=True`: nothing
-in it is executed.  PyTorch is needed for that alone (requirements-torch.txt); a .npz or
+in it is executed.  PyTorch is needed for that alone (the extra `torch`); a .npz or
 .safetensors file with the tensors of both state dicts under their own names, which do
 not collide, is read without it.
 """
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="the released fu_srnet.pth.tar (needs PyTorch: requirements-torch.txt), "
+        help="the released fu_srnet.pth.tar (needs PyTorch, the extra torch), "
         "or a .npz or .safetensors file of the tensors of both its state dicts",
     )
     add(

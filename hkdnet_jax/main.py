@@ -13,11 +13,9 @@ import sys
 
 import jax
 
-from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.common.errors import exit_code, needs_extra
 from hkdnet_jax.runtime import compile_cache, processes
 from hkdnet_jax.runtime.processes import SIGTERM_EXIT
-from hkdnet_jax.training.command_line import parse_config
-from hkdnet_jax.training.workdir import run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    with needs_extra("Training", "train"):
+        from hkdnet_jax.training.command_line import parse_config
+        from hkdnet_jax.training.workdir import run
     config, others = parse_config(
         argv,
         doc=__doc__,

@@ -122,7 +122,7 @@ def test_an_unknown_chip():
             ],
             "config.attention=cudnn",
         ),
-        ([TINY, "--topology=nope:2x2"], "requirements-tpu" if NO_LIBTPU else "nope"),
+        ([TINY, "--topology=nope:2x2"], "hkdnet-jax[tpu]" if NO_LIBTPU else "nope"),
     ],
 )
 def test_mistakes(capsys, argv, named):
@@ -131,7 +131,7 @@ def test_mistakes(capsys, argv, named):
     assert line.startswith("error: ") and named in line
 
 
-@pytest.mark.skipif(NO_LIBTPU, reason="libtpu is not installed (requirements-tpu.txt)")
+@pytest.mark.skipif(NO_LIBTPU, reason="libtpu is not installed (the extra tpu)")
 def test_a_tpu_slice(tmp_path, capsys):
     out = tmp_path / "figures.json"
     argv = [TINY, "--topology=v5e:2x2", f"--out={out}"]

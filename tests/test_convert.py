@@ -262,7 +262,7 @@ def test_without_pytorch_the_remedy_is_named(tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     file = tmp_path / "fu_srnet.pth.tar"
     file.write_bytes(b"anything")
-    assert_refused(capfd, file, tmp_path / "out", "requirements-torch.txt", ".npz")
+    assert_refused(capfd, file, tmp_path / "out", "hkdnet-jax[torch]", ".npz")
 
 
 # --- with PyTorch -------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_without_pytorch_the_remedy_is_named(tmp_path, capfd, monkeypatch):
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch", reason="requirements-torch.txt")
+    return pytest.importorskip("torch", reason="the extra torch")
 
 
 @pytest.fixture(scope="module")

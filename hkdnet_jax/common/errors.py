@@ -1,9 +1,12 @@
 """The one exception that means "the user can mend this", and how commands end on it."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 INTERRUPTED_EXIT = 130  # 128 + SIGINT, what a shell reports
+# Packages that no extra brings.
+_OWN = ("hkdnet_jax", "data_pipelines", "configs")
 
 
 class UserError(Exception):
@@ -34,6 +37,33 @@ def exit_code(
     except KeyboardInterrupt:
         print(f"error: interrupted; {interrupted}.", file=sys.stderr)
         return INTERRUPTED_EXIT
+
+
+@contextlib.contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Turns a package missing inside the `with` block into a UserError.
+
+    Args:
+      what: what cannot be done without it, as the subject of a sentence, singular.
+      extra: the extra of pyproject.toml that brings the package.
+
+    Raises:
+      UserError: an import finds no such package; with the `pip install` line.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in _OWN:
+            raise
+        raise UserError(
+            f"{what} needs packages that are not installed ({error}): "
+            f"{install_command(extra)}."
+        ) from error
+
+
+def install_command(extra: str) -> str:
+    """The `pip install` line that brings an extra of pyproject.toml."""
+    return f"pip install 'hkdnet-jax[{extra}]'"
 
 
 def listing(items: Sequence[str], limit: int = 10) -> str:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, needs_extra
 from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.runtime.precision import FULL
 
@@ -105,7 +105,8 @@ def _read_h5(file: Path) -> dict[str, np.ndarray]:
     The dataset names differ between versions of Keras; the ranks do not: a
     convolution's group holds one kernel (rank 4) and one bias (rank 1).
     """
-    import h5py  # only this format needs it
+    with needs_extra("Reading VGG16 weights from an .h5 file", "train"):
+        import h5py  # only this format needs it
 
     parts = {4: "kernel", 1: "bias"}
     arrays = {}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, install_command
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.measuring import flops
 from hkdnet_jax.measuring.hlo import collectives
@@ -68,8 +68,8 @@ def tpu_devices(topology: str) -> Sequence[jax.Device]:
         reason = str(error).strip().splitlines()[0]
         if "not installed" in reason:
             raise UserError(
-                "TPU's compiler is not installed, so get it with "
-                "pip install -r requirements-tpu.txt (0.7 GB; no TPU is needed)."
+                f"TPU's compiler is not installed: {install_command('tpu')} (0.7 GB; "
+                "no TPU is needed)."
             ) from error
         raise UserError(
             f"--topology {topology} is no TPU slice that the compiler knows "

@@ -43,8 +43,12 @@ def locate(model: str | None, scale: int | None) -> Path:
     return _HERE / f"{STUDENT}_x{scale}"
 
 
-def load(scale: int) -> Model:
+def load(scale: int = 2) -> Model:
     """The model that comes with the package for `scale`.
+
+    Args:
+      scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for the
+        teacher, which fuses pairs that are high-resolution already.
 
     Raises:
       UserError: there is none, or its file is damaged or of another scale.

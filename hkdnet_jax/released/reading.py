@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, install_command
 from hkdnet_jax.released.conversion import REMEDY
 
 # What a clone of the authors' repository holds where Git LFS is not installed.
@@ -71,8 +71,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs PyTorch to be read: pip install -r requirements-torch.txt, "
-            "or give its tensors as a .npz or .safetensors file."
+            f"{path} needs PyTorch to be read: {install_command('torch')}, or give "
+            "its tensors as a .npz or .safetensors file."
         ) from error
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     entries = list(checkpoint) if isinstance(checkpoint, Mapping) else []

@@ -1,5 +1,8 @@
 """Command lines whose `--config` is a file of configs/."""
 
+import os
+import sys
+
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -25,6 +28,10 @@ def parse_config(
       UserError: an unknown flag or key, a wrong type, a missing or broken file.
       SystemExit: `--help`, after printing it.
     """
+    # configs/ is not installed: its files import each other from the folder where the
+    # command runs, which `python -m` looks in by itself, but `hkdnet` does not.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config",

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from hkdnet_jax.common import atomic_files, image_files
+from hkdnet_jax.common.errors import install_command
 from hkdnet_jax.common.paths import as_path, is_local
 
 
@@ -202,6 +203,8 @@ def _open_tensorboard(folder: Path) -> Any:
     # A broken installation raises whatever it likes; a log must not stop the training.
     except Exception as error:
         reason = str(error).partition("\n")[0]
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"{reason}: {install_command('train')}"
         print(
             f"Warning: no TensorBoard files are written, for TensorFlow cannot be used "
             f"({reason}); metrics.jsonl holds the numbers.",

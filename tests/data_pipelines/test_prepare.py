@@ -194,7 +194,7 @@ def test_an_export_that_fails_leaves_nothing(prepare, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("data_pipelines.prepare._write", full)
+    monkeypatch.setattr("data_pipelines.preparation._write", full)
     with pytest.raises(OSError, match="disk full"):
         prepare("pairs", manual_dir=tmp_path / "camera", export=tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["camera", "tfds"]
@@ -221,8 +221,8 @@ import dataclasses, sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *a: None if name == "tensorflow" else find(name, *a)
-from data_pipelines import prepare
-builder = prepare.BUILDERS["roadscene"]
+from data_pipelines import preparation, prepare
+builder = preparation.BUILDERS["roadscene"]
 builder.FACTS = dataclasses.replace(builder.FACTS, archive=sys.argv.pop(1))
 sys.exit(prepare.main())
 """

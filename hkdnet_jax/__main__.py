@@ -1,0 +1,82 @@
+"""The command `hkdnet`, which is also `python -m hkdnet_jax`.
+
+    hkdnet fuse --ir ir.png --vis vis.png --out fused.png --scale 2
+
+Each subcommand is a module that `python -m` runs as well; only the one that is named
+gets loaded.
+"""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import hkdnet_jax
+
+# Subcommand -> its module, and what it does.
+COMMANDS = {
+    "fuse": ("hkdnet_jax.fuse", "fuse infrared and visible pictures"),
+    "evaluate": ("hkdnet_jax.evaluate", "score fused pictures with fusion metrics"),
+    "train": ("hkdnet_jax.main", "train a teacher or a student"),
+    "convert": ("hkdnet_jax.convert", "convert the authors' PyTorch checkpoint"),
+    "benchmark": ("hkdnet_jax.benchmark", "measure speed and memory on this machine"),
+    "compile-check": (
+        "hkdnet_jax.compile_check",
+        "compile the train step for a TPU slice that is not there",
+    ),
+    "results": ("hkdnet_jax.results", "measure the shipped models on test pairs"),
+    "quickstart": ("hkdnet_jax.quickstart", "fuse made scenes and draw a sheet"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a subcommand exactly as `python -m` runs its module.
+
+    Raises:
+      SystemExit: always, with the subcommand's exit code; 2 if there is no such one.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    name = argv[0] if argv else None
+    if name in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if name == "--version":
+        print(f"hkdnet {hkdnet_jax.__version__}")
+        sys.exit(0)
+    if name not in COMMANDS:
+        problem = "no command is given" if name is None else f"{name} is no command"
+        print(
+            f"error: {problem}: take one of {', '.join(COMMANDS)}, or see "
+            "hkdnet --help.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    sys.argv = [f"hkdnet {name}", *argv[1:]]
+    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    raise AssertionError(f"{COMMANDS[name][0]} ends without an exit code")
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: hkdnet COMMAND [FLAGS]",
+            "",
+            hkdnet_jax.__doc__.splitlines()[0],
+            "",
+            "commands:",
+            *lines,
+            "",
+            "flags:",
+            f"  {'-h, --help':{width}}  show this help; after COMMAND, its own",
+            f"  {'--version':{width}}  show the version",
+            "",
+            "example:",
+            "  hkdnet fuse --ir ir.png --vis vis.png --out fused.png --scale 2",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
