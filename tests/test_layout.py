@@ -72,9 +72,18 @@ def _imported(name: str, node: ast.AST) -> list[str]:
 
 
 def _at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when a module is imported: all but the bodies of functions."""
+    """The nodes that run when a module is imported.
+
+    All but the bodies of functions, and what only type checkers look at.
+    """
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        function = isinstance(
+            child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        )
+        typing = isinstance(child, ast.If) and (
+            getattr(child.test, "id", None) == "TYPE_CHECKING"
+        )
+        if not (function or typing):
             yield child
             yield from _at_import(child)
 
@@ -231,7 +240,16 @@ def test_fuse_loads_neither_tensorflow_nor_the_training():
     assert not [name for name in own if name.startswith("hkdnet_jax.training")]
 
 
-def test_main_loads_tensorflow_only_when_it_writes_for_tensorboard():
-    own, outside = _eager_closure("hkdnet_jax.main")
+@pytest.mark.parametrize("command", ["main", "compile_check"])
+def test_a_command_of_the_extra_train_loads_it_late(command):
+    own, outside = _eager_closure(f"hkdnet_jax.{command}")
+    assert not outside & (TENSORFLOW | {"orbax", "grain", "optax", "ml_collections"})
+    assert "hkdnet_jax.training.command_line" not in own
+    # Inside `needs_extra`, which says what to install.
+    assert "hkdnet_jax.training.command_line" in _all_imports(f"hkdnet_jax.{command}")
+
+
+def test_training_loads_tensorflow_only_when_it_writes_for_tensorboard():
+    own, outside = _eager_closure("hkdnet_jax.training.workdir")
     assert "hkdnet_jax.training.writers" in own
     assert not outside & TENSORFLOW

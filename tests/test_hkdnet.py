@@ -1,0 +1,128 @@
+"""The command `hkdnet`: its list, its dispatch, and what it says without an extra."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hkdnet_jax
+from hkdnet_jax.__main__ import COMMANDS, main
+
+# What the command loads before it knows the subcommand.
+LIGHT = {"numpy", "jax", "flax", "PIL", "tensorflow", "ml_collections", "orbax"}
+
+
+def python(*arguments, **options):
+    """A new interpreter, as a user starts it."""
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, **options
+    )
+
+
+def without(packages, command):
+    """Runs `hkdnet` where some packages are not installed."""
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+hidden = {set(packages)!r}
+PathFinder.find_spec = lambda name, *a: None if name in hidden else find(name, *a)
+from hkdnet_jax.__main__ import main
+main({command!r})
+"""
+    return python("-c", code)
+
+
+def test_help_lists_every_command(capsys):
+    for flag in ("--help", "-h"):
+        with pytest.raises(SystemExit) as ended:
+            main([flag])
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        for name, (_, what) in COMMANDS.items():
+            assert re.search(rf"^  {name} +{re.escape(what)}$", printed, re.M)
+        assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"hkdnet {hkdnet_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"), [(["fuze"], "fuze"), ([], "no command"), (["--ir=a"], "--ir=a")]
+)
+def test_no_such_command(capsys, argv, named):
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert not out and line.startswith(f"error: {named}") and "fuse" in line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_its_module(monkeypatch, name):
+    def run_module(module, run_name, alter_sys):
+        assert (module, run_name, alter_sys) == (COMMANDS[name][0], "__main__", True)
+        assert sys.argv[1:] == ["--flag", "value"]
+        sys.exit(7)
+
+    monkeypatch.setattr(sys, "argv", ["hkdnet"])
+    monkeypatch.setattr(runpy, "run_module", run_module)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--flag", "value"])
+    assert ended.value.code == 7
+
+
+def test_every_command_of_the_package_is_listed():
+    files = Path(hkdnet_jax.__file__).parent.glob("*.py")
+    commands = {f"hkdnet_jax.{f.stem}" for f in files if f.stem.isidentifier()}
+    private = {"hkdnet_jax.__init__", "hkdnet_jax.__main__"}
+    assert {module for module, _ in COMMANDS.values()} == commands - private
+
+
+@pytest.mark.parametrize(("name", "code"), [("evaluate", 2), ("train", 1)])
+def test_flags_help_and_exit_codes_are_the_modules(name, code):
+    module = COMMANDS[name][0]
+    for flags, expected in ((["--help"], 0), (["--nonsense"], code)):
+        ours = python("-m", "hkdnet_jax", name, *flags)
+        theirs = python("-m", module, *flags)
+        assert ours.returncode == theirs.returncode == expected
+        assert (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr)
+
+
+def test_nothing_heavy_is_loaded_for_the_list():
+    code = """
+import sys
+from hkdnet_jax.__main__ import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("loaded:", *sys.modules)
+"""
+    loaded = python("-c", code, check=True).stdout.partition("loaded:")[2].split()
+    assert "runpy" in loaded and not LIGHT & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden", "extra"),
+    [
+        (["train"], "ml_collections", "train"),
+        (["train", "--help"], "orbax", "train"),
+        (["train"], "optax", "train"),
+        (["train"], "grain", "train"),
+        (["compile-check"], "ml_collections", "train,tpu"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(command, hidden, extra):
+    done = without([hidden], command)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and f"No module named '{hidden}'" in line
+    assert line.endswith(f"pip install 'hkdnet-jax[{extra}]'.")

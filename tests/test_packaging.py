@@ -1,0 +1,85 @@
+"""What pip installs: the packages, and the locks against the ranges."""
+
+import fnmatch
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# A lock, and the parts of pyproject.toml that it pins.
+LOCKS = {
+    "requirements.txt": ("base", "train", "data"),
+    "requirements-dev.txt": ("dev",),
+    "requirements-gpu.txt": ("gpu",),
+    "requirements-tpu.txt": ("tpu",),
+    "requirements-torch.txt": ("torch",),
+}
+
+
+def parsed(lines):
+    """(name, extras, marker) -> requirement, of each line that holds one."""
+    texts = (line.partition("#")[0].strip() for line in lines)
+    found = [Requirement(text) for text in texts if text]
+    return {
+        (canonicalize_name(r.name), *sorted(r.extras), str(r.marker)): r for r in found
+    }
+
+
+def ranges(parts):
+    lines = [x for part in parts for x in EXTRAS.get(part, PROJECT["dependencies"])]
+    return parsed(lines)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_what_the_ranges_allow(lock):
+    pins = parsed((ROOT / lock).read_text().splitlines())
+    allowed = ranges(LOCKS[lock])
+    assert pins.keys() == allowed.keys()
+    for name, pin in pins.items():
+        (pinned,) = pin.specifier
+        assert pinned.operator == "=="
+        assert allowed[name].specifier.contains(pinned.version), name
+
+
+def test_every_extra_has_its_lock():
+    assert set(EXTRAS) == {x for parts in LOCKS.values() for x in parts} - {"base"}
+
+
+def test_every_range_has_a_lower_end():
+    for part in ("base", *EXTRAS):
+        for name, one in ranges([part]).items():
+            assert ">=" in {s.operator for s in one.specifier}, name
+
+
+def test_fusing_asks_for_no_training_package():
+    names = {name for name, *_ in ranges(["base"])}
+    training = {name for name, *_ in ranges(["train", "data"])}
+    assert {"jax", "flax", "pillow"} <= names and not names & training
+
+
+def test_the_installed_packages():
+    patterns = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    here = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+    assert "configs" in here
+    installed = {n for n in here if any(fnmatch.fnmatch(n, p) for p in patterns)}
+    assert installed == {"hkdnet_jax", "data_pipelines"}
+    # setuptools leaves out a folder that is no package.
+    for package in installed:
+        for file in (ROOT / package).rglob("*.py"):
+            assert (file.parent / "__init__.py").is_file(), file
+
+
+def test_the_python_versions_agree():
+    low, high = re.findall(r"3\.(\d+)", PROJECT["requires-python"])
+    last = int(high) - 1
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"(3, {low}) <= v <= (3, {last})" in makefile
+    assert f"Python 3.{low} to 3.{last}" in (ROOT / "requirements.txt").read_text()
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py3{low}"
