@@ -5,6 +5,21 @@ from pathlib import Path
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# The functions of these check their arguments and results against their annotations,
+# shapes and dtypes included, while tests run.  Compiled ones do so when traced.
+install_import_hook(
+    [
+        "hkdnet_jax.common.arrays",
+        "hkdnet_jax.ops",
+        "hkdnet_jax.models",
+        "hkdnet_jax.losses",
+        "hkdnet_jax.metrics",
+        "hkdnet_jax.inference.pair",
+    ],
+    "beartype.beartype",
+)
 
 # Four virtual devices, so that sharded code is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 4)

@@ -7,9 +7,12 @@ Every function is pure, traceable and batched.  Files are read by
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Shaped, UInt8
 
 
-def to_float(image: jax.Array | np.ndarray) -> jax.Array:
+def to_float(
+    image: Shaped[Array | np.ndarray, "*shape"],
+) -> Float32[Array, "*shape"]:
     """Maps uint8 (0..255) or uint16 (0..65535) of any shape to float32 in [0, 1].
 
     Raises:
@@ -20,7 +23,7 @@ def to_float(image: jax.Array | np.ndarray) -> jax.Array:
     return jnp.asarray(image, jnp.float32) / float(jnp.iinfo(image.dtype).max)
 
 
-def to_uint8(image: jax.Array) -> jax.Array:
+def to_uint8(image: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     """Clips to [0, 1], scales to 0..255 and rounds half to even, as uint8."""
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
@@ -33,7 +36,9 @@ def _shrink(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.floor(jnp.clip(small, 0.0, 1.0) * 255.0 + (0.5 + 1e-4)) / 255.0
 
 
-def degrade(image: jax.Array, scale: int) -> jax.Array:
+def degrade(
+    image: Float32[Array, "n h w 1"], scale: int
+) -> Float32[Array, "n h//{scale} w//{scale} 1"]:
     """Low-resolution image as a camera file would hold it.
 
     Equal to `PIL.Image.resize(..., BILINEAR)` of the 8-bit picture, which made the
@@ -58,7 +63,9 @@ def degrade(image: jax.Array, scale: int) -> jax.Array:
     return _shrink(narrow, (n, h // scale, w // scale, c))
 
 
-def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
+def resize_bicubic(
+    image: Float[Array, "n h w c"], scale: int
+) -> Float[Array, "n h*{scale} w*{scale} c"]:
     """Upsamples [N, H, W, C] `scale` times with the Keys cubic (a = -0.5), as PIL does.
 
     The result is not clipped: a cubic overshoots beside edges.
@@ -67,7 +74,7 @@ def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
     return jax.image.resize(image, (n, h * scale, w * scale, c), method="cubic")
 
 
-def normalize_minmax(image: jax.Array) -> jax.Array:
+def normalize_minmax(image: Float[Array, "n h w 1"]) -> Float[Array, "n h w 1"]:
     """Stretches each image of [N, H, W, 1] to [0, 1] by its own minimum and maximum.
 
     A flat image becomes all zeros.

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Shaped, UInt8
 
 from hkdnet_jax.common import arrays
 from hkdnet_jax.common.errors import UserError
@@ -29,7 +30,7 @@ def fuse_pair(
     vis: np.ndarray,
     normalize: str = "unit",
     stretch: bool = False,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "{model.scale*ir.shape[0]} {model.scale*ir.shape[1]}"]:
     """Fuses one registered pair; each new image size compiles once a process.
 
     Args:
@@ -62,7 +63,9 @@ def fuse_pair(
 
 # Apart from the network, so that neither the inputs' depths nor the options make the
 # network, which takes seconds to compile, compile again.
-def prepare(image: np.ndarray, normalize: str) -> jax.Array:
+def prepare(
+    image: Shaped[np.ndarray, "h w"], normalize: str
+) -> Float32[Array, "1 h w 1"]:
     """uint8 or uint16 [H, W] to float32 [1, H, W, 1] in [0, 1]; see `fuse_pair`."""
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"fuse_pair takes uint8 or uint16, got {image.dtype}")
@@ -77,7 +80,7 @@ _forward = jax.jit(programs.forward, static_argnames="network")
 
 
 @partial(jax.jit, static_argnames="stretch")
-def finish(image: jax.Array, stretch: bool) -> jax.Array:
+def finish(image: Float32[Array, "n h w 1"], stretch: bool) -> UInt8[Array, "n h w 1"]:
     """float32 [N, H, W, 1] to uint8; `stretch` as in `fuse_pair`, each by itself."""
     return arrays.to_uint8(arrays.normalize_minmax(image) if stretch else image)
 

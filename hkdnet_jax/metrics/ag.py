@@ -9,11 +9,12 @@ Source: Cui, Feng, Xu, Li & Chen, Optics Communications 341, 2015, as the public
 evaluation scripts compute it.
 """
 
-import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def ag(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+
+def ag(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Average gradient, see the module.
 
     Args:

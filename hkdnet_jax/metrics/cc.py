@@ -8,12 +8,11 @@ Source: the public fusion evaluation scripts; Ma, Ma & Li, "Infrared and visible
 fusion methods and applications: A survey", Information Fusion 45, 2019.
 """
 
-import jax
-
 from hkdnet_jax.metrics.statistics import correlation
+from hkdnet_jax.metrics.types import Image, Scalar
 
 
-def cc(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def cc(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Mean correlation with both sources, see the module.
 
     Args:

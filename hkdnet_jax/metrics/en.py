@@ -10,11 +10,12 @@ entropy, image quality, and multispectral classification", Journal of Applied Re
 Sensing 2, 2008.
 """
 
-import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def en(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+
+def en(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Entropy in bits, see the module.
 
     Args:

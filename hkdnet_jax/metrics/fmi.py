@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hkdnet_jax.metrics import meyer
+from hkdnet_jax.metrics.types import Image, Scalar
 
 _SIDE = 3  # of a window
 _CELLS = _SIDE * _SIDE
@@ -40,7 +41,7 @@ _LEAST_VARIANCE = 1e-10
 Cells = list[jax.Array]
 
 
-def fmi_dct(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def fmi_dct(ir: Image, vis: Image, fused: Image) -> Scalar:
     """FMI on the DCT of the whole image, see the module.
 
     Args:
@@ -54,7 +55,7 @@ def fmi_dct(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
     return _mean_score(dct(ir), dct(vis), dct(fused))
 
 
-def fmi_w(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def fmi_w(ir: Image, vis: Image, fused: Image) -> Scalar:
     """FMI on the wavelet mosaic, see the module.
 
     Args:

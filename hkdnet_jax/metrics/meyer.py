@@ -8,13 +8,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64
 
 _TAPS = 102
 _BORDER = _TAPS - 1  # samples added on each side before the convolution
 
 
 @functools.cache
-def scaling_filter() -> np.ndarray:
+def scaling_filter() -> Float64[np.ndarray, "102"]:
     """The 102 taps of the reconstruction low-pass filter, float64.
 
     The Meyer scaling function's spectrum is 1 below pi/3, falls to 0 at 2 pi/3 as
@@ -54,7 +55,9 @@ def _halve(image: jax.Array, taps: np.ndarray) -> jax.Array:
     return total
 
 
-def mosaic(image: jax.Array) -> jax.Array:
+def mosaic(
+    image: Float[Array, "h w"],
+) -> Float[Array, "2*((h+101)//2) 2*((w+101)//2)"]:
     """The four sub-bands of a floating [H, W] image in one array.
 
     Returns:

@@ -14,8 +14,10 @@ Electronics Letters 38(7), 2002.
 import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def mi(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+
+def mi(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Sum of the mutual information with each source in bits, see the module.
 
     Args:

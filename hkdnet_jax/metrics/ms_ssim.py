@@ -19,7 +19,9 @@ fusion", IEEE TIP 24(11), 2015, and its public MATLAB code with three scales.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import gaussian, window_sum
 
 _SIDE = 11  # of a patch
@@ -33,7 +35,7 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001)
 MIN_SIDE = 4 * _SIDE  # the coarsest scale is a quarter of the size
 
 
-def ms_ssim(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def ms_ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Multi-scale structural similarity, see the module.
 
     Args:
@@ -51,7 +53,7 @@ def ms_ssim(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
     return result
 
 
-def quality_map(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"]:
     """q of every patch wholly inside the images: [H, W] to [H - 10, W - 10]."""
     # The sums over a patch are exact in float64: levels are whole numbers, or quarters
     # and sixteenths at the coarser scales.

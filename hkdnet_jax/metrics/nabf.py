@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.metrics.edges import relative_strength
+from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import sobel
 
 _LEAST_STRENGTH = 2  # levels a pixel
 _LEAST_WEIGHT = 0.001
 
 
-def nabf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def nabf(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Share of artefacts, lower is better, see the module.
 
     Args:

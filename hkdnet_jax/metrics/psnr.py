@@ -9,13 +9,13 @@ Source: the public fusion evaluation scripts; Jagalingam & Hegde, "A review of q
 metrics for fused image", Aquatic Procedia 4, 2015.
 """
 
-import jax
 import jax.numpy as jnp
 
 from hkdnet_jax.losses.quality import decibels
+from hkdnet_jax.metrics.types import Image, Scalar
 
 
-def psnr(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def psnr(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Ratio in dB, see the module.
 
     Args:

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.metrics.edges import relative_strength
+from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import sobel
 
 
-def qabf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def qabf(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Edge preservation, see the module.
 
     Args:

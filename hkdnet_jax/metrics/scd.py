@@ -9,12 +9,11 @@ Source: Aslantas & Bendes, "A new image quality metric for image fusion: The sum
 correlations of differences", AEU 69(12), 2015.
 """
 
-import jax
-
 from hkdnet_jax.metrics.statistics import correlation
+from hkdnet_jax.metrics.types import Image, Scalar
 
 
-def scd(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def scd(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Sum of the correlations of differences, see the module.
 
     Args:

@@ -9,11 +9,12 @@ Source: Rao, "In-fibre Bragg grating sensors", Measurement Science and Technolog
 1997, as fusion papers cite it.
 """
 
-import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def sd(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+
+def sd(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Standard deviation in levels, see the module.
 
     Args:

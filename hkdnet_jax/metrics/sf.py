@@ -10,11 +10,12 @@ Source: Eskicioglu & Fisher, "Image quality measures and their performance", IEE
 Transactions on Communications 43(12), 1995.
 """
 
-import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def sf(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+
+def sf(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Spatial frequency in levels, see the module.
 
     Args:

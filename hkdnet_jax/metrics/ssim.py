@@ -10,13 +10,13 @@ Source: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: From error
 visibility to structural similarity", IEEE Transactions on Image Processing 13(4), 2004.
 """
 
-import jax
 import jax.numpy as jnp
 
 from hkdnet_jax.losses import quality
+from hkdnet_jax.metrics.types import Image, Scalar
 
 
-def ssim(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Mean similarity to both sources, see the module.
 
     Args:

@@ -1,10 +1,11 @@
 """Whole-image correlation, shared by SCD and CC."""
 
-import jax
 import jax.numpy as jnp
 
+from hkdnet_jax.metrics.types import Image, Scalar
 
-def correlation(x: jax.Array, y: jax.Array) -> jax.Array:
+
+def correlation(x: Image, y: Image) -> Scalar:
     """Pearson's correlation over all pixels of two floating [H, W] arrays.
 
     Returns:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import gaussian, window_sum
 
 _SIZES = (17, 9, 5, 3)  # window of each scale, pixels
@@ -26,7 +27,7 @@ _NOISE = 2.0  # variance, squared levels
 _LEAST = 1e-10  # squared levels; smaller variances count as none
 
 
-def vif(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
+def vif(ir: Image, vis: Image, fused: Image) -> Scalar:
     """Sum of the fidelities to each source, see the module.
 
     Args:

@@ -1,16 +1,20 @@
 """The parameter-free fusion layer shared by teacher and student (Eq. 14-16)."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Float32
+
+Features = Float[Array, "n h w c"]
+Plane = Float32[Array, "n h w 1"]
+Number = float | Float[Array, ""]
 
 
-def l1_norm(features: jax.Array) -> jax.Array:
+def l1_norm(features: Features) -> Plane:
     """Sum of magnitudes over the channels: [N, H, W, C] to float32 [N, H, W, 1]."""
     return jnp.sum(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
 
 
-def activity(features: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:
+def activity(features: Features, damping: Number = 0.0) -> Plane:
     """Eq. 14 up to a factor: l1 norm over the channels, summed over 3x3 pixels.
 
     The paper's mean differs by 1/9, or by 1/6 and 1/4 at the border, where the window
@@ -28,9 +32,7 @@ def activity(features: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array
     return lax.reduce_window(l1, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
 
 
-def infrared_weight(
-    ir: jax.Array, vis: jax.Array, damping: float | jax.Array = 0.0
-) -> jax.Array:
+def infrared_weight(ir: Features, vis: Features, damping: Number = 0.0) -> Plane:
     """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where the sum vanishes (up to 1e-12).
 
     Args:
@@ -49,9 +51,7 @@ def infrared_weight(
     return jnp.where(alive, m_ir / jnp.where(alive, total, 1.0), 0.5)
 
 
-def fuse_features(
-    ir: jax.Array, vis: jax.Array, damping: float | jax.Array = 0.0
-) -> jax.Array:
+def fuse_features(ir: Features, vis: Features, damping: Number = 0.0) -> Features:
     """Eq. 16: the weighted sum of both modalities' features.
 
     Args:
@@ -67,8 +67,11 @@ def fuse_features(
 
 
 def fuse_images(
-    ir: jax.Array, vis: jax.Array, alpha: float, damping: float
-) -> jax.Array:
+    ir: Float[Array, "n h w 1"],
+    vis: Float[Array, "n h w 1"],
+    alpha: Number,
+    damping: Number,
+) -> Float[Array, "n h w 1"]:
     """Eq. 5 and 14 to 16 of the images themselves, as features of one channel.
 
     Divided by 2 + alpha, so that two equal images give that image.  A trained teacher's

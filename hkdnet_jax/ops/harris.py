@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32
 
 from hkdnet_jax.ops.filters import sobel, window_sum
 
@@ -27,7 +28,9 @@ def _reflect(x: jax.Array) -> jax.Array:
     )
 
 
-def harris_response(x: jax.Array, k: float = 0.04) -> jax.Array:
+def harris_response(
+    x: Float[Array, "n h w c"], k: float = 0.04
+) -> Float32[Array, "n h w c"]:
     """Harris response `det(S) - k * trace(S)^2` of each channel on its own.
 
     Sobel 3x3 derivatives, their products summed over a 3x3 box.  Border: at both
@@ -53,7 +56,11 @@ def harris_response(x: jax.Array, k: float = 0.04) -> jax.Array:
     return sxx * syy - sxy * sxy - k * trace * trace
 
 
-def corner_mask(x: jax.Array, gamma: float = 0.7, k: float = 0.04) -> jax.Array:
+def corner_mask(
+    x: Float[Array, "n h w c"],
+    gamma: float | Float[Array, ""] = 0.7,
+    k: float = 0.04,
+) -> Float[Array, "n h w c"]:
     """Corner map of Eq. 8: 1 where the response exceeds `gamma` times its maximum.
 
     The maximum is taken per image and channel.  A channel whose largest response is
@@ -78,7 +85,7 @@ def corner_mask(x: jax.Array, gamma: float = 0.7, k: float = 0.04) -> jax.Array:
     return jnp.moveaxis(masks, 0, 3).reshape(x.shape)
 
 
-def _mask(x: jax.Array, gamma: float, k: float) -> jax.Array:
+def _mask(x: jax.Array, gamma: float | jax.Array, k: float) -> jax.Array:
     response = harris_response(x, k)
     peak = jnp.max(response, axis=(1, 2), keepdims=True)
     # gamma is below 1, so nothing exceeds the threshold of a peak that is not positive.
