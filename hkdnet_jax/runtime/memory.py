@@ -65,15 +65,23 @@ def program_bytes(program: jax.stages.Compiled) -> int:
 _BEYOND_PLAN = 1.15
 
 
-def needed_bytes(program: jax.stages.Compiled, device: jax.Device, devices: int) -> int:
-    """Bytes a program takes, arguments too: on one accelerator, or of a CPU's memory.
+def needed_bytes(
+    program: jax.stages.Compiled,
+    device: jax.Device,
+    devices: int,
+    arguments: bool = True,
+) -> int:
+    """Bytes that a program takes: on one accelerator, or of a CPU's memory in all.
 
     Args:
       program: compiled.
       device: one of those that share the work.
       devices: how many these are; CPU devices share one memory.
+      arguments: whether those of its arguments count too.
     """
-    planned = program_bytes(program) + program.memory_analysis().argument_size_in_bytes
+    planned = program_bytes(program)
+    if arguments:
+        planned += program.memory_analysis().argument_size_in_bytes
     return int(_BEYOND_PLAN * planned * (devices if device.platform == "cpu" else 1))
 
 

@@ -120,9 +120,10 @@ class Checkpoints:
             stored = self._manager.item_metadata(step).state.tree
             if "bad_row" in stored:
                 raise UserError(
-                    f"{folder} was saved by a version before 0.2, whose optimizer was "
-                    "another: choose a new --workdir, and go on from the best weights "
-                    f"of this one with --config.init_from={self._directory.parent}."
+                    f"{folder} was saved by a version before 0.2, which had another "
+                    "optimizer: choose a new --workdir; a student's run can start "
+                    "there from the best weights of this one, with "
+                    f"--config.init_from={self._directory.parent}."
                 )
             differences = trees.list_differences(
                 _describe(stored), _describe(abstract_state)

@@ -49,8 +49,8 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
     """
     config = run.config
     batches = run.batches()
-    run.compile(checkpoints.latest_step() or 0)
     state, start, best, owed = _restore_or_init(run, batches, checkpoints)
+    run.compile(start)
     stop = processes.Stop()
     keep = _Keeper(run, workdir, writer, stop.asked, best)
     pending: list[dict[str, jax.Array]] = []

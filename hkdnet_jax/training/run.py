@@ -199,8 +199,9 @@ class Run:
     def compile(self, start: int) -> None:
         """Compiles every program of the run from step `start` on, before the loop.
 
-        Says on stderr what memory each takes: a run that does not fit stops here, and
-        not at the first step of phase 2 or at the first validation.
+        To be called when the state is on the devices. Says on stderr what memory each
+        program takes: a run that does not fit stops here, and not at the first step of
+        phase 2 or at the first validation.
 
         Raises:
           UserError: a program takes more memory than there is.
@@ -239,12 +240,15 @@ class Run:
             if not memory.is_exhausted(error):
                 raise
             raise UserError(_does_not_fit(name, "more than there is", free)) from error
-        needed = memory.needed_bytes(program, device, self.mesh.size)
-        text = memory.format_bytes(needed)
+        beyond, with_arguments = (
+            memory.needed_bytes(program, device, self.mesh.size, arguments)
+            for arguments in (False, True)
+        )
+        text = memory.format_bytes(with_arguments)
         if jax.process_index() == 0:
             whose = "in all" if device.platform == "cpu" else "a device"
             print(f"Compiled {name}: takes about {text} {whose}.", file=sys.stderr)
-        if needed > free:
+        if beyond > free:  # state and frozen parameters have their memory already
             raise UserError(_does_not_fit(name, f"about {text}", free))
         self._programs[name] = program
 

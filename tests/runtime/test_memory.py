@@ -89,6 +89,8 @@ def test_what_a_program_needs_with_its_arguments():
     for device, devices, size in ((cpu, 1, 2.3e6), (cpu, 4, 9.2e6), (gpu, 4, 2.3e6)):
         needed = memory.needed_bytes(program, device, devices)
         assert needed == pytest.approx(size, rel=0.01)
+        beyond = memory.needed_bytes(program, device, devices, arguments=False)
+        assert beyond == pytest.approx(size / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -344,5 +344,5 @@ def test_a_checkpoint_of_the_old_optimizer_is_one_sentence(tmp_path):
         with pytest.raises(UserError) as caught:
             checkpoints.restore(abstract(make_state()))
     assert "was saved by a version before 0.2" in str(caught.value)
-    assert f"--config.init_from={tmp_path}" in str(caught.value)
+    assert f"--config.init_from={tmp_path}." in str(caught.value)
     assert "\n" not in str(caught.value)
