@@ -12,11 +12,14 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         "hkdnet_jax.common.arrays",
-        "hkdnet_jax.ops",
-        "hkdnet_jax.models",
-        "hkdnet_jax.losses",
-        "hkdnet_jax.metrics",
         "hkdnet_jax.inference.pair",
+        "hkdnet_jax.losses.quality",
+        "hkdnet_jax.losses.student",
+        "hkdnet_jax.metrics",
+        "hkdnet_jax.models.fusion",
+        "hkdnet_jax.ops.harris",
+        "hkdnet_jax.ops.position_attention",
+        "hkdnet_jax.ops.winograd",
     ],
     "beartype.beartype",
 )

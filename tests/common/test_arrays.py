@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
+from jaxtyping import TypeCheckError
 from PIL import Image
 
 from hkdnet_jax.common.arrays import (
@@ -51,6 +52,13 @@ def planes():
         "white": np.full((96, 132), 255),
         "black": np.zeros((96, 132)),
     }
+
+
+def test_the_annotations_are_checked():
+    with pytest.raises(TypeCheckError, match="degrade"):
+        degrade(jnp.zeros((8, 8, 1)), 2)  # no batch axis
+    with pytest.raises(TypeCheckError, match="normalize_minmax"):
+        jax.jit(normalize_minmax)(jnp.zeros((1, 8, 8, 3)))
 
 
 # --- conversion -----------------------------------------------------------------
