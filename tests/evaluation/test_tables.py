@@ -16,7 +16,9 @@ NAN = math.nan
 @pytest.fixture(autouse=True)
 def low_metric(monkeypatch):
     """A metric LOW, of which less is better, whatever the real ones are."""
-    monkeypatch.setitem(METRICS, "LOW", Metric(None, higher_is_better=False))
+    monkeypatch.setitem(
+        METRICS, "LOW", Metric(METRICS["AG"].compute, higher_is_better=False)
+    )
 
 
 def scores_of(methods, metrics=("CC", "LOW"), pairs=2, protocol="plain", errors=()):
