@@ -11,7 +11,7 @@ from hkdnet_jax.losses import teacher
 
 # Jitted once for all tests that only look at numbers; `test_jit_changes_nothing`
 # compares with the plain function.
-teacher_loss = jax.jit(teacher.teacher_loss)
+teacher_loss = jax.jit(teacher.teacher_loss, static_argnames=("mu", "percep_weight"))
 teacher_gradient = jax.jit(jax.grad(lambda a, b: teacher.teacher_loss(a, b)[0]))
 
 
