@@ -205,7 +205,7 @@ class _Work:
 
     def _read_one(self, job: Job) -> tuple[np.ndarray, ...]:
         prepared = (prepare(x, self.options.normalize) for x in read_pair(job.pair))
-        return tuple(np.asarray(x[0]) for x in prepared)
+        return tuple(np.asarray(x)[0] for x in prepared)
 
     def _start(
         self, read: Mapping[Job, tuple[np.ndarray, np.ndarray]]

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Shaped, UInt8
 
@@ -72,7 +71,7 @@ def prepare(
     # NumPy divides exactly; XLA multiplies with the rounded 1/255 or 1/65535, so that
     # 8 and 16 bits of the same content would give different pictures at a few pixels.
     levels = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    levels = jnp.asarray(levels[None, :, :, None])
+    levels = jax.device_put(levels[None, :, :, None])
     return arrays.normalize_minmax(levels) if normalize == "minmax" else levels
 
 

@@ -99,9 +99,9 @@ def choose(
     Raises:
       DoesNotFit: there is no program that takes so little memory.
     """
-    problem = None
+    problem, shapes = None, _shapes(model.params)
     for batch, mesh in _ways(size, count, devices):
-        program = _compile(model.network, size, batch, mesh)
+        program = _compile(model.network, shapes, size, batch, mesh)
         needed = program.needed() + (beside if _on_cpu(devices[0]) else 0)
         if free is None or needed <= free:
             return program
@@ -154,20 +154,28 @@ def budget(device: jax.Device, max_memory: int | None = None) -> int | None:
     return max(0, max_memory - (used or 0))
 
 
+# Hashable, for the cache below: the tree and the shapes of its leaves.
+_Shapes = tuple[jax.tree_util.PyTreeDef, tuple[jax.ShapeDtypeStruct, ...]]
+
+
+def _shapes(params: Mapping[str, Any]) -> _Shapes:
+    leaves, tree = jax.tree.flatten(params)
+    return tree, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+
+
 @functools.lru_cache(_PROGRAMS_KEPT)
 def _compile(
-    network: nn.Module, size: tuple[int, int], batch: int, mesh: Mesh
+    network: nn.Module, shapes: _Shapes, size: tuple[int, int], batch: int, mesh: Mesh
 ) -> Program:
     image = jax.ShapeDtypeStruct((batch, *size, 1), jnp.float32)
-    small = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), small, small)["params"]
+    params = jax.tree.unflatten(*shapes)
     whole, split = sharding.replicated(mesh), sharding.split_height(mesh)
     jitted = jax.jit(
         sharding.on_mesh(functools.partial(forward, network), mesh),
         in_shardings=(whole, split, split),
         out_shardings=split,
     )
-    return Program(batch, mesh, jitted.lower(shapes, image, image).compile())
+    return Program(batch, mesh, jitted.lower(params, image, image).compile())
 
 
 def forward(

@@ -48,7 +48,9 @@ class Model:
             network, scale = _build(config)
             image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
             with jax.enable_x64(False):  # parameters are float32 for everyone
-                expected = jax.eval_shape(network.init, jax.random.key(0), image, image)
+                # A key that is not drawn, for that would be a program to compile.
+                key = jax.eval_shape(jax.random.key, 0)
+                expected = jax.eval_shape(network.init, key, image, image)
         except Exception as error:
             # Whatever a value that no trainer wrote breaks, at whatever depth.
             raise UserError(

@@ -25,6 +25,9 @@ _MANY_CHANNELS = 32
 _WIDE = 128
 
 
+# Most convolutions of a network are of one size: jitted, and inlined again, they are
+# traced once, which halves what a network's own trace spends on them.
+@partial(jax.jit, static_argnames="precision", inline=True)
 def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     ways = {"cpu": _same_cpu, "default": _same_default}
     ways = {name: partial(way, precision=precision) for name, way in ways.items()}

@@ -1,5 +1,7 @@
 """Compiled forward passes: over devices, in batches, within a limit of memory."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -68,8 +70,9 @@ def test_small_images_fill_a_batch_and_large_ones_do_not(model, monkeypatch):
 
 def test_a_device_of_several_takes_a_third_of_the_memory():
     network = Student(PRESETS["lite"], 2)
+    shapes = programs._shapes(random_params(network))
     whole, split = (
-        programs._compile(network, (512, 512), 1, mesh)
+        programs._compile(network, shapes, (512, 512), 1, mesh)
         for _, mesh in (
             next(programs._ways((512, 512), 1, devices))
             for devices in (jax.devices()[:1], jax.devices())
@@ -96,8 +99,11 @@ def test_the_budget_is_what_is_left(monkeypatch):
 
 
 def test_a_smaller_program_is_chosen_where_memory_is_short(model):
+    compile_ = functools.partial(
+        programs._compile, model.network, programs._shapes(model.params), (16, 20)
+    )
     first, second = (
-        programs._compile(model.network, (16, 20), batch, mesh)
+        compile_(batch, mesh)
         for batch, mesh in list(programs._ways((16, 20), 8, jax.devices()))[:2]
     )
     assert (first.batch, second.batch) == (8, 4)
@@ -109,9 +115,7 @@ def test_a_smaller_program_is_chosen_where_memory_is_short(model):
     assert choose(first.needed()).batch == 8
     assert choose(first.needed() + 10, beside=11).batch == 4
     assert choose(first.needed() - 1).batch == 4
-    last = programs._compile(
-        model.network, (16, 20), *list(programs._ways((16, 20), 8, jax.devices()))[-1]
-    )
+    last = compile_(*list(programs._ways((16, 20), 8, jax.devices()))[-1])
     with pytest.raises(programs.DoesNotFit) as problem:
         choose(last.needed() - 1)
     assert problem.value.needed == last.needed()
