@@ -333,7 +333,7 @@ def test_an_interrupt_ends_the_run_and_writes_nothing(tmp_path):
     assert (process.returncode, out) == (130, b"")
     lines = re.split(r"[\r\n]+", (said + more).decode().strip())
     assert [line for line in lines if line and "%|" not in line] == [
-        "error: interrupted; what was written is whole."
+        "error: interrupted; every file written so far is complete."
     ]
     assert os.listdir(tmp_path / "out") == []
 

@@ -237,7 +237,7 @@ def test_drawn_scenes_and_idle_devices_are_said(
 
 def test_an_address_of_an_unknown_kind(capsys):
     sentence = fails(capsys, TINY, "--workdir=ftp://host/runs", "--config.seed=1")
-    assert "ftp://host/runs is no address that can be read" in sentence
+    assert "ftp://host/runs is not an address that can be read" in sentence
 
 
 def test_vgg_file_that_is_missing(capsys, tmp_path):

@@ -1,1 +1,1 @@
-"""What every part uses: errors, image files, atomic files, image arrays, trees."""
+"""Helpers for every folder: errors, paths, image files and arrays, keys, trees."""

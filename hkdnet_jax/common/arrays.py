@@ -1,7 +1,7 @@
 """Image arrays on the device: NHWC, one channel, float32 in [0, 1].
 
-Every function is pure, traceable and batched.  Files are read by
-`data_pipelines.pairs`; this module only converts, pads and resizes.
+Every function is pure, traceable and batched.  Files are read by `common.image_files`;
+this module only converts, resizes and normalizes.
 """
 
 import jax
@@ -16,7 +16,7 @@ def to_float(
     """Maps uint8 (0..255) or uint16 (0..65535) of any shape to float32 in [0, 1].
 
     Raises:
-      TypeError: another dtype.
+      TypeError: the dtype is neither uint8 nor uint16.
     """
     if image.dtype not in (jnp.uint8, jnp.uint16):
         raise TypeError(f"to_float takes uint8 or uint16, got {image.dtype}")
@@ -24,27 +24,30 @@ def to_float(
 
 
 def to_uint8(image: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """Clips to [0, 1], scales to 0..255 and rounds half to even, as uint8."""
+    """Converts to uint8: clips to [0, 1], scales to 0..255 and rounds half to even."""
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def _shrink(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Anti-aliased bilinear to `shape`, rounded to the 256 levels of an 8-bit file."""
+    """Resizes to `shape`, bilinear and anti-aliased, and rounds to multiples of 1/255.
+
+    Values outside [0, 1] are clipped.
+    """
     small = jax.image.resize(image, shape, method="linear", antialias=True)
-    # Half up, as PIL does.  Where its integer arithmetic meets an exact half, float32
-    # may fall a rounding error short of it, hence the small excess.
+    # Half is rounded up, as PIL does.  Where PIL's integer arithmetic meets an exact
+    # half, float32 may fall short of it by a rounding error, hence the small excess.
     return jnp.floor(jnp.clip(small, 0.0, 1.0) * 255.0 + (0.5 + 1e-4)) / 255.0
 
 
 def degrade(
     image: Float32[Array, "n h w 1"], scale: int
 ) -> Float32[Array, "n h//{scale} w//{scale} 1"]:
-    """Low-resolution image as a camera file would hold it.
+    """Makes the low-resolution image, as a camera's 8-bit file would hold it.
 
-    Equal to `PIL.Image.resize(..., BILINEAR)` of the 8-bit picture, which made the
-    low-resolution inputs that the authors released: a triangle filter `scale` times as
-    wide as the bilinear one, along the width, then along the height, rounded to 8 bit
-    after each.
+    Equals `PIL.Image.resize(..., BILINEAR)` of the 8-bit picture, by which the authors
+    made the low-resolution inputs that they released: a triangle filter `scale` times
+    as wide as the bilinear one is applied along the width and then along the height,
+    and each result is rounded to 8 bits.
 
     Args:
       image: float32 [N, H, W, 1] in [0, 1]; H and W divisible by `scale`.
@@ -68,7 +71,7 @@ def resize_bicubic(
 ) -> Float[Array, "n h*{scale} w*{scale} c"]:
     """Upsamples [N, H, W, C] `scale` times with the Keys cubic (a = -0.5), as PIL does.
 
-    The result is not clipped: a cubic overshoots beside edges.
+    The result is not clipped, and a cubic overshoots next to edges.
     """
     n, h, w, c = image.shape
     return jax.image.resize(image, (n, h * scale, w * scale, c), method="cubic")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files atomically: readers see a complete file or none."""
 
 import contextlib
 import json
@@ -11,22 +11,22 @@ from hkdnet_jax.common.paths import as_path, is_local
 
 
 def write_atomically(path: Any, content: bytes) -> None:
-    """Writes a file so that other readers see the old one or the whole new one.
+    """Writes a file so that readers see either the old one or the complete new one.
 
-    The folder is created when it is missing.
+    The folder is created if it is missing.
 
     Args:
       path: see `paths.as_path`.
-      content: of the file.
+      content: the bytes of the file.
 
     Raises:
-      UserError: the disk is full or the folder cannot be written.
+      UserError: the disk is full, or the folder cannot be written to.
     """
     path = as_path(path)
-    if not is_local(path):  # an object appears whole or not at all, and has no folder
+    if not is_local(path):  # an object store writes atomically and has no folders
         path.write_bytes(content)
         return
-    # The process id keeps two processes from writing into one temporary file.
+    # The process id keeps two processes from writing to the same temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_atomically(path: Any, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror}): free some space there, or "
+            f"{path} cannot be written ({error.strerror}): free some disk space, or "
             "choose a folder that you may write to."
         ) from error
     finally:
@@ -46,12 +46,21 @@ def write_atomically(path: Any, content: bytes) -> None:
 
 
 def to_json(value: Any) -> str:
-    """JSON text, indented, in the given key order; NaN and infinity: ValueError."""
+    """Returns indented JSON text with the keys in the given order.
+
+    Raises:
+      TypeError: JSON has no form for something in the value.
+      ValueError: a number is NaN or infinite.
+    """
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def make_writable(folder: Path) -> None:
-    """Makes `folder`, so that a bad one is found before the work and not after it."""
+    """Creates `folder`, so that an unusable one is found before the work, not after.
+
+    Raises:
+      UserError: the folder cannot be created or cannot be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
@@ -59,5 +68,5 @@ def make_writable(folder: Path) -> None:
         writable = False
     if not writable:
         raise UserError(
-            f"{folder} is no folder that can be written to: choose another --out."
+            f"{folder} is not a folder that can be written to: choose another --out."
         )

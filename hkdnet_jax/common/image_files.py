@@ -1,4 +1,4 @@
-"""Image files: read as one luminance channel, written in the format of their suffix."""
+"""Reads image files as one luminance channel, and encodes them by their suffix."""
 
 import contextlib
 import io
@@ -25,37 +25,45 @@ _JPEG_QUALITY = 95
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) as `read_gray` returns it, from the file's header alone.
+    """Reads the (height, width) of the image that `read_gray` returns, from the header.
 
     Raises:
-      UserError: the header cannot be read, or `read_gray` would refuse what it says.
+      UserError: the header cannot be read, or describes a file that `read_gray` would
+        refuse.
     """
-    with _one_sentence(path), as_path(path).open("rb") as file:
+    with _read_errors(path), as_path(path).open("rb") as file:
         return image_formats.read_header(file).upright_size
 
 
 def read_gray(path: Path | str) -> np.ndarray:
     """Reads a PNG, JPEG, BMP or TIFF file as one luminance channel.
 
-    Gray, RGB, RGBA (alpha ignored), palette, CMYK and YCbCr files; colour becomes
-    BT.601 luma as MATLAB's rgb2gray, ``0.298936 R + 0.587043 G + 0.114021 B``, rounded.
-    The orientation that the file names is applied.
+    The file may be gray, RGB, RGBA (alpha is ignored), palette, CMYK or YCbCr.  Colour
+    becomes BT.601 luma as in MATLAB's rgb2gray,
+    ``0.298936 R + 0.587043 G + 0.114021 B``, rounded.  The orientation stored in the
+    file is applied.
 
     Returns:
-      [H, W] uint8, or uint16 if the file holds more than 8 bits a channel; the levels
-      of 12 bits stay 0..4095.
+      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; 12-bit
+      levels stay 0..4095.
 
     Raises:
       UserError: the file is missing or broken, or has another pixel format (such as
         floating point).
     """
-    with _one_sentence(path):
+    with _read_errors(path):
         image, header = image_formats.decode(as_path(path).read_bytes())
     return np.ascontiguousarray(_upright(_luma(image), header.orientation))
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 by rounding x/257, so that 65535 becomes 255; uint8 unchanged."""
+    """Converts uint16 to uint8 by rounding x/257, so that 65535 becomes 255.
+
+    A uint8 image is returned unchanged.
+
+    Raises:
+      TypeError: the dtype is neither uint8 nor uint16.
+    """
     if image.dtype == np.uint8:
         return image
     if image.dtype != np.uint16:
@@ -64,14 +72,17 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
 
 
 def encode(image: np.ndarray, out: Path) -> bytes:
-    """The content of an image file in the format that `out`'s suffix stands for.
+    """Encodes a picture in the format that the suffix of `out` names.
 
     Args:
       image: uint8 [H, W] or [H, W, 3].
-      out: one of IMAGE_SUFFIXES ends it; nothing is written.
+      out: a path with one of IMAGE_SUFFIXES; nothing is written to it.
+
+    Returns:
+      The content of the image file.
 
     Raises:
-      ValueError: the array is no such picture.
+      ValueError: the array has another dtype or shape.
       UserError: the format cannot hold so many pixels.
     """
     if image.dtype != np.uint8 or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
@@ -83,7 +94,7 @@ def encode(image: np.ndarray, out: Path) -> bytes:
     try:
         Image.fromarray(image).save(buffer, kind, **options)
     except OSError as error:
-        # A JPEG file has at most 65,535 pixels a side.
+        # A JPEG file has at most 65,535 pixels along each side.
         height, width = image.shape[:2]
         raise UserError(
             f"{out} cannot hold {width}x{height} pixels ({error}): give a name that "
@@ -93,18 +104,21 @@ def encode(image: np.ndarray, out: Path) -> bytes:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    """BT.601 luma of [H, W, 3] in the same dtype, exact in integers; gray as it is."""
+    """Computes the BT.601 luma of [H, W, 3] in the same dtype, exactly rounded.
+
+    A gray [H, W] image is returned unchanged.
+    """
     if image.ndim == 2:
         return image
-    # MATLAB's coefficients, which published metric values rest on: the rounded ones of
-    # the standard (0.299, 0.587, 0.114) change one pixel in two hundred by a level.
+    # Published metric values rest on MATLAB's coefficients: the rounded ones of the
+    # standard (0.299, 0.587, 0.114) change one pixel in two hundred by one level.
     red, green, blue = (image[..., i].astype(np.uint64) for i in range(3))
     millionths = 298936 * red + 587043 * green + 114021 * blue
     return ((millionths + 500_000) // 1_000_000).astype(image.dtype)
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a stored [H, W] image as the EXIF orientation (1..8) says."""
+    """Turns a stored [H, W] image upright, given its EXIF orientation (1..8)."""
     if orientation in (5, 6, 7, 8):
         image = image.T
     if orientation in (2, 3, 6, 7):
@@ -115,23 +129,25 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _one_sentence(path: Path | str) -> Iterator[None]:
-    """Turns whatever reading `path` raises into a UserError that names it."""
+def _read_errors(path: Path | str) -> Iterator[None]:
+    """Turns any exception from reading `path` into a UserError that names the path."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except image_formats.NotSupported as what:
         raise UserError(
-            f"{path} is {what}; save it as 8 or 16 bit gray or colour."
-        ) from what
-    # The decoders raise many types on broken files (OSError, SyntaxError, ValueError,
-    # struct.error, IndexError ...), so all are caught.
+            f"{path} does not exist; give the path of an image file."
+        ) from error
+    except image_formats.NotSupported as error:
+        raise UserError(
+            f"{path} is {error}; save it as 8-bit or 16-bit gray or colour."
+        ) from error
+    # The decoders raise many types of exception on broken files (OSError, SyntaxError,
+    # ValueError, struct.error, IndexError ...), so all are caught.
     except Exception as error:
         detail = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            # Its own words name the object in memory that held the file's content.
-            detail = "it is none of PNG, JPEG, BMP, TIFF"
+            # Pillow's message names the object in memory that held the file's content.
+            detail = "it is not a PNG, JPEG, BMP or TIFF file"
         raise UserError(
             f"{path} cannot be read as an image ({detail}); replace or remove it."
         ) from error

@@ -1,11 +1,11 @@
-"""What an image file is, by its header, and its pixels: one decoder for each kind.
+"""Image file formats: reads headers, and decodes pixels by one library for each kind.
 
-Pillow decodes PNG up to 8 bits, JPEG, BMP and a few kinds of TIFF; imagecodecs decodes
-PNG of 16 bits, of which Pillow keeps the high byte only; tifffile decodes TIFF.  The
-last two are imported only when such a file comes.
+Pillow decodes PNG of up to 8 bits, JPEG, BMP and a few kinds of TIFF; imagecodecs
+decodes PNG of 16 bits, of which Pillow keeps only the high byte; tifffile decodes all
+other TIFF.  The last two are imported only when a file needs them.
 
-The functions take a file's content and raise what the libraries raise; `image_files`
-makes sentences of that.
+The functions let the libraries' exceptions pass; `image_files` turns them into
+one-sentence errors.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-# Naming the decoders keeps a mislabelled file away from Pillow's other ones (some of
-# which start external programs).
+# Naming the formats keeps a mislabelled file away from Pillow's other decoders, some of
+# which start external programs.
 _PILLOW_FORMATS = ("PNG", "JPEG", "BMP")
 _PILLOW_COLOURS = {"1": "gray", "L": "gray", "P": "palette", "CMYK": "CMYK"}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -30,15 +30,15 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112  # the tag, in EXIF data and in TIFF
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _XMP = 0x02BC
-# What Pillow looks for an orientation in, as a chunk's type and the start of its body.
+# PNG chunks in which Pillow looks for an orientation: type and start of the body.
 _ORIENTING_CHUNKS = (
     b"eXIf",
     b"tEXtRaw profile type exif\0",
     b"zTXtRaw profile type exif\0",
     b"iTXtXML:com.adobe.xmp\0",
 )
-# PhotometricInterpretation: colour, fewest and most samples a pixel (alpha and other
-# extra ones follow those of the colour), bits a sample.
+# For each PhotometricInterpretation: colour, smallest and largest number of samples per
+# pixel (alpha and other extra samples follow those of the colour), bits per sample.
 _TIFF_COLOURS = {
     0: ("gray", 1, 2, (1, 2, 4, 8, 12, 16)),  # white is zero
     1: ("gray", 1, 2, (1, 2, 4, 8, 12, 16)),
@@ -53,20 +53,20 @@ _JPEG_IN_TIFF = 7  # value of Compression
 
 
 class NotSupported(Exception):
-    """Says what a sound file is, whose kind is not read, such as "a TIFF of ..."."""
+    """An intact file is of a kind that is not read; says which, as "a TIFF of ..."."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says of its (first) image.
+    """What a file's header says about its first image.
 
     Attributes:
       format: "PNG", "JPEG", "BMP" or "TIFF".
-      decoder: "pillow", "imagecodecs" or "tifffile": which library reads the samples.
-      colour: "gray", "RGB", "palette", "CMYK" or "YCbCr", as stored; alpha apart.
-      bits: of a sample as stored, 1 to 16; 8 for every JPEG and BMP.
-      size: (height, width) of what the decoder returns.
-      orientation: EXIF's 1..8: how to turn what the decoder returns.
+      decoder: "pillow", "imagecodecs" or "tifffile": the library for the samples.
+      colour: "gray", "RGB", "palette", "CMYK" or "YCbCr", as stored, without alpha.
+      bits: bits per sample as stored, 1 to 16; 8 for every JPEG and BMP.
+      size: (height, width) of the image that the decoder returns.
+      orientation: EXIF orientation, 1..8, of the image that the decoder returns.
     """
 
     format: str
@@ -78,16 +78,16 @@ class Header:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(height, width) of the image when it is turned as `orientation` says."""
+        """(height, width) of the image after it is turned upright."""
         return self.size[::-1] if self.orientation in _SIDEWAYS else self.size
 
 
 def read_header(file: BinaryIO) -> Header:
-    """What the file is that is open at its start.
+    """Reads the header of a file that is open at its start.
 
     Raises:
-      NotSupported: it is sound, but of a kind that is not read.
-      Exception: of many types, for a header that cannot be understood.
+      NotSupported: the file is intact, but of a kind that is not read.
+      Exception: the header cannot be understood; the type depends on the library.
     """
     start = file.read(4)
     file.seek(0)
@@ -95,20 +95,21 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def decode(content: bytes) -> tuple[np.ndarray, Header]:
-    """Pixels of a file's content, not turned, and its header.
+    """Decodes a file's content, without turning the image upright.
 
     Returns:
-      [H, W] for gray, else [H, W, 3] RGB; uint8, or uint16 for more than 8 bits (the
-      levels of 12 bits stay 0..4095).  Alpha is left out.
+      The pixels and the header.  The pixels are [H, W] for gray and [H, W, 3] RGB
+      otherwise; uint8, or uint16 for more than 8 bits (12-bit levels stay 0..4095).
+      Alpha is left out.
 
     Raises:
-      NotSupported: it is sound, but of a kind that is not read.
-      Exception: of many types, for content that is broken.
+      NotSupported: the file is intact, but of a kind that is not read.
+      Exception: the content is broken; the type depends on the library.
     """
     header = read_header(io.BytesIO(content))
     pixels = _DECODERS[header.decoder](content, header)
     if pixels.shape[:2] != header.size:
-        raise ValueError("its pixels are not as many as its header says")
+        raise ValueError("its number of pixels is not the one in its header")
     return pixels, header
 
 
@@ -116,26 +117,26 @@ def decode(content: bytes) -> tuple[np.ndarray, Header]:
 
 
 def _pillow_header(file: BinaryIO) -> Header:
-    # Asking Pillow for the orientation of a PNG makes it decode all of the file, as the
-    # chunk that names one may stand after the data; few files have such a chunk.
+    # Asking Pillow for the orientation of a PNG makes it decode the entire file, as the
+    # chunk that holds one may follow the pixels; few files have such a chunk.
     is_png = file.read(len(_PNG_START)) == _PNG_START
-    ask = not is_png or _names_orientation(file)
+    may_be_turned = not is_png or _has_orienting_chunk(file)
     file.seek(0)
     with Image.open(file, formats=_PILLOW_FORMATS) as image:
         size = (image.height, image.width)
-        orientation = image.getexif().get(_ORIENTATION, 1) if ask else 1
+        orientation = image.getexif().get(_ORIENTATION, 1) if may_be_turned else 1
         if not is_png:
             name = "JPEG" if image.format == "MPO" else image.format
             colour = _PILLOW_COLOURS.get(image.mode, "RGB")
             return Header(name, "pillow", colour, 8, size, orientation)
-    file.seek(len(_PNG_START) + 16)  # in the first chunk, behind the size
+    file.seek(len(_PNG_START) + 16)  # in the first chunk, after the size
     bits, colour_type = file.read(2)
     decoder = "imagecodecs" if bits == 16 else "pillow"
     return Header("PNG", decoder, _PNG_COLOURS[colour_type], bits, size, orientation)
 
 
-def _names_orientation(file: BinaryIO) -> bool:
-    """Whether a chunk of a PNG, read up to its first one, may name an orientation."""
+def _has_orienting_chunk(file: BinaryIO) -> bool:
+    """Returns whether a PNG, read up to its first chunk, may hold an orientation."""
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         start = file.read(min(length, 26))
@@ -154,24 +155,28 @@ def _tiff_header(file: BinaryIO) -> Header:
     limit = 2 * (Image.MAX_IMAGE_PIXELS or np.inf)  # Pillow's, for the other formats
     if not 0 < size[0] * size[1] <= limit:
         raise ValueError(f"its header says {size[1]}x{size[0]} pixels")
-    # tifffile neither enlarges chroma, nor divides by alpha, nor notices that JPEG data
-    # end too early.
+    # tifffile neither upsamples chroma, nor divides by premultiplied alpha, nor notices
+    # that JPEG data end too early.
     if bits == 8 and (colour == "YCbCr" or jpeg or (colour == "RGB" and premultiplied)):
-        # Pillow turns a TIFF as it decodes it.
+        # Pillow turns a TIFF upright while decoding it.
         size = size[::-1] if orientation in _SIDEWAYS else size
         return Header("TIFF", "pillow", colour, bits, size, orientation=1)
     return Header("TIFF", "tifffile", colour, bits, size, orientation)
 
 
 def _tiff_pixel_format(page: Any) -> tuple[str, int]:
-    """Colour and bits a sample; NotSupported for what is not read."""
+    """Returns the colour and the bits per sample.
+
+    Raises:
+      NotSupported: pixels of this format are not read.
+    """
     bits, samples = page.bitspersample, page.samplesperpixel
     unknown = (f"photometric interpretation {int(page.photometric)}", 0, 0, ())
     colour, fewest, most, depths = _TIFF_COLOURS.get(page.photometric, unknown)
     if page.sampleformat != 1 or bits not in depths or not fewest <= samples <= most:
         kind = _SAMPLE_FORMATS.get(page.sampleformat, "undefined")
         raise NotSupported(
-            f"a TIFF of {bits}-bit {kind} samples, {samples} a pixel ({colour})"
+            f"a TIFF of {bits}-bit {kind} samples, {samples} per pixel ({colour})"
         )
     return colour, bits
 
@@ -186,11 +191,11 @@ def _tiff_orientation(page: Any) -> int:
 
 @contextlib.contextmanager
 def _tiff_page(file: BinaryIO) -> Iterator[Any]:
-    """The first tifffile.TiffPage of an open file."""
+    """Opens the first tifffile.TiffPage of an open file."""
     import tifffile
 
-    # Odd metadata is none of the user's business; for pixels that cannot be had there
-    # is an exception.
+    # tifffile logs odd metadata, which does not concern the user; pixels that cannot be
+    # read raise an exception.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     with tifffile.TiffFile(file) as tiff:
         yield tiff.pages[0]
@@ -219,7 +224,7 @@ def _decode_png_16(content: bytes, header: Header) -> np.ndarray:
 def _decode_tiff(content: bytes, header: Header) -> np.ndarray:
     with _tiff_page(io.BytesIO(content)) as page:
         if len(page.dataoffsets) < np.prod(page.chunked) or 0 in page.databytecounts:
-            # tifffile would fill them with zeros.
+            # tifffile would fill the missing parts with zeros.
             raise ValueError("parts of its pixels are missing")
         stored = page.asarray()
         if page.axes == "SYX":
@@ -246,7 +251,10 @@ _DECODERS = {
 
 
 def _cmyk_to_rgb(cmyk: np.ndarray) -> np.ndarray:
-    """Without a colour profile, as Pillow: ``max - K - C (max - K) / max``, rounded."""
+    """Converts without a colour profile, as Pillow does.
+
+    Each channel is ``max - K - C (max - K) / max``, rounded.
+    """
     largest = np.iinfo(cmyk.dtype).max
     inks = cmyk.astype(np.uint64)
     paper = largest - inks[..., 3:]

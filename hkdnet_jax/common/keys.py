@@ -1,4 +1,4 @@
-"""Configuration keys: type, default, limits and meaning of each, stated once.
+"""Configuration keys: the type, default, limits and meaning of each, stated once.
 
 A group of keys is a frozen dataclass whose fields are made by `key`. Everything that
 needs to know about a key reads it from there: the default configuration, its check, the
@@ -15,14 +15,14 @@ Group = TypeVar("Group")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a key may be.
+    """The values that a key may have, and their meaning.
 
     Attributes:
       meaning: one sentence or phrase, with the unit.
-      choices: the only values; empty where any value of the type will do.
-      at_least: smallest value of a number.
-      above: a number must be larger.
-      below: a number must be smaller.
+      choices: the only allowed values; empty if any value of the type is allowed.
+      at_least: the smallest allowed number.
+      above: a bound that a number must exceed.
+      below: a bound that a number must stay under.
     """
 
     meaning: str
@@ -32,7 +32,7 @@ class Limits:
     below: float | None = None
 
     def problem(self, value: Any) -> str | None:
-        """What `value` must be instead, to end a sentence with; None if it is fine."""
+        """Returns what `value` must be instead, as a clause; None if it is fine."""
         if self.choices and value not in self.choices:
             return f"it must be one of {', '.join(map(str, self.choices))}"
         if isinstance(value, float) and not math.isfinite(value):
@@ -46,7 +46,7 @@ class Limits:
         return None
 
     def range(self) -> str:
-        """The limits in words, such as `at least 1, below 5`; '' if there are none."""
+        """Returns the limits in words, such as `at least 1, below 5`, or ''."""
         parts = [" | ".join(map(str, self.choices))] if self.choices else []
         for name in ("at_least", "above", "below"):
             limit = getattr(self, name)
@@ -56,22 +56,28 @@ class Limits:
 
 
 def key(default: Any, meaning: str, **limits: Any) -> Any:
-    """A dataclass field that is a configuration key; `limits` are those of `Limits`."""
+    """Makes a dataclass field that is a configuration key.
+
+    Args:
+      default: the default value, whose type is the key's.
+      meaning: see `Limits`.
+      **limits: the other attributes of `Limits`.
+    """
     metadata = {"limits": Limits(meaning, **limits)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def limits_of(group: Any) -> dict[str, Limits]:
-    """The limits of a group's own keys by name; groups inside it are left out."""
+    """Returns the limits of a group's own keys by name, without nested groups."""
     fields = {field.name: field.metadata for field in dataclasses.fields(group)}
     return {name: m["limits"] for name, m in fields.items() if "limits" in m}
 
 
 def problems(group: Any) -> Iterator[tuple[str, Any, str]]:
-    """For each key of a group that is out of its limits: name, value, what it must be.
+    """Yields each key of a group that breaks its limits: name, value, what it must be.
 
-    A value of another type than the default's counts as out of its limits. None is the
-    type of keys whose default is None.
+    A value whose type is not that of the default breaks the limits.  A key whose
+    default is None may be None, and its type is not checked.
     """
     for field in dataclasses.fields(group):
         if "limits" not in field.metadata:
@@ -87,12 +93,13 @@ def problems(group: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def from_mapping(group: type[Group], values: Mapping[str, Any]) -> Group:
-    """A group from a mapping such as JSON gives: lists become tuples, 1 becomes 1.0.
+    """Makes a group from a mapping such as JSON gives.
 
-    Keys that the mapping lacks have their defaults.
+    Where the default is a tuple, a list becomes one; where it is a float, 1 becomes
+    1.0.  Keys that the mapping lacks keep their defaults.
 
     Raises:
-      ValueError: an unknown key, or whatever the group's own check raises.
+      ValueError: a key is unknown, or the group's own check fails.
     """
     fields = {field.name: field for field in dataclasses.fields(group)}
     unknown = [name for name in values if name not in fields]

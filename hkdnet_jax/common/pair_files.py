@@ -1,4 +1,4 @@
-"""Infrared and visible files that belong together: matched by stem, read as a pair."""
+"""Matches infrared and visible files by stem, and reads them as pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,13 @@ from hkdnet_jax.common.paths import as_path
 
 @dataclass(frozen=True)
 class Pair:
-    """One scene: `name` is "stem" or "rootname/stem", `ir` and `vis` the two files."""
+    """The two files of one scene.
+
+    Attributes:
+      name: "stem" or "rootname/stem".
+      ir: the infrared file.
+      vis: the visible file.
+    """
 
     name: str
     ir: Path
@@ -25,11 +31,11 @@ def match_folders(
 ) -> tuple[list[Pair], list[str]]:
     """Pairs the images of two folders by file stem.
 
-    Files that are not images by suffix, and hidden ones, are ignored.
+    Hidden files and files without an image suffix are ignored.
 
     Returns:
-      The pairs sorted by name (the stem), and one sentence for each image that is in
-      no pair: no partner, or several files of one folder with one stem.
+      The pairs, sorted by name (the stem); and one sentence for each image without a
+      partner and for each stem that several images of a folder share.
 
     Raises:
       UserError: a folder does not exist.
@@ -37,9 +43,9 @@ def match_folders(
     ir, ir_problems = _by_stem(as_path(ir_dir))
     vis, vis_problems = _by_stem(as_path(vis_dir))
     problems = ir_problems + vis_problems
-    for here, there, folder in ((ir, vis, vis_dir), (vis, ir, ir_dir)):
-        for stem in sorted(here.keys() - there.keys()):
-            for path in here[stem]:
+    for own, other, folder in ((ir, vis, vis_dir), (vis, ir, ir_dir)):
+        for stem in sorted(own.keys() - other.keys()):
+            for path in own[stem]:
                 problems.append(f"{path} has no partner '{stem}.*' in {folder}")
     pairs = [
         Pair(stem, ir[stem][0], vis[stem][0])
@@ -55,8 +61,9 @@ def match_fused(
     """Finds the fused image of each pair in a folder, by file stem.
 
     Returns:
-      The file of each pair's name, and one sentence for each image that is no pair's,
-      for each pair that has none, and for each stem used twice.
+      The fused file of each pair by name; and one sentence for each image that belongs
+      to no pair, for each pair without an image, and for each stem that several images
+      share.
 
     Raises:
       UserError: the folder does not exist.
@@ -79,7 +86,11 @@ def match_fused(
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """The images of `folder` by stem, and a sentence for each stem used twice."""
+    """Lists the images of `folder` by stem, and a sentence for each shared stem.
+
+    Raises:
+      UserError: the folder does not exist.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one that holds images.")
     found: dict[str, list[Path]] = {}
@@ -88,7 +99,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
             found.setdefault(path.stem, []).append(path)
     problems = [
         f"{folder} holds several images named '{stem}' "
-        f"({', '.join(path.name for path in paths)}), keep one"
+        f"({', '.join(path.name for path in paths)}): keep one"
         for stem, paths in found.items()
         if len(paths) > 1
     ]
@@ -96,16 +107,24 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Reads both images, see `read_gray`; UserError if their sizes differ."""
+    """Reads the infrared and the visible image of a pair, each by `read_gray`.
+
+    Raises:
+      UserError: an image cannot be read, or the sizes differ.
+    """
     ir, vis = read_gray(pair.ir), read_gray(pair.vis)
     check_sizes(pair, ir.shape, vis.shape)
     return ir, vis
 
 
 def check_sizes(pair: Pair, ir: tuple[int, int], vis: tuple[int, int]) -> None:
-    """UserError unless the (height, width) of both images are equal."""
+    """Checks that both images have the same (height, width).
+
+    Raises:
+      UserError: the sizes differ.
+    """
     if ir != vis:
         raise UserError(
             f"{pair.ir} is {ir[1]}x{ir[0]} but {pair.vis} is {vis[1]}x{vis[0]}; "
-            "crop or resize them to one registered size."
+            "register them, and crop or resize them to the same size."
         )

@@ -1,4 +1,4 @@
-"""Parameter trees: nested dicts of arrays; their names, shapes and fingerprint."""
+"""Parameter trees, nested dicts of arrays: their names, shapes and fingerprint."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,12 +13,15 @@ _LISTED = 10  # names of each kind that an error lists before it says "and N mor
 
 
 def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise UserError unless the names, shapes and dtypes are the expected ones.
+    """Checks that the names, shapes and dtypes of parameters are the expected ones.
 
     Args:
-        params: nested dict of arrays.
-        expected: nested dict of jax.ShapeDtypeStruct (or arrays), e.g. what
-            `jax.eval_shape` of the model's init gives.
+      params: nested dict of arrays.
+      expected: nested dict of jax.ShapeDtypeStruct (or arrays), such as the one that
+        `jax.eval_shape` of the model's init gives.
+
+    Raises:
+      UserError: they differ; the message lists the differences.
     """
     have = {k: describe_array(v) for k, v in flatten(params).items()}
     want = {k: describe_array(v) for k, v in flatten(expected).items()}
@@ -31,11 +34,14 @@ def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None
 
 
 def list_differences(have: Mapping[str, str], want: Mapping[str, str]) -> str:
-    """Say which names are missing, unexpected or described differently; '' if none.
+    """Lists the names that are missing, unexpected or described differently.
 
     Args:
-        have: name -> description (see `describe`) of what is there.
-        want: name -> description of what should be there.
+      have: the descriptions (see `describe_array`) of the actual arrays by name.
+      want: the descriptions of the expected arrays by name.
+
+    Returns:
+      The differences as text; '' if there are none.
     """
     missing = [name for name in want if name not in have]
     unexpected = [name for name in have if name not in want]
@@ -49,31 +55,37 @@ def list_differences(have: Mapping[str, str], want: Mapping[str, str]) -> str:
 
 
 def describe_array(array: Any) -> str:
-    """Shape and dtype in words, e.g. '3x3x64x64 float32' or 'scalar int32'."""
+    """Describes shape and dtype, such as '3x3x64x64 float32' or 'scalar int32'."""
     shape = "x".join(map(str, array.shape)) or "scalar"
     return f"{shape} {np.dtype(array.dtype).name}"
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
-    """Hex SHA-256 over the names, shapes, dtypes and bytes of all parameters.
+    """Hashes the names, shapes, dtypes and bytes of all parameters.
 
-    Equal for equal parameters on every machine, whatever order the dicts are in.
+    Returns:
+      A hexadecimal SHA-256, which equal parameters share on every machine, whatever
+      the order of the dicts.
+
+    Raises:
+      ValueError: see `flatten`.
     """
     digest = hashlib.sha256()
     for name, value in sorted(flatten(params).items()):
         digest.update(f"{name}\n{describe_array(value)}\n".encode())
         array = np.asarray(value)
-        if array.dtype.byteorder == ">":  # the file holds the other order
+        if array.dtype.byteorder == ">":  # files are little-endian
             array = array.astype(array.dtype.newbyteorder("<"))
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a nested dict to one dict whose keys are the paths joined with '/'.
+    """Flattens a nested dict to one dict whose keys are the paths joined with '/'.
 
-    Raises ValueError for keys that could not be restored (empty, holding '/', no str)
-    and for empty dicts, which a file of arrays cannot hold.
+    Raises:
+      ValueError: a key could not be restored (it is empty, holds '/' or is not a str),
+        or a dict is empty, which a file of arrays cannot represent.
     """
     flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
     for path, value in flat.items():
@@ -88,7 +100,7 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Undo `flatten`."""
+    """Undoes `flatten`."""
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 

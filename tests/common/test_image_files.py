@@ -343,5 +343,6 @@ def test_other_files_are_named(tmp_path):
 def test_a_kind_that_is_not_read_is_named(tmp_path):
     real = put(tmp_path / "real.tif", GRAY8.astype(np.float32))
     for read in (read_gray, image_size):
-        with pytest.raises(UserError, match=r"real\.tif is .*32-bit.*8 or 16 bit gray"):
+        says = r"real\.tif is .*32-bit.*8-bit or 16-bit gray"
+        with pytest.raises(UserError, match=says):
             read(real)

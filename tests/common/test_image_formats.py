@@ -91,10 +91,10 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (tiff(GRAY8 / 255), "64-bit floating-point samples, 1 a pixel .gray"),
+        (tiff(GRAY8 / 255), "64-bit floating-point samples, 1 per pixel .gray"),
         (
             tiff(RGB8.astype(np.float32), photometric="rgb"),
-            "32-bit floating-point samples, 3 a pixel .RGB",
+            "32-bit floating-point samples, 3 per pixel .RGB",
         ),
         (tiff(GRAY8.astype(np.int8)), "8-bit signed samples, 1 "),
         (tiff(GRAY8.astype(np.int16)), "16-bit signed samples, 1 "),
@@ -102,11 +102,11 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg():
         (tiff(GRAY8.astype(np.complex64)), "64-bit complex samples, 1 "),
         (
             tiff(samples(16, 5), photometric="minisblack", planarconfig="contig"),
-            "16-bit unsigned samples, 5 a pixel .gray",
+            "16-bit unsigned samples, 5 per pixel .gray",
         ),
         (
             by_pillow(Image.new("LAB", SHAPE), "TIFF"),
-            "8-bit unsigned samples, 3 a pixel .photometric interpretation 8",
+            "8-bit unsigned samples, 3 per pixel .photometric interpretation 8",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_an_address_stays_an_address():
     assert str(path / "config.json") == "gs://bucket/runs/x2/config.json"
     assert not is_local(path)
     assert as_path(path) is path
-    with pytest.raises(UserError, match="ftp://host is no address that can be read"):
+    with pytest.raises(UserError, match="ftp://host is not an address"):
         as_path("ftp://host")
 
 
