@@ -337,7 +337,8 @@ def test_free_memory_is_the_limit_without_one(
 
 def test_senseless_limits(models, pair, tmp_path, capfd):
     args = (*pair, "--out", tmp_path / "a.png", "--model", models[2])
-    fails(capfd, *args, "--max-memory", "4", says=["--max-memory: '4' is no amount"])
+    says = ["--max-memory: '4' is not an amount"]
+    fails(capfd, *args, "--max-memory", "4", says=says)
     fails(capfd, *args, "--tile", 63, says=["--tile 63 is too small"])
 
 

@@ -1,1 +1,1 @@
-"""The machine: devices and meshes, processes, memory, the cache of programs."""
+"""The machine: devices, meshes, processes, memory, precision and compiled programs."""

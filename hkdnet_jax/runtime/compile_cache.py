@@ -1,20 +1,21 @@
-"""Compiled programs kept on disk, so that a command's second start is fast."""
+"""Keeps compiled programs on disk, so that later starts of a command are fast."""
 
 import os
 from pathlib import Path
 
 import jax
 
-ENVIRONMENT = "HKDNET_CACHE"  # folder; empty: keep nothing
-_LEAST_SECONDS = 0.03  # of compilation; to read a file takes about a third of it
+ENVIRONMENT = "HKDNET_CACHE"  # names the folder; if it is empty, nothing is kept
+# A program that compiles faster is not worth a file, which takes a third of it to read.
+_LEAST_SECONDS = 0.03
 
 
 def enable() -> None:
-    """Switches the cache on, in `HKDNET_CACHE` or the user's cache folder.
+    """Turns the cache on, in the folder `HKDNET_CACHE` or the user's cache folder.
 
-    To be called before anything is compiled.  A folder that jax was told already
-    (`JAX_COMPILATION_CACHE_DIR`) is left alone.  Where the folder cannot be written
-    nothing is kept: the cache only saves time.
+    It must be called before anything is compiled.  A folder that jax was already given
+    (`JAX_COMPILATION_CACHE_DIR`) is left alone.  If the folder cannot be written to,
+    nothing is kept, because the cache only saves time.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return

@@ -1,4 +1,4 @@
-"""The host's CPU as a device, also where jax was told to use an accelerator only."""
+"""The host's CPU as a device, even if jax was told to use only an accelerator."""
 
 import functools
 import threading
@@ -11,25 +11,25 @@ _LOCK = threading.Lock()
 
 
 def cpu() -> jax.Device:
-    """The first of the host's CPU devices, whatever the default devices are.
+    """Returns the first of the host's CPU devices, whatever the default devices are.
 
     `JAX_PLATFORMS=cuda` (or `tpu`) leaves jax without a CPU backend. Adding `cpu` to
     that setting would be too late once jax has looked for its devices, and would turn a
     missing accelerator from an error into a slow run on the CPU. So the setting stays
     as it is, and the CPU gets a client that jax does not count among its backends;
-    programs run there because their arguments are committed to the device.
+    programs run on it because their arguments are committed to the device.
 
     Returns:
       A device for `jax.device_put`; the same one in every call and thread.
     """
-    with _LOCK:  # threads that score side by side must share one client's programs
+    with _LOCK:  # threads that score concurrently must share one client's programs
         client = backend.backends().get("cpu") or _own_client()
     return client.local_devices()[0]
 
 
 @functools.cache
 def _own_client() -> Any:
-    # Only here: jaxlib promises nothing of it, and few runs need it.
+    # Imported only here: it is not part of jaxlib's public API, and few runs need it.
     from jaxlib import xla_client
 
     return xla_client.make_cpu_client()

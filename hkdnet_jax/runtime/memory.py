@@ -1,4 +1,4 @@
-"""Memory: what this process holds, what is free, what a compiled program takes."""
+"""Memory: held by this process, free, and needed by a compiled program."""
 
 import re
 from pathlib import Path
@@ -11,25 +11,25 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of `4GB` or `800MB`.
+    """Parses an amount of memory, such as `4GB` or `800MB`, to bytes.
 
     Raises:
-      ValueError: it is no positive number with one of these units.
+      ValueError: the text is not a positive number with one of these units.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(MB|GB)", text.strip(), re.IGNORECASE)
     size = round(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size < 1:
-        raise ValueError(f"{text!r} is no amount of memory such as 4GB or 800MB")
+        raise ValueError(f"{text!r} is not an amount of memory such as 4GB or 800MB")
     return size
 
 
 def format_bytes(size: int) -> str:
-    """`5.5 GB` or `80 MB`."""
+    """Formats a number of bytes, such as `5.5 GB` or `80 MB`."""
     return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.0f} MB"
 
 
 def restart_peak() -> None:
-    """Makes the largest resident memory so far the present one, where Linux lets us."""
+    """Resets the peak of resident memory to the current value, if Linux allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -37,7 +37,10 @@ def restart_peak() -> None:
 
 
 def peak_rss() -> int | None:
-    """Largest resident bytes since `restart_peak`; None where the system is silent."""
+    """Returns the peak of resident memory since `restart_peak`, in bytes.
+
+    It is None if the system does not report it.
+    """
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -47,12 +50,12 @@ def peak_rss() -> int | None:
 
 
 def rss() -> int:
-    """Resident bytes of this process."""
+    """Returns the resident memory of this process in bytes."""
     return psutil.Process().memory_info().rss
 
 
 def program_bytes(program: jax.stages.Compiled) -> int:
-    """Bytes a program takes on each device beyond its arguments, as planned for it."""
+    """Returns the bytes per device that the compiler plans beyond the arguments."""
     memory = program.memory_analysis()
     return (
         memory.temp_size_in_bytes
@@ -61,7 +64,7 @@ def program_bytes(program: jax.stages.Compiled) -> int:
     )
 
 
-# A process needs so much more than the compiler plans (measured: 0.99 to 1.14 times).
+# What a process needs, divided by what the compiler plans (measured: 0.99 to 1.14).
 _BEYOND_PLAN = 1.15
 
 
@@ -71,13 +74,15 @@ def needed_bytes(
     devices: int,
     arguments: bool = True,
 ) -> int:
-    """Bytes that a program takes: on one accelerator, or of a CPU's memory in all.
+    """Returns the bytes that a program needs.
+
+    They are bytes of each accelerator, or of the memory that all CPU devices share.
 
     Args:
-      program: compiled.
-      device: one of those that share the work.
-      devices: how many these are; CPU devices share one memory.
-      arguments: whether those of its arguments count too.
+      program: the compiled program.
+      device: one of the devices that share the work.
+      devices: the number of these devices.
+      arguments: whether to include the bytes of its arguments.
     """
     planned = program_bytes(program)
     if arguments:
@@ -86,16 +91,16 @@ def needed_bytes(
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether an error says that memory ran out: a JaxRuntimeError or a MemoryError."""
-    # A CPU that runs out while the program runs says INTERNAL: Out of memory.
+    """Returns whether a JaxRuntimeError or a MemoryError says that memory ran out."""
+    # If a CPU runs out during the run of a program, jax says INTERNAL: Out of memory.
     found = re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE)
     return isinstance(error, MemoryError) or bool(found)
 
 
 def free(device: jax.Device) -> int:
-    """Bytes that programs may still take: of an accelerator, else of the machine.
+    """Returns the free memory of an accelerator, or else of the machine, in bytes.
 
-    The limit of a container (cgroup v2) counts too.
+    The machine's free memory is also limited by that of its container (cgroup v2).
     """
     stats = device.memory_stats()
     if stats:
@@ -112,6 +117,6 @@ def _container_free() -> int | None:
         stat = (_CGROUP / "memory.stat").read_text()
     except (OSError, ValueError):  # no such container, or its limit is `max`
         return None
-    # Files that were read and may be forgotten again count as used there.
+    # The used memory includes cached files, which the kernel can drop.
     cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
     return max(0, limit - used + (int(cached[1]) if cached else 0))

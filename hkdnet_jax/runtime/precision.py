@@ -1,8 +1,8 @@
-"""What the networks compute in: dtypes, and how exact float32 products are.
+"""The arithmetic of the networks: dtypes, and the precision of float32 products.
 
-Left to itself, XLA rounds their factors to bfloat16 on a TPU and to TF32 on a recent
-NVIDIA GPU.  Here every operation says what it takes, and takes FULL unless it is told
-otherwise.  A CPU computes the same whatever it is told.
+By default XLA rounds the factors of these products to bfloat16 on a TPU and to TF32 on
+a recent NVIDIA GPU.  In this package every operation states its precision, which is
+FULL unless the caller chooses another one.  A CPU computes the same at every precision.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,23 @@ from typing import Any
 import jax
 
 DTYPES = ("float32", "bfloat16")
-# Names of jax.lax.Precision, the most exact first; `default` is XLA's own choice.
+# Names of jax.lax.Precision, the most exact first; `default` leaves the choice to XLA.
 PRECISIONS = ("highest", "high", "default")
 FULL = "highest"
 
 
 def at(precision: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with a precision for those of its products that state none.
+    """Wraps `function` so that those of its products that state no precision get one.
 
-    Its backward pass has it too, wherever that is traced, which matters to library
-    functions with a gradient of their own.
+    The backward pass gets it too, wherever it is traced, which matters for library
+    functions with a custom gradient.
 
     Args:
       precision: one of PRECISIONS.
-      function: of positional arrays.
+      function: a function of positional arrays.
+
+    Returns:
+      A function of the same arrays.
     """
 
     @jax.custom_vjp

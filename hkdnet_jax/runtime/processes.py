@@ -13,27 +13,28 @@ from jax.experimental import multihost_utils
 from hkdnet_jax.common.errors import UserError
 
 AUTO = "auto"
-SIGTERM_EXIT = 143  # 128 + SIGTERM, what a shell reports for a terminated process
-_PATIENCE = 300  # seconds until all processes have joined
+SIGTERM_EXIT = 143  # 128 + SIGTERM, as a shell reports a terminated process
+_JOIN_TIMEOUT = 300  # seconds to wait until all processes have joined
 
 
 def join(coordinator: str, count: str, index: str) -> None:
-    """Makes this process one of several; to be called before any computation.
+    """Makes this process one of several; must be called before any computation.
 
     Args:
-      coordinator: HOST:PORT on the host of process 0; "auto" where the cluster (a TPU
-        slice, Slurm, Open MPI) tells jax all three; empty: one process.
-      count: how many processes there are.
-      index: of this process, from 0.
+      coordinator: HOST:PORT on the host of process 0; "auto" if the cluster (a TPU
+        slice, Slurm, Open MPI) tells jax all three values; empty for a single process.
+      count: the number of processes.
+      index: the number of this process, from 0.
 
     Raises:
-      UserError: an argument is missing or senseless, or there is no such cluster.
+      UserError: an argument is missing or invalid, there is no such cluster, or the
+        process cannot join.
     """
     if not coordinator:
         if count or index:
             raise UserError("--processes and --process need --coordinator=HOST:PORT.")
         return
-    # It hears SIGTERM, see `Stop`.
+    # This service receives SIGTERM, see `Stop`.
     jax.config.update("jax_enable_preemption_service", True)
     if coordinator == AUTO:
         _initialize_by_cluster()
@@ -61,29 +62,29 @@ def _initialize(coordinator: str, count: str, index: str) -> None:
             f"--processes={count} --process={index}: give the number of processes, and "
             "which of them this is, from 0."
         )
-    # jax ends a process that waits in vain with an abort, so say it before.
+    # jax aborts a process that waits in vain, so the wait is announced beforehand.
     print(
-        f"Process {index} of {count} waits for the others at {coordinator}, at most "
-        f"{_PATIENCE} s.",
+        f"Process {index} of {count} is waiting for the others at {coordinator}, for "
+        f"at most {_JOIN_TIMEOUT} s.",
         file=sys.stderr,
     )
     try:
         jax.distributed.initialize(
-            coordinator, int(count), int(index), initialization_timeout=_PATIENCE
+            coordinator, int(count), int(index), initialization_timeout=_JOIN_TIMEOUT
         )
     except RuntimeError as error:  # the port is taken, for instance
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"Process {index} of {count} cannot join at {coordinator} ({reason}): give "
-            "a free port of process 0's host, the same to all."
+            "all processes the same free port on the host of process 0."
         ) from error
 
 
 def _connect() -> None:
-    """Has all processes compute something together, while they all are here.
+    """Runs a first computation of all processes while all of them are ready.
 
-    CPUs connect at the first such computation, and give up when a process is 30 s late;
-    it may be later than that when it has to compile before.
+    CPUs connect at the first joint computation and give up if a process is 30 s late,
+    as it may be if it has to compile something first.
     """
     multihost_utils.sync_global_devices("joined")
 
@@ -91,8 +92,9 @@ def _connect() -> None:
 def end_with(main: Callable[[], int]) -> NoReturn:
     """Runs a command and ends this process with its exit code.
 
-    When Python ends, jax waits for all processes to end, five minutes long.  After a
-    failure that is too late: the others may wait for this one in a computation.
+    When Python exits, jax waits up to five minutes for all processes to exit.  After a
+    failure that is too long, because the others may be waiting for this process in a
+    computation.
     """
     code = 1
     try:
@@ -107,34 +109,34 @@ def end_with(main: Callable[[], int]) -> NoReturn:
 
 
 class Stop:
-    """Notes SIGTERM, so that the loop can save before it ends.
+    """Records SIGTERM, so that the training loop can save before it ends.
 
-    Of several processes any may get the signal; jax's preemption service has all of
-    them learn of it at the same call of `asked`.
+    In a run of several processes any of them may receive the signal; jax's preemption
+    service tells all of them at the same call of `asked`.
     """
 
     def __init__(self):
-        """In a run of one process, takes the signal's handler over until `restore`."""
-        self._noted = False
-        self._several = jax.process_count() > 1
+        """Installs a signal handler until `restore`, if there is only one process."""
+        self._received = False
+        self._multiprocess = jax.process_count() > 1
         self._calls = 0
-        if not self._several:
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+        if not self._multiprocess:
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
 
-    def _note(self, *_) -> None:
-        self._noted = True
+    def _receive(self, *_) -> None:
+        self._received = True
 
     def asked(self) -> bool:
-        """Whether to stop now: to be called equally often by all processes.
+        """Returns whether to stop now; all processes must call it equally often.
 
-        Once it was true it stays so.
+        Once true, it stays true.
         """
-        if self._several and not self._noted:
+        if self._multiprocess and not self._received:
             self._calls += 1
-            self._noted = multihost_utils.reached_preemption_sync_point(self._calls)
-        return self._noted
+            self._received = multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._received
 
     def restore(self) -> None:
-        """Puts the handler of before back."""
-        if not self._several:
+        """Restores the previous signal handler."""
+        if not self._multiprocess:
             signal.signal(signal.SIGTERM, self._previous)

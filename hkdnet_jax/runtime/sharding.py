@@ -1,7 +1,7 @@
 """The device mesh: the one file that names its axes.
 
-A mesh always has both: a batch is split over `data` in training, and one large image
-over `height` in use.  The axis that is not needed has length 1.
+A mesh always has both axes: training splits a batch over `data`, and inference splits
+one large image over `height`.  The axis that is not needed has length 1.
 """
 
 import functools
@@ -17,22 +17,24 @@ HEIGHT = "height"  # the rows of each image are split along this axis
 
 
 def make_mesh(data: int = 0) -> Mesh:
-    """A mesh for batches over the first `data` devices, or over all of them with 0.
+    """Makes a mesh for batches over the first `data` devices, or over all if it is 0.
 
     Raises:
-      ValueError: more devices asked for than there are.
+      ValueError: there are fewer than `data` devices.
     """
     devices = jax.devices()
     if data > len(devices):
-        raise ValueError(f"mesh of {data} devices asked for, there are {len(devices)}")
+        raise ValueError(
+            f"a mesh of {data} devices was requested, but there are {len(devices)}"
+        )
     return mesh_over(devices[: data or len(devices)])
 
 
 def mesh_over(devices: Sequence[jax.Device], axis: str = DATA) -> Mesh:
-    """A mesh over these devices, all of them along `axis` (DATA or HEIGHT).
+    """Makes a mesh with all of these devices along `axis` (DATA or HEIGHT).
 
-    The axes are Auto: Linen code does not carry the annotations that jax's default,
-    Explicit, asks for.
+    The axes are Auto, because Linen code does not carry the annotations that jax's
+    default, Explicit, requires.
     """
     shape = {DATA: (len(devices), 1), HEIGHT: (1, len(devices))}[axis]
     return jax.make_mesh(
@@ -41,22 +43,22 @@ def mesh_over(devices: Sequence[jax.Device], axis: str = DATA) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding that places the entire array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the mesh."""
+    """Returns the sharding that splits the leading axis over DATA."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def split_height(mesh: Mesh) -> NamedSharding:
-    """[N, H, W, C] arrays: the batch split over DATA, the rows over HEIGHT."""
+    """Returns the sharding that splits [N, H, W, C]: N over DATA, H over HEIGHT."""
     return NamedSharding(mesh, PartitionSpec(DATA, HEIGHT))
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`function`, to be jitted, with `mesh` known to `over_positions` inside it."""
+    """Wraps `function`, before jit, so that `over_positions` inside it knows `mesh`."""
 
     @functools.wraps(function)
     def traced(*args, **kwargs):
@@ -69,28 +71,28 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def over_positions(
     function: Callable[..., Any], queries: jax.Array, *others: jax.Array
 ) -> Any:
-    """Calls `function` on every device with its own queries and all the others.
+    """Calls `function` on every device with that device's queries and all others.
 
-    Left to itself, the partitioner would run a loop over blocks of queries on every
-    device for the queries of all, and cannot split a Pallas kernel at all.  Outside of
-    `on_mesh`, or on one device, this is a plain call.
+    By itself, the partitioner would run a loop over blocks of queries on every device
+    for the queries of all devices, and it cannot split a Pallas kernel at all.  Outside
+    `on_mesh`, or on a single device, this is a plain call.
 
     Args:
-      function: takes queries and others, gives arrays [N, P, ...], each entry of which
-        depends on its own query alone (and on all the others).
-      queries: [N, P, ...]; N splits over the mesh's DATA, P over its HEIGHT.
-      *others: [N, ...] each.
+      function: takes queries and others, and returns arrays [N, P, ...] of which each
+        entry depends only on its own query (and on all the others).
+      queries: [N, P, ...]; N is split over the mesh's DATA, P over its HEIGHT.
+      *others: [N, ...] each; N is split over DATA.
 
     Returns:
-      What `function` returns, for all queries.
+      The result of `function` for all queries.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(queries, *others)
     own, all_rows = PartitionSpec(DATA, HEIGHT), PartitionSpec(DATA)
     if mesh.shape[HEIGHT] == 1:
-        # Every device has whole images.  An axis that a spec leaves out is one that the
-        # gradients of the others are summed over, even of length 1.
+        # Every device holds entire images.  The gradients of the others are summed over
+        # each axis that a spec leaves out, even one of length 1.
         own = all_rows = PartitionSpec((DATA, HEIGHT))
     return jax.shard_map(
         function,
@@ -104,24 +106,24 @@ def over_positions(
 def jit_train_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Jits (state, frozen, batch) -> (state, scalars) over the mesh.
 
-    The batch is split, all else is on every device; the state is donated.
+    The batch is split, and everything else is replicated; the state is donated.
     """
-    whole = replicated(mesh)
+    everywhere = replicated(mesh)
     return jax.jit(
         on_mesh(step, mesh),
         donate_argnums=0,
-        in_shardings=(whole, whole, split_batch(mesh)),
-        out_shardings=whole,
+        in_shardings=(everywhere, everywhere, split_batch(mesh)),
+        out_shardings=everywhere,
     )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Places this process's rows of a batch; the result is the global batch.
+    """Places this process's rows of a batch, and returns the global batch.
 
     The rows are those of `local_rows`, in that order.
     """
     sharding = split_batch(mesh)
-    # Of several processes jax takes this for a copy that nobody asked for.
+    # In a run of several processes jax counts this as an implicit transfer.
     with jax.transfer_guard("allow"):
         return {
             key: jax.make_array_from_process_local_data(sharding, value)
@@ -130,10 +132,10 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """The rows of a global batch that this process's devices hold, ascending.
+    """Returns the rows of a global batch that this process's devices hold, ascending.
 
-    Of two processes one need not hold the first half: on a TPU slice the mesh follows
-    the links between the chips, not the hosts.
+    One of two processes need not hold the first or the second half: on a TPU slice the
+    mesh follows the links between the chips, not the hosts.
     """
     held = split_batch(mesh).addressable_devices_indices_map((batch_size,))
     return sorted({i for (rows,) in held.values() for i in range(batch_size)[rows]})

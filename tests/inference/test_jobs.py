@@ -73,8 +73,8 @@ def test_options():
 @pytest.mark.parametrize(
     ("tile", "max_memory", "says"),
     [
-        (None, "4", "--max-memory: '4' is no amount of memory such as 4GB or 800MB"),
-        (None, "0GB", "no amount of memory"),
+        (None, "4", "--max-memory: '4' is not an amount of memory such as 4GB or"),
+        (None, "0GB", "not an amount of memory"),
         (63, None, "--tile 63 is too small: give at least 64 pixels"),
     ],
 )

@@ -19,7 +19,7 @@ def test_amounts(text, size):
 
 @pytest.mark.parametrize("text", ["", "4", "GB", "-1GB", "0MB", "4GiB", "4KB", "x4GB"])
 def test_no_amounts(text):
-    with pytest.raises(ValueError, match="no amount of memory such as 4GB"):
+    with pytest.raises(ValueError, match="not an amount of memory such as 4GB"):
         memory.parse_bytes(text)
 
 
