@@ -1,1 +1,1 @@
-"""Array operations the networks are built from: convolution, Harris, attention."""
+"""Array operations of the networks: convolution, filters, Harris, attention."""

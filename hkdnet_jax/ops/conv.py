@@ -1,9 +1,9 @@
-"""The one 3x3 convolution of every network, fast forward and backward on a CPU.
+"""The 3x3 convolution that all networks share, fast forward and backward on a CPU.
 
-XLA's CPU backend takes a naive path, some 80 times slower, for the weight gradient of
-a convolution that stands inside a scan.  The custom VJP below keeps it off that path:
-it states the gradient as matrix products (`ops.winograd`), or as an ordinary
-convolution in the layout of the forward pass (batch and channel exchange their roles).
+For the weight gradient of a convolution inside a scan, XLA's CPU backend takes a naive
+path that is about 80 times slower.  The custom VJP below avoids that path: it states
+the gradient as matrix products (`ops.winograd`), or as an ordinary convolution in the
+layout of the forward pass, with the roles of batch and channels exchanged.
 """
 
 from functools import partial
@@ -19,9 +19,10 @@ from hkdnet_jax.runtime.precision import FULL
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-# Channels from which the CPU's own ways below pay.
+# Number of channels from which the special methods for CPUs below pay off.
 _MANY_CHANNELS = 32
-# Columns from which XLA's own way uses two cores: it splits an image by blocks of 64.
+# Number of columns from which XLA's own method uses two cores, because it splits an
+# image into blocks of 64.
 _WIDE = 128
 
 
@@ -29,9 +30,9 @@ _WIDE = 128
 # traced once, which halves what a network's own trace spends on them.
 @partial(jax.jit, static_argnames="precision", inline=True)
 def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    ways = {"cpu": _same_cpu, "default": _same_default}
-    ways = {name: partial(way, precision=precision) for name, way in ways.items()}
-    return lax.platform_dependent(x, kernel, **ways)
+    cpu = partial(_same_cpu, precision=precision)
+    default = partial(_same_default, precision=precision)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -41,12 +42,12 @@ def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
 
 
 def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    """The same, on all cores.
+    """Computes the same as `_same_default`, on all cores.
 
-    jaxlib 0.10 hands a convolution whose padding is symmetric to a library that runs
-    most sizes of ours on one core; padded by one more column, which is cut off again,
-    it goes to Eigen, which uses all.  With few channels, or in a wide image, that is no
-    gain.
+    jaxlib 0.10 hands a convolution with symmetric padding to a library that runs most
+    of our sizes on one core.  With one more column of padding, which is cut off again,
+    the convolution goes to Eigen, which uses all cores.  With few channels or a wide
+    image this gains nothing.
     """
     if min(kernel.shape[2:]) < _MANY_CHANNELS or x.shape[2] >= _WIDE:
         return _same_default(x, kernel, precision)
@@ -63,12 +64,13 @@ def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array:
-    """Cross-correlation, stride 1, zero padding of one pixel.
+    """Cross-correlates with stride 1 and zero padding of one pixel.
 
     Args:
-      x: [N, H, W, I].
-      kernel: [3, 3, I, O], same dtype.
-      precision: of the products, forward and backward; see `runtime.precision`.
+      x: floating [N, H, W, I].
+      kernel: [3, 3, I, O], of the same dtype.
+      precision: precision of the products, forward and backward; see
+        `runtime.precision`.
 
     Returns:
       [N, H, W, O].
@@ -83,12 +85,13 @@ def _forward(x: jax.Array, kernel: jax.Array, precision: str):
 def _kernel_gradient_cpu(
     x: jax.Array, grad: jax.Array, precision: str = FULL
 ) -> jax.Array:
-    """Weight gradient by Winograd's method where it pays, else as a convolution.
+    """Computes the weight gradient by Winograd's method or as a convolution.
 
-    As a plain NHWC one: I is the batch, N the channels.
+    The convolution, which serves where Winograd's method does not pay off, is a plain
+    NHWC one with I as the batch and N as the channels.
     """
-    many = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
-    if many and x.dtype == jnp.float32:
+    many_channels = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
+    if many_channels and x.dtype == jnp.float32:
         return winograd.weight_gradient(x, grad, precision)
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),  # [I, H, W, N]
@@ -104,7 +107,7 @@ def _kernel_gradient_cpu(
 def _kernel_gradient_default(
     x: jax.Array, grad: jax.Array, precision: str = FULL
 ) -> jax.Array:
-    """The same, stated by dimension numbers: accelerators choose their own layouts."""
+    """Computes the weight gradient for accelerators, which choose their own layouts."""
     return lax.conv_general_dilated(
         x,
         grad,
@@ -118,9 +121,9 @@ def _kernel_gradient_default(
 def _backward(precision: str, residuals, grad: jax.Array):
     x, kernel = residuals
     grad_x = _same(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), precision)
-    ways = {"cpu": _kernel_gradient_cpu, "default": _kernel_gradient_default}
-    ways = {name: partial(way, precision=precision) for name, way in ways.items()}
-    return grad_x, lax.platform_dependent(x, grad, **ways)
+    cpu = partial(_kernel_gradient_cpu, precision=precision)
+    default = partial(_kernel_gradient_default, precision=precision)
+    return grad_x, lax.platform_dependent(x, grad, cpu=cpu, default=default)
 
 
 conv3x3.defvjp(_forward, _backward)
@@ -129,10 +132,11 @@ conv3x3.defvjp(_forward, _backward)
 def conv3x3_reflect(
     x: jax.Array, kernel: jax.Array, precision: str = FULL
 ) -> jax.Array:
-    """`conv3x3` with reflect padding (the edge sample is not repeated).
+    """Computes `conv3x3` with reflect padding (the edge sample is not repeated).
 
-    Padded, convolved SAME and cropped: on a CPU a VALID convolution runs at a third
-    to a sixth of the rate of a SAME one.
+    The image, at least 2x2 pixels, is padded, convolved with SAME padding and cropped,
+    because on a CPU a VALID convolution runs at a third to a sixth of the rate of a
+    SAME one.
     """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
@@ -142,19 +146,20 @@ class Conv3x3(nn.Module):
     """3x3 convolution, stride 1.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       padding: `zero` or `reflect`.
-      dtype: of the computation and the output; parameters are float32.
+      dtype: dtype of the computation and the output; parameters are float32.
       kernel_init: initialiser of the [3, 3, I, O] kernel; the bias starts at zero.
-      use_bias: False leaves the bias out.
+      use_bias: whether there is a bias.
       precision: see `conv3x3`.
     """
 
     features: int
     padding: str = "zero"
     dtype: jnp.dtype = jnp.float32
-    # The default of the PyTorch networks the paper builds on: small enough that a
-    # stack of 100 residual blocks without normalisation starts near the identity.
+    # This is the default of the PyTorch networks that the paper builds on.  It is small
+    # enough that a stack of 100 residual blocks without normalisation starts near the
+    # identity.
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
         1.0 / 3.0, "fan_in", "uniform"
     )

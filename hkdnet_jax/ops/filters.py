@@ -1,8 +1,8 @@
 """Separable filters of image planes: Sobel, Gaussian windows, sums under a window.
 
-A plane lies in two axes of an array of any rank, the last two ([H, W]) unless ``axes``
-says otherwise: (1, 2) for [N, H, W, C].  No filter makes up a border: a window of
-``size`` pixels leaves ``size - 1`` fewer of them along each axis, and the caller pads.
+A plane spans two axes of an array of any rank: the last two ([H, W]) unless ``axes``
+names others, such as (1, 2) for [N, H, W, C].  No filter pads: a window of ``size``
+pixels shortens each axis by ``size - 1``, and a caller who wants a border pads first.
 """
 
 from functools import partial
@@ -16,7 +16,10 @@ _DIFFERENCE = (-1.0, 0.0, 1.0)
 
 
 def gaussian(size: int, sigma: float) -> np.ndarray:
-    """[size] float64, one axis of the normalised window; ``sigma`` in pixels."""
+    """Returns one axis of a normalised Gaussian window, [size] float64.
+
+    ``size`` and ``sigma`` are in pixels.
+    """
     offset = np.arange(size) - (size - 1) / 2
     window = np.exp(-0.5 * (offset / sigma) ** 2)
     return window / window.sum()
@@ -25,18 +28,19 @@ def gaussian(size: int, sigma: float) -> np.ndarray:
 def window_sum(
     x: jax.Array, window: np.ndarray, axes: tuple[int, int] = (-2, -1)
 ) -> jax.Array:
-    """Weighted sum around each pixel whose square window lies wholly inside.
+    """Computes the weighted sum around each pixel whose square window fits inside.
 
-    On a CPU give several planes as one array: of separate ones XLA computes the sums
-    again in every loop that uses them, which takes ten times as long.
+    On a CPU, pass several planes as one array: for separate arrays XLA recomputes the
+    sums in every loop that uses them, which takes ten times as long.
 
     Args:
       x: floating [..., H, W] or as ``axes`` says, both sides at least ``len(window)``.
       window: [size], one axis of a separable window.
-      axes: those of H and W in ``x``.
+      axes: the axes of H and W in ``x``.
 
     Returns:
-      The dtype and shape of ``x``, but [H - size + 1, W - size + 1].
+      An array of the dtype and shape of ``x``, except that H and W become
+      H - size + 1 and W - size + 1.
     """
     taps = tuple(float(weight) for weight in window)
     for axis in axes:
@@ -47,15 +51,15 @@ def window_sum(
 def sobel(
     x: jax.Array, axes: tuple[int, int] = (-2, -1)
 ) -> tuple[jax.Array, jax.Array]:
-    """Sobel derivatives with the integer kernels, [1, 2, 1] across [-1, 0, 1].
+    """Computes Sobel derivatives with the integer kernel [1, 2, 1] x [-1, 0, 1].
 
     Args:
       x: floating [..., H, W] or as ``axes`` says, both sides at least 3.
-      axes: those of H and W in ``x``.
+      axes: the axes of H and W in ``x``.
 
     Returns:
-      Right minus left and lower minus upper, both of the dtype and shape of ``x``, but
-      [H - 2, W - 2].
+      The derivatives right minus left and lower minus upper, each of the dtype and
+      shape of ``x``, except that H and W become H - 2 and W - 2.
 
     Raises:
       ValueError: a side is shorter than 3.
@@ -73,9 +77,9 @@ def sobel(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _correlate(x: jax.Array, taps: tuple[float, ...], axis: int) -> jax.Array:
-    """Correlates one axis, which shrinks by ``len(taps) - 1``."""
-    # Shifted sums: in float64 a convolution with one channel or a product with a banded
-    # matrix takes five to ten times as long on a CPU.
+    """Correlates along one axis, which shrinks by ``len(taps) - 1``."""
+    # The sums are shifted ones, because in float64 a convolution with one channel or a
+    # product with a banded matrix takes five to ten times as long on a CPU.
     size = x.shape[axis] - len(taps) + 1
     return sum(
         tap * jax.lax.slice_in_dim(x, start, start + size, axis=axis)
@@ -93,7 +97,8 @@ def _correlate_forward(
 def _correlate_backward(
     taps: tuple[float, ...], axis: int, _: None, cotangent: jax.Array
 ) -> tuple[jax.Array]:
-    # jax's own gradient sums padded copies of the cotangent: several times as slow.
+    # jax's own gradient sums padded copies of the cotangent, which is several times
+    # slower.
     widths = [(0, 0)] * cotangent.ndim
     widths[axis] = (len(taps) - 1, len(taps) - 1)
     return (_correlate(jnp.pad(cotangent, widths), taps[::-1], axis),)

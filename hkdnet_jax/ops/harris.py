@@ -7,12 +7,13 @@ from jaxtyping import Array, Float, Float32
 
 from hkdnet_jax.ops.filters import sobel, window_sum
 
-BLOCK = 3  # side of the box the products are summed over
-SOBEL = 3  # side of the Sobel kernel
-# Bytes of an image's planes that `corner_mask` works on at once: the response takes
-# some ten times as much, which would be the largest part of a large image's memory.
+BLOCK = 3  # side of the box over which the products are summed, in pixels
+SOBEL = 3  # side of the Sobel kernel, in pixels
+# Bytes of an image's planes that `corner_mask` processes at once: the response takes
+# about ten times as much, which would be most of the memory for a large image.
 GROUP_BYTES = 4 * 2**20
-# OpenCV scales the derivatives of its float path by this, so that responses agree.
+# OpenCV scales the derivatives of its float path by this factor; so do we, so that the
+# responses agree.
 DERIVATIVE_SCALE = 1.0 / (2 ** (SOBEL - 1) * BLOCK)
 
 
@@ -31,11 +32,11 @@ def _reflect(x: jax.Array) -> jax.Array:
 def harris_response(
     x: Float[Array, "n h w c"], k: float = 0.04
 ) -> Float32[Array, "n h w c"]:
-    """Harris response `det(S) - k * trace(S)^2` of each channel on its own.
+    """Computes the Harris response `det(S) - k * trace(S)^2` of each channel.
 
-    Sobel 3x3 derivatives, their products summed over a 3x3 box.  Border: at both
-    filters the plane is reflected without repeating the edge sample, which is
-    OpenCV's default, so the whole response, border included, equals
+    S holds the products of the 3x3 Sobel derivatives, summed over a 3x3 box.  For both
+    filters the plane is reflected at its border without repeating the edge sample,
+    which is OpenCV's default, so the response, including the border, equals
     `cv2.cornerHarris(plane, blockSize=3, ksize=3, k=k)`.
 
     Args:
@@ -61,10 +62,11 @@ def corner_mask(
     gamma: float | Float[Array, ""] = 0.7,
     k: float = 0.04,
 ) -> Float[Array, "n h w c"]:
-    """Corner map of Eq. 8: 1 where the response exceeds `gamma` times its maximum.
+    """Computes Eq. 8's corner map: 1 where the response exceeds `gamma` * maximum.
 
     The maximum is taken per image and channel.  A channel whose largest response is
-    not positive (flat, or a single straight edge) has no corner.  No gradient flows.
+    not positive (flat, or a single straight edge) has no corner.  The map carries no
+    gradient.
 
     Args:
       x: [N, H, W, C].
@@ -72,7 +74,7 @@ def corner_mask(
       k: see `harris_response`.
 
     Returns:
-      [N, H, W, C] of x's dtype, zeros and ones.
+      [N, H, W, C] of x's dtype, containing zeros and ones.
     """
     x = jax.lax.stop_gradient(x)
     n, h, w, c = x.shape
@@ -81,7 +83,7 @@ def corner_mask(
     if group == c:
         return _mask(x, gamma, k)
     groups = jnp.moveaxis(x.reshape(n, h, w, c // group, group), 3, 0)
-    masks = jax.lax.map(lambda some: _mask(some, gamma, k), groups)
+    masks = jax.lax.map(lambda planes: _mask(planes, gamma, k), groups)
     return jnp.moveaxis(masks, 0, 3).reshape(x.shape)
 
 

@@ -1,12 +1,12 @@
 """Self-attention over all positions of an image, exact, in memory linear in H * W.
 
-One function, four ways to compute it: `materialized` holds the whole N x N affinity
-(the tests' reference); `blocked` streams the queries and runs everywhere; `cudnn` and
-`flash` are the fused kernels of a GPU and a TPU.
+The function has four implementations: `materialized` holds the full N x N affinity (the
+tests' reference); `blocked` streams the queries and runs everywhere; `cudnn` and
+`flash` are the fused kernels for a GPU and a TPU.
 
-That queries, keys and values are one array here, so that the affinity is symmetric, is
-not used: it would save at most one of the two matrix products' halves, and a block
-would then be needed by rows of other blocks, which are not there.
+Where queries, keys and values are one array, the affinity is symmetric.  This is not
+exploited: it would save at most half of one of the two matrix products, and a block
+would then be needed by rows of other blocks, which are not in memory.
 """
 
 from collections.abc import Callable
@@ -23,25 +23,25 @@ from hkdnet_jax.runtime.precision import FULL
 from hkdnet_jax.runtime.sharding import over_positions
 
 IMPLEMENTATIONS = ("auto", "materialized", "blocked", "cudnn", "flash")
-KERNELS = ("cudnn", "flash")  # these give no normaliser, hence no joint softmax
+KERNELS = ("cudnn", "flash")  # these return no normaliser, hence no joint softmax
 SOFTMAX = ("row", "joint")
 
 # Bytes of float32 affinity that one block of queries may hold over the whole batch.
-# Large enough that the two matrix products of a block are efficient, small enough for
-# the caches of a CPU.
+# It is large enough that the two matrix products of a block are efficient, and small
+# enough for the caches of a CPU.
 BLOCK_BYTES = 16 * 2**20
-# An accelerator has no such caches, and wants more work at once.
+# An accelerator has no such caches, and needs more work at once.
 ACCELERATOR_BLOCK_BYTES = 2**30
-# Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU waiting.
+# Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU idle.
 _TPU_BLOCK = 512
 _CUDNN_LARGEST_DEPTH = 128
-_CUDNN_LEAST_CAPABILITY = 8.0  # of an NVIDIA GPU: Ampere
+_CUDNN_LEAST_CAPABILITY = 8.0  # compute capability of an NVIDIA GPU: Ampere
 
 
-# All of these take queries [N, q, D], keys [N, p, D] and values [N, p, C] and return
-# the averages of the values, float32 [N, q, C]; the first two also the log of each
-# row's normaliser, float32 [N, q].  `precision` is that of float32 products, of which
-# cuDNN has none.
+# The next four functions take queries [N, q, D], keys [N, p, D] and values [N, p, C]
+# and return the averages of the values, float32 [N, q, C]; the first two also return
+# the log of each row's normaliser, float32 [N, q].  `precision` is that of float32
+# products, which cuDNN does not have.
 
 
 def _materialized(
@@ -65,22 +65,22 @@ def _blocked(
     precision: str,
     block: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`block` queries at a time, by default as many as fill the platform's bytes.
+    """Processes `block` queries at a time, by default as the platform's bytes allow.
 
-    A block holds its rows of the affinity whole, so its softmax needs no online
-    rescaling, and the backward pass computes the block again instead of keeping it.
+    A block holds complete rows of the affinity, so its softmax needs no online
+    rescaling, and the backward pass recomputes the block instead of keeping it.
     """
     n, positions, depth = queries.shape
     if block is None:
         on_cpu = jax.default_backend() == "cpu"
-        filling = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
-        block = max(1, filling // (4 * n * keys.shape[1]))
+        block_bytes = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
+        block = max(1, block_bytes // (4 * n * keys.shape[1]))
     if block >= positions:
         return _materialized(queries, keys, values, precision)
     blocks = -(-positions // block)
     padded = jnp.pad(queries, ((0, 0), (0, blocks * block - positions), (0, 0)))
     padded = padded.reshape(n, blocks, block, depth).swapaxes(0, 1)
-    attend = jax.checkpoint(lambda some: _materialized(some, keys, values, precision))
+    attend = jax.checkpoint(lambda rows: _materialized(rows, keys, values, precision))
     mean, log_total = lax.map(attend, padded)
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
@@ -121,13 +121,14 @@ def _flash(
         block_q_dq=q_block,
     )
 
-    # The segments are an argument: what has a gradient of its own closes over no array.
+    # The segments are an argument, because a function with a custom gradient must not
+    # close over an array.
     def attend(q, k, v, segments):
         return tpu.flash_attention(
             q, k, v, segment_ids=segments, sm_scale=1.0, block_sizes=blocks
         )
 
-    # The kernel's products have two precisions, and that of bfloat16 is no choice.
+    # The kernel's products have two precisions, and with bfloat16 there is no choice.
     exact = values.dtype == jnp.float32 and precision != "default"
     attend = precisions.at(FULL if exact else "default", attend)
     mean = attend(*(x[:, None] for x in (queries, keys, values)), segments)
@@ -135,7 +136,7 @@ def _flash(
 
 
 def _deepen(x: jax.Array, depth: int) -> jax.Array:
-    """Zeros at the end of the last axis: the kernels want one depth for all."""
+    """Pads the last axis with zeros, because the kernels need one depth for all."""
     return jnp.pad(x, ((0, 0), (0, 0), (0, depth - x.shape[-1])))
 
 
@@ -144,7 +145,7 @@ def _tpu_block(positions: int) -> int:
 
 
 def _pad_positions(x: jax.Array, block: int) -> jax.Array:
-    """[N, p, ...] with zeros up to whole blocks of positions."""
+    """Pads [N, p, ...] with zeros to a multiple of `block` positions."""
     ends = [(0, 0)] * x.ndim
     ends[1] = (0, -x.shape[1] % block)
     return jnp.pad(x, ends)
@@ -157,29 +158,29 @@ def _fastest(
     precision: str,
     block: int | None,
 ) -> jax.Array:
-    """The kernel of the platform the program is compiled for, else `_blocked`."""
+    """Runs the kernel of the platform that is compiled for, or else `_blocked`."""
     depth = values.shape[-1]
     fits = values.dtype == jnp.bfloat16 and depth % 8 == 0
     default = _row(partial(_blocked, precision=precision, block=block))
     kernels = {"tpu": partial(_flash, precision=precision)}
-    # cuDNN has no float32, and jax looks at the GPU itself when it traces the kernel.
+    # cuDNN has no float32, and jax inspects the actual GPU when it traces the kernel.
     if fits and depth <= _CUDNN_LARGEST_DEPTH and has_kernel("cudnn"):
         kernels["cuda"] = _cudnn
     return lax.platform_dependent(queries, keys, values, **kernels, default=default)
 
 
 def has_kernel(kernel: str) -> bool:
-    """Whether the first device runs one of KERNELS."""
+    """Returns whether the first device can run a kernel, one of KERNELS."""
     device = jax.local_devices()[0]
     if kernel == "flash":
         return device.platform == "tpu"
-    # "gpu" is also AMD's, which has no cuDNN.
+    # The platform "gpu" includes AMD's, which have no cuDNN.
     nvidia = device.platform == "gpu" and "cuda" in device.client.platform_version
     return nvidia and float(device.compute_capability) >= _CUDNN_LEAST_CAPABILITY
 
 
 def _row(attend: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable:
-    """The averages alone."""
+    """Wraps `attend` so that it returns only the averages."""
     return lambda *args: attend(*args)[0]
 
 
@@ -192,11 +193,11 @@ def attention(
     block: int | None = None,
     precision: str = FULL,
 ) -> jax.Array:
-    """Averages of the values of all positions, weighted by unscaled `query . key`.
+    """Averages the values of all positions by a softmax of the unscaled `query . key`.
 
     `row`: each query's weights over all positions sum to 1.  `joint`: one softmax over
     all pairs of query and position.  A joint weight is the row weight times the row's
-    share of the whole, so both come from the same blocks.
+    share of the total, so both come from the same blocks.
 
     Args:
       query: [N, H, W, D].
@@ -207,15 +208,16 @@ def attention(
         capability 8.0 or more, bfloat16, C at most 128 and divisible by 8), `flash` (a
         TPU), the last two for `row` alone; `auto` is the platform's kernel where it has
         one that fits, else `blocked`.
-      block: queries a block of `blocked`; by default as many as fill BLOCK_BYTES on a
-        CPU, ACCELERATOR_BLOCK_BYTES elsewhere.
-      precision: of float32 products; see `runtime.precision`.
+      block: number of queries in a block of `blocked`; by default as many as fill
+        BLOCK_BYTES on a CPU, and ACCELERATOR_BLOCK_BYTES elsewhere.
+      precision: precision of float32 products; see `runtime.precision`.
 
     Returns:
       [N, H, W, C] of value's dtype; softmax statistics are float32.
 
     Raises:
-      ValueError: another `softmax` or `implementation`, or a kernel asked for `joint`.
+      ValueError: `softmax` or `implementation` is none of these, or a kernel is asked
+        for `joint`.
     """
     if softmax not in SOFTMAX:
         raise ValueError(f"softmax must be row or joint, got {softmax!r}")
@@ -224,21 +226,21 @@ def attention(
             f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
         )
     if softmax == "joint" and implementation in KERNELS:
-        raise ValueError(f"{implementation} knows no joint softmax: take blocked")
+        raise ValueError(f"{implementation} has no joint softmax: use blocked")
     n, h, w, _ = query.shape
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
 
-    whole = partial(_materialized, precision=precision)
-    in_blocks = partial(_blocked, precision=precision, block=block)
+    materialized = partial(_materialized, precision=precision)
+    blocked = partial(_blocked, precision=precision, block=block)
     if softmax == "joint":
-        attend = whole if implementation == "materialized" else in_blocks
+        attend = materialized if implementation == "materialized" else blocked
         mean, log_total = over_positions(attend, *arrays)
         mean = mean * jax.nn.softmax(log_total, axis=-1)[..., None]
     else:
         attend = {
             "auto": partial(_fastest, precision=precision, block=block),
-            "materialized": _row(whole),
-            "blocked": _row(in_blocks),
+            "materialized": _row(materialized),
+            "blocked": _row(blocked),
             "cudnn": _cudnn,
             "flash": partial(_flash, precision=precision),
         }[implementation]
@@ -254,14 +256,14 @@ def position_attention(
     block: int | None = None,
     precision: str = FULL,
 ) -> jax.Array:
-    """Attention with the Gram matrix of x over its positions (Eq. 10, 11; DANet).
+    """Applies the Gram matrix of x over its positions (Eq. 10, 11; DANet).
 
     Args:
-      x: [N, H, W, C], queries, keys and values at once.
+      x: [N, H, W, C], which serves as queries, keys and values.
       softmax: `row`, or `joint` for the literal Eq. 10; see `attention`.
       implementation: see `attention`.
-      pool: keys and values are means over squares of so many pixels a side (smaller
-        ones at the lower and right edge); 1 is the paper's attention.
+      pool: side in pixels of the squares over which keys and values are averaged
+        (smaller at the lower and right edges); 1 is the paper's attention.
       block: see `attention`.
       precision: see `attention`.
 
@@ -269,13 +271,13 @@ def position_attention(
       [N, H, W, C] of x's dtype; softmax statistics are float32.
 
     Raises:
-      ValueError: as `attention`.
+      ValueError: see `attention`.
     """
     keys = x
     if pool > 1:
         square, (_, h, w, _) = (pool, pool), x.shape
         padding = ((0, -h % pool), (0, -w % pool))
-        wide = x.astype(jnp.float32)
-        keys = nn.avg_pool(wide, square, square, padding, count_include_pad=False)
+        full = x.astype(jnp.float32)
+        keys = nn.avg_pool(full, square, square, padding, count_include_pad=False)
         keys = keys.astype(x.dtype)
     return attention(x, keys, keys, softmax, implementation, block, precision)

@@ -6,7 +6,7 @@ nine taps take 36 products instead of 144, and all of them are plain matrix prod
 which use every core.
 
 The polynomials are evaluated at 0, +-1/sqrt(2), +-sqrt(2) and infinity.  The usual
-points, 0, +-1, +-2 and infinity, cost the same and are four times less exact.
+points, 0, +-1, +-2 and infinity, cost the same but are four times less accurate.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from hkdnet_jax.runtime.precision import FULL
 _TILE = 4  # outputs along each side
 _WINDOW = _TILE + 2  # inputs along each side
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
-# Bytes of transformed tiles worked on at once: with more than the caches hold, and the
-# allocator keeps, the transform costs more than it saves; with less, the loop over the
-# parts does.
+# Bytes of transformed tiles that are processed at once.  If they are more than the
+# caches hold and the allocator keeps, the transform costs more than it saves; if they
+# are fewer, the loop over the chunks does.
 _CACHED_BYTES = 20 * 2**20
 
 # One array for each place in a tile (or each tap), rows first.
@@ -32,10 +32,10 @@ Grid = list[list[jax.Array]]
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices of the outputs, the taps and the inputs, each with _WINDOW rows.
+    """Computes the matrices of outputs, taps and inputs, each with _WINDOW rows.
 
-    Taken together they state every product of an output and a tap once: the sum over
-    j of outputs[j, i] * taps[j, k] * inputs[j, l] is 1 for l = i + k, else 0.
+    Together they state every product of an output and a tap once: the sum over j of
+    outputs[j, i] * taps[j, k] * inputs[j, l] is 1 for l = i + k, else 0.
     """
     powers = np.power.outer(np.array(_POINTS), np.arange(_TILE))
     outputs, taps = powers, powers[:, :3]
@@ -53,14 +53,14 @@ _OUTPUTS, _TAPS, _INPUTS = _transforms()
 
 
 def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax.Array:
-    """Gradient of the kernel of a convolution with zero padding of one pixel.
+    """Computes the kernel gradient of a convolution with zero padding of one pixel.
 
-    As exact as the direct sum: some 2e-6 of the largest entry.
+    The error is that of the direct sum, about 2e-6 of the largest entry.
 
     Args:
       x: float32 [N, H, W, I], the convolution's input.
       grad: float32 [N, H, W, O], the gradient of its output.
-      precision: of the products; see `runtime.precision`.
+      precision: precision of the products; see `runtime.precision`.
 
     Returns:
       float32 [3, 3, I, O].
@@ -72,7 +72,7 @@ def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax
     x = jnp.pad(x, ((0, 0), (1, 1 + bottom), (1, 1 + right), (0, 0)))
     grad = jnp.pad(grad, ((0, 0), (0, bottom), (0, right), (0, 0)))
     if images == n and bands == 1:
-        return _of_chunk(x, grad, precision)
+        return _chunk_gradient(x, grad, precision)
 
     def chunk(a: jax.Array, index: jax.Array, height: int) -> jax.Array:
         start = (index // bands * images, index % bands * rows, 0, 0)
@@ -80,23 +80,24 @@ def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax
 
     def add(total: jax.Array, index: jax.Array):
         parts = chunk(x, index, rows + 2), chunk(grad, index, rows)
-        return total + _of_chunk(*parts, precision), None
+        return total + _chunk_gradient(*parts, precision), None
 
     zero = jnp.zeros((3, 3, i, o), x.dtype)
     return lax.scan(add, zero, jnp.arange(n // images * bands))[0]
 
 
 def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
-    """What to work on at once so that the transformed tiles fit _CACHED_BYTES.
+    """Chooses chunks whose transformed tiles fit into _CACHED_BYTES.
 
     Returns:
-      images: together, a divisor of n; 1 where an image is cut into bands.
-      bands: of an image.
-      rows: output rows of a band, whole tiles.
+      images: number of images per chunk, a divisor of n; 1 if images are cut into
+        bands.
+      bands: number of bands per image.
+      rows: output rows per band, a multiple of _TILE.
     """
     tile_rows = -(-h // _TILE)
     row_bytes = 4 * _WINDOW**2 * -(-w // _TILE) * channels
-    fitting = max(1, _CACHED_BYTES // row_bytes)  # rows of tiles
+    fitting = max(1, _CACHED_BYTES // row_bytes)  # rows of tiles that fit
     bands = -(-tile_rows // fitting)
     rows = -(-tile_rows // bands) * _TILE
     images = fitting // tile_rows if bands == 1 else 1
@@ -104,10 +105,10 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
     return images, bands, rows
 
 
-def _of_chunk(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
-    """`weight_gradient` of whole tiles; x has the pixel around grad that it reads."""
-    inputs = _both_ways(_INPUTS, _places(x, _WINDOW))
-    outputs = _both_ways(_OUTPUTS, _places(grad, _TILE))
+def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
+    """Computes `weight_gradient` of complete tiles; x has a border of one pixel."""
+    inputs = _transform_2d(_INPUTS, _places(x, _WINDOW))
+    outputs = _transform_2d(_OUTPUTS, _places(grad, _TILE))
     products = [
         [
             lax.dot_general(
@@ -120,11 +121,11 @@ def _of_chunk(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
         ]
         for rows in zip(inputs, outputs, strict=True)
     ]
-    return jnp.stack([jnp.stack(row) for row in _both_ways(_TAPS.T, products)])
+    return jnp.stack([jnp.stack(row) for row in _transform_2d(_TAPS.T, products)])
 
 
 def _places(x: jax.Array, size: int) -> Grid:
-    """x at each place of its tiles of `size`, which begin every _TILE pixels."""
+    """Returns x at each place of its tiles of side `size`, one every _TILE pixels."""
     rows = (x.shape[1] - size) // _TILE * _TILE + 1
     columns = (x.shape[2] - size) // _TILE * _TILE + 1
     return [
@@ -133,7 +134,7 @@ def _places(x: jax.Array, size: int) -> Grid:
     ]
 
 
-def _both_ways(matrix: np.ndarray, grid: Grid) -> Grid:
+def _transform_2d(matrix: np.ndarray, grid: Grid) -> Grid:
     """Transforms every column, then every row."""
     columns = (_combine(matrix, column) for column in zip(*grid, strict=True))
     down = zip(*columns, strict=True)
@@ -141,7 +142,7 @@ def _both_ways(matrix: np.ndarray, grid: Grid) -> Grid:
 
 
 def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """For each row of the matrix the arrays times its entries, summed."""
+    """Returns, for each row of the matrix, the sum of the arrays times its entries."""
     sums = []
     for row in matrix:
         terms = [
