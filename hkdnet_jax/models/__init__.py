@@ -1,1 +1,1 @@
-"""The networks of HKDnet (Linen): image and named intermediates out."""
+"""The networks of HKDnet in Linen, which return an image and named intermediates."""

@@ -20,21 +20,21 @@ DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
 
 
 def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
-    """Eq. 6: `M = softmax(D1 * D2)`, times the number of normalised entries.
+    """Computes Eq. 6, `M = softmax(D1 * D2)`, times the number of normalised entries.
 
     The mean weight is then 1, so that the strength of the attention does not depend
     on the image size.
 
     Args:
       d1: [N, H, W, C].
-      d2: as d1.
+      d2: like d1.
       softmax: `spatial` (over H * W for each channel), `width` or `channel`.
 
     Returns:
       float32 [N, H, W, C].
 
     Raises:
-      ValueError: another `softmax`.
+      ValueError: `softmax` is none of these.
     """
     if softmax not in DFA_AXES:
         raise ValueError(f"softmax must be one of {list(DFA_AXES)}, got {softmax!r}")
@@ -49,8 +49,8 @@ def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Ar
 class DFAB(nn.Module):
     """Dual-frequency attention block (Eq. 6, 7): `D + delta * M * D3`.
 
-    Two RCABs give D, three 3x3 convolutions of D give D1, D2, D3.  delta is learned
-    from 0.
+    Two RCABs give D, and three 3x3 convolutions of D give D1, D2 and D3.  The scalar
+    delta is learned and starts at 0.
     """
 
     reduction: int
@@ -64,7 +64,7 @@ class DFAB(nn.Module):
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         d = RCAB(self.reduction, **arithmetic, name="rcab1")(x)
         d = RCAB(self.reduction, **arithmetic, name="rcab2")(d)
-        # One convolution to 3 C channels is the three of the paper side by side.
+        # One convolution to 3 C channels computes the paper's three side by side.
         d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d)
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
         weights = dual_frequency_weights(d1, d2, self.softmax).astype(self.dtype)
@@ -93,7 +93,7 @@ class DFAG(nn.Module):
 
 
 def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.Array:
-    """Attention with the Gram matrix of x over its channels (Eq. 12, 13).
+    """Applies attention with the Gram matrix of x over its channels (Eq. 12, 13).
 
     The Gram matrix is divided by the number of positions, so that its sharpness does
     not depend on the image size.
@@ -102,13 +102,13 @@ def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.
       x: [N, H, W, C].
       softmax: `row` (a channel's weights over all channels sum to 1) or `joint` (the
         literal Eq. 12: one softmax over all C * C pairs).
-      precision: of float32 products; see `runtime.precision`.
+      precision: precision of float32 products; see `runtime.precision`.
 
     Returns:
       [N, H, W, C] of x's dtype; the softmax is float32.
 
     Raises:
-      ValueError: another `softmax`.
+      ValueError: `softmax` is none of these.
     """
     if softmax not in ("row", "joint"):
         raise ValueError(f"softmax must be row or joint, got {softmax!r}")
@@ -131,18 +131,20 @@ class CEA(nn.Module):
     """Corner embedding attention (Fig. 3, Eq. 8 to 13) of the visible branch.
 
     A 1x1 convolution gives F_b.  Three parallel modules, each `scale * term + F_b`
-    with a scale learned from 0, are summed and mixed by another 1x1 convolution:
+    with a learned scale that starts at 0, are summed and mixed by another 1x1
+    convolution:
 
-    - corner (Eq. 8, 9): `beta * B * M + F_b`, B a 1x1 convolution of F_b, M the
-      corner mask;
+    - corner (Eq. 8, 9): `beta * B * M + F_b`, where B is a 1x1 convolution of F_b and M
+      the corner mask;
     - position (Eq. 10, 11) and channel (Eq. 12, 13): Gram-matrix attention.
 
     Attributes:
       corner_gamma: threshold of the corner mask as a share of the channel's maximum.
       position_softmax: `row` or `joint`.
       channel_softmax: `row` or `joint`.
-      position_pool: side of the squares that keys and values are means over.
-      attention: implementation of the position attention, see
+      position_pool: side in pixels of the squares over which keys and values are
+        averaged.
+      attention: implementation of the position attention; see
         `ops.position_attention`.
     """
 
@@ -156,7 +158,7 @@ class CEA(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Maps [N, H, W, C] to the same shape, and the modules' outputs by name."""
+        """Maps [N, H, W, C] to the same shape; also returns the modules' outputs."""
         c = x.shape[-1]
 
         def scale(name: str) -> jax.Array:

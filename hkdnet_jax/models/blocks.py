@@ -1,7 +1,7 @@
 """Residual channel-attention blocks and the sub-pixel upsampler, as in RCAN.
 
 Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention
-Networks", ECCV 2018.  Arrays are [N, H, W, C]; no normalisation layers.
+Networks", ECCV 2018.  Arrays are [N, H, W, C]; there are no normalisation layers.
 """
 
 from functools import partial
@@ -68,10 +68,10 @@ class _ScannedRCAB(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """RG: `x + conv(RCABs(x))`.
+    """Residual group: `x + conv(RCABs(x))`.
 
-    The RCABs are scanned: one body is compiled whatever their number, and their
-    parameters carry a leading axis of length `rcabs`.
+    The RCABs are scanned, so that one body is compiled whatever their number; their
+    parameters have a leading axis of length `rcabs`.
     """
 
     rcabs: int
@@ -94,9 +94,9 @@ class ResidualGroup(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Sub-pixel upsampling: two x2 stages for 4, one stage for 2 and 3.
+    """Sub-pixel upsampler: two x2 stages for scale 4, one stage for scales 2 and 3.
 
-    Each stage is a 3x3 convolution to C * r^2 channels and a pixel shuffle.
+    Each stage of scale r is a 3x3 convolution to C * r^2 channels and a pixel shuffle.
     """
 
     scale: int

@@ -10,53 +10,54 @@ Number = float | Float[Array, ""]
 
 
 def l1_norm(features: Features) -> Plane:
-    """Sum of magnitudes over the channels: [N, H, W, C] to float32 [N, H, W, 1]."""
+    """Sums magnitudes over the channels: [N, H, W, C] to float32 [N, H, W, 1]."""
     return jnp.sum(jnp.abs(features.astype(jnp.float32)), axis=-1, keepdims=True)
 
 
 def activity(features: Features, damping: Number = 0.0) -> Plane:
-    """Eq. 14 up to a factor: l1 norm over the channels, summed over 3x3 pixels.
+    """Computes Eq. 14 up to a factor: the l1 norm of a pixel, summed over 3x3 pixels.
 
-    The paper's mean differs by 1/9, or by 1/6 and 1/4 at the border, where the window
-    is cut off; that factor cancels in the ratio of Eq. 15.
+    The paper's mean differs by a factor of 1/9, or of 1/6 and 1/4 at the border, where
+    the window is cut off; this factor cancels in the ratio of Eq. 15.
 
     Args:
       features: [N, H, W, C].
-      damping: added to each pixel's norm, not negative.
+      damping: a non-negative number that is added to each pixel's norm.
 
     Returns:
-      float32 [N, H, W, 1], not negative.
+      float32 [N, H, W, 1], non-negative.
     """
     l1 = l1_norm(features) + damping
-    # The plain 0.0 matters: jax knows how to differentiate a sum from that only.
+    # The literal 0.0 matters: only with it does jax recognise a sum and its gradient.
     return lax.reduce_window(l1, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
 
 
 def infrared_weight(ir: Features, vis: Features, damping: Number = 0.0) -> Plane:
-    """Eq. 15: `M_ir / (M_ir + M_vis)`, 1/2 where the sum vanishes (up to 1e-12).
+    """Computes Eq. 15, `M_ir / (M_ir + M_vis)`; 1/2 where the sum is at most 1e-12.
 
     Args:
       ir: [N, H, W, C].
-      vis: as ir.
-      damping: see `activity`; the larger it is, the nearer to 1/2 is the weight, and
-        the less does noise in dark places move it. Not in the paper.
+      vis: like ir.
+      damping: see `activity`; the larger it is, the closer the weight is to 1/2, and
+        the less noise moves it in dark places.  It is not in the paper.
 
     Returns:
       float32 [N, H, W, 1] in [0, 1].
     """
     m_ir, m_vis = activity(ir, damping), activity(vis, damping)
     total = m_ir + m_vis
-    # Not merely above 0: the gradient divides by the square, which must not vanish.
+    # The bound is above 0, because the gradient divides by the square of the sum, which
+    # must not vanish.
     alive = total > 1e-12
     return jnp.where(alive, m_ir / jnp.where(alive, total, 1.0), 0.5)
 
 
 def fuse_features(ir: Features, vis: Features, damping: Number = 0.0) -> Features:
-    """Eq. 16: the weighted sum of both modalities' features.
+    """Computes Eq. 16, the weighted sum of both modalities' features.
 
     Args:
       ir: [N, H, W, C].
-      vis: as ir.
+      vis: like ir.
       damping: see `infrared_weight`.
 
     Returns:
@@ -72,16 +73,17 @@ def fuse_images(
     alpha: Number,
     damping: Number,
 ) -> Float[Array, "n h w 1"]:
-    """Eq. 5 and 14 to 16 of the images themselves, as features of one channel.
+    """Applies Eq. 5 and 14 to 16 to the images themselves, as one-channel features.
 
-    Divided by 2 + alpha, so that two equal images give that image.  A trained teacher's
-    picture differs little from it: its encoder and decoder reconstruct.
+    The sum is divided by 2 + alpha, so that two equal images give that image.  A
+    trained teacher's picture differs little from the result, because its encoder and
+    decoder reconstruct.
 
     Args:
-      ir: [N, H, W, 1].
-      vis: as ir.
+      ir: [N, H, W, 1] in [0, 1].
+      vis: like ir.
       alpha: weight of the visible features in Eq. 5.
-      damping: see `infrared_weight`; a white pixel's norm is 1.
+      damping: see `infrared_weight`; the norm of a white pixel is 1.
 
     Returns:
       [N, H, W, 1] of ir's dtype.

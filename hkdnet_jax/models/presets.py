@@ -1,4 +1,4 @@
-"""Sizes and readings of the student, by name."""
+"""The student's sizes and readings of the paper, and named presets of them."""
 
 import dataclasses
 
@@ -7,18 +7,18 @@ from hkdnet_jax.common.keys import key
 from hkdnet_jax.models.attention import DFA_AXES
 from hkdnet_jax.ops.position_attention import SOFTMAX
 
-SCALES = (1, 2, 3, 4)  # output pixels per input pixel; 1 is a teacher's
-# Smallest side of an input in pixels: below it nearly every pixel is border, and
-# what is left of the picture is what the padding made up.
+SCALES = (1, 2, 3, 4)  # output pixels per input pixel along a side; 1 for a teacher
+# Smallest side of an input in pixels: in a smaller image nearly every pixel is close to
+# the border, and the padding determines most of the picture.
 MIN_SIDE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class StudentConfig:
-    """Sizes and readings of the student; the defaults are the paper's (`full`).
+    """The student's sizes and readings of the paper; by default the paper's (`full`).
 
     Raises:
-      ValueError: a value of another type than its default's, or out of its limits.
+      ValueError: a value breaks its limits, or its type is not that of its default.
     """
 
     width: int = key(64, "channels C", at_least=1)
@@ -33,10 +33,12 @@ class StudentConfig:
         "channels of the fusion decoder's convolutions before the last, which has 16",
     )
     sr_groups: int = key(5, "residual groups of the super-resolution part", at_least=1)
-    sr_rcabs: int = key(20, "RCABs in each of these groups", at_least=1)
+    sr_rcabs: int = key(
+        20, "RCABs in each group of the super-resolution part", at_least=1
+    )
     reduction: int = key(16, "channel reduction of the RCABs' gates", at_least=1)
-    dfag: bool = key(True, "whether there is a DFAG (Table II)")
-    cea: bool = key(True, "whether there is a CEA (Table II)")
+    dfag: bool = key(True, "whether the infrared branch has a DFAG (Table II)")
+    cea: bool = key(True, "whether the visible branch has a CEA (Table II)")
     dfa_softmax: str = key(
         "spatial", "what Eq. 6 normalises over", choices=tuple(DFA_AXES)
     )
@@ -45,8 +47,8 @@ class StudentConfig:
     )
     position_pool: int = key(
         1,
-        "the position attention's keys and values are means over squares of so many "
-        "pixels a side; 1 is the paper's, whose time is quadratic in the pixels",
+        "side in pixels of the squares over which the position attention averages its "
+        "keys and values; 1 is the paper's, whose time is quadratic in the pixels",
         at_least=1,
     )
     channel_softmax: str = key(
@@ -64,26 +66,27 @@ class StudentConfig:
         "the network learns only what interpolation misses; not in the paper",
     )
     skip_alpha: float = key(
-        0.5, "alpha of the global skip; the teacher's serves best", at_least=0.0
+        0.5, "alpha of the global skip; the teacher's works best", at_least=0.0
     )
     skip_damping: float = key(
-        0.0, "damping of the global skip; the teacher's serves best", at_least=0.0
+        0.0, "damping of the global skip; the teacher's works best", at_least=0.0
     )
 
     def __post_init__(self):
-        """Checks every value, wherever it comes from."""
+        """Checks every value, whatever its source."""
         for name, value, remedy in keys.problems(self):
             raise ValueError(f"model.{name} is {value!r}: {remedy}")
         if not all(type(width) is int and width >= 1 for width in self.decoder):
             raise ValueError(
-                f"model.decoder is {self.decoder!r}: it must hold numbers of channels"
+                f"model.decoder is {self.decoder!r}: it must hold whole numbers above 0"
             )
 
 
 PRESETS = {
     "full": StudentConfig(),
-    # Eq. 6 over the channels: over all positions, a hot spot in a picture far larger
-    # than the small training crops gets a weight training never saw, and burns out.
+    # Eq. 6 normalises over the channels.  If it did over all positions, a hot spot in a
+    # picture far larger than the small training crops would get a weight that training
+    # never saw, and would burn out.
     "lite": StudentConfig(
         width=32,
         branch_rcabs=1,

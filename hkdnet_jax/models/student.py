@@ -14,12 +14,14 @@ from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.runtime.precision import FULL
 
-FUSED_CHANNELS = 16  # of F_f^s, which Eq. 22 compares with the teacher's decoder
-TEACHER_CHANNELS = 64  # of the teacher's feature that the upsampler output learns
+# Channels of F_f^s, which Eq. 22 compares with the teacher's decoder.
+FUSED_CHANNELS = 16
+# Channels of the teacher's feature that the upsampler's output learns from.
+TEACHER_CHANNELS = 64
 
 
 class InfraredBranch(nn.Module):
-    """Conv 1->C, one residual group, DFAG (Fig. 2)."""
+    """The infrared branch (Fig. 2): conv 1->C, one residual group, DFAG."""
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
@@ -39,7 +41,7 @@ class InfraredBranch(nn.Module):
 
 
 class VisibleBranch(nn.Module):
-    """Conv 1->C, two residual groups, CEA (Fig. 3)."""
+    """The visible branch (Fig. 3): conv 1->C, two residual groups, CEA."""
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
@@ -71,7 +73,7 @@ class VisibleBranch(nn.Module):
 
 
 class FusionPart(nn.Module):
-    """Both branches, the fusion layer and the decoder: what phase 1 trains."""
+    """The part that phase 1 trains: both branches, the fusion layer and the decoder."""
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
@@ -96,7 +98,7 @@ class FusionPart(nn.Module):
 
 
 class SuperResolutionPart(nn.Module):
-    """Residual groups, sub-pixel upsampler and tail (Sec. III-C)."""
+    """The part of Sec. III-C: residual groups, sub-pixel upsampler and tail."""
 
     config: StudentConfig
     scale: int
@@ -120,7 +122,8 @@ class SuperResolutionPart(nn.Module):
         y = head + conv(cfg.width, name="body")(y)
         up = Upsampler(self.scale, **arithmetic, name="upsampler")(y)
         tail = conv(FUSED_CHANNELS, name="tail")(up)
-        # In float32 whatever the dtype: bfloat16 has no more levels than a picture.
+        # This is float32 whatever the dtype, because bfloat16 has no more levels than a
+        # picture.
         image = Conv3x3(1, precision=self.precision, name="image")(
             tail.astype(jnp.float32)
         )
@@ -128,19 +131,19 @@ class SuperResolutionPart(nn.Module):
 
 
 class Student(nn.Module):
-    """Low-resolution pair to one fused image at `scale` times the resolution.
+    """Fuses a low-resolution pair to one image at `scale` times the resolution.
 
     Its parameters are the two subtrees `fusion` and `sr`.
 
     Attributes:
-      config: sizes and readings.
+      config: sizes and readings of the paper.
       scale: 2, 3 or 4.
-      dtype: of the arithmetic; parameters, softmax, the last convolution and the
+      dtype: dtype of the arithmetic; parameters, softmax, the last convolution and the
         image are float32.
-      attention: how the position attention is computed, which changes its result by
-        rounding alone: see `ops.position_attention`.
-      precision: of float32 products, in training also backward; see
-        `runtime.precision`.
+      attention: implementation of the position attention, which changes the result only
+        by rounding; see `ops.position_attention`.
+      precision: precision of float32 products, in training those of the backward pass
+        too; see `runtime.precision`.
     """
 
     config: StudentConfig
@@ -178,14 +181,19 @@ class Student(nn.Module):
     def fuse_only(
         self, ir: jax.Array, vis: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The fusion part alone (phase 1): F_f^s [N, H, W, 16] and intermediates."""
+        """Runs only the fusion part (phase 1).
+
+        Returns:
+          decoded: F_f^s, [N, H, W, 16].
+          out: named intermediates, as of `__call__` up to `decoded`.
+        """
         return self.fusion(ir, vis)
 
 
 class FeatureAdapter(nn.Module):
-    """1x1 map of the upsampler output to the teacher's 64 channels (Eq. 23).
+    """Maps the upsampler's output to the teacher's 64 channels by a 1x1 conv (Eq. 23).
 
-    Exists only in training, and only where a preset's width is not 64.
+    It exists only in training, and only if a preset's width is not 64.
     """
 
     precision: str = FULL

@@ -9,12 +9,12 @@ from flax import linen as nn
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops.conv import Conv3x3
 
-# A plain chain of ReLU layers: He initialisation keeps its signal alive.
+# He initialisation keeps the signal alive in a plain chain of ReLU layers.
 _conv = partial(Conv3x3, padding="reflect", kernel_init=nn.initializers.he_normal())
 
 
 class Encoder(nn.Module):
-    """3x3 conv 1->16, then a dense block of three 16-filter convs: 64 channels."""
+    """The encoder: 3x3 conv 1->16 and a dense block of three 16-filter convs."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """3x3 convs 64->64->32->16->1; ReLU after every conv but the last."""
+    """The decoder: 3x3 convs 64->64->32->16->1, with ReLU after all but the last."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
 class Teacher(nn.Module):
     """Fuses a registered pair at its own resolution, always in float32.
 
-    Its images are labels, and bfloat16 ones are some 51 dB from these.
+    Its images are labels, and those computed in bfloat16 are about 51 dB from these.
 
     The decoder reads `F_ir + alpha * F_vis + F_f` (Eq. 5).  The fusion layer has no
     parameters, so the teacher is trained to reconstruct one image through the very
@@ -55,7 +55,7 @@ class Teacher(nn.Module):
       alpha: weight of the visible features in Eq. 5.
       damping: added to both activities of Eq. 15, as a share of the encoder's l1 norm
         on a white image, so that it means the same whatever the encoder's scale.  0 is
-        the paper's.  Without effect where `ir = vis`, so in training.
+        the paper's.  It has no effect where `ir = vis`, and so none in training.
     """
 
     alpha: float = 0.5
@@ -76,7 +76,7 @@ class Teacher(nn.Module):
         f_ir, f_vis = encoder(ir), encoder(vis)
         damping = 0.0
         if self.damping:
-            # Padded by reflection, it is white to its borders.
+            # Reflect padding keeps the image white up to its borders.
             white = encoder(jnp.ones((1, 2, 2, 1)))
             damping = self.damping * jnp.mean(l1_norm(white))
         fused = fuse_features(f_ir, f_vis, damping)
