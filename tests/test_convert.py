@@ -229,26 +229,26 @@ def test_model_directory_of_another_scale_or_with_more_in_it_is_refused(tmp_path
 
 def test_bad_files_are_refused_in_one_sentence(x2_file, tmp_path, capfd):
     out = tmp_path / "out"
-    assert_refused(capfd, tmp_path / "none.npz", out, "is no file")
-    assert_refused(capfd, tmp_path, out, "is no file")
+    assert_refused(capfd, tmp_path / "none.npz", out, "is not a file")
+    assert_refused(capfd, tmp_path, out, "is not a file")
     assert_refused(capfd, x2_file, out, "scale 2, not 3", scale=3)
 
     whole = x2_file.read_bytes()
     for suffix in ("npz", "safetensors"):
         cut = tmp_path / f"cut.{suffix}"
         cut.write_bytes(whole[: len(whole) // 2])
-        assert_refused(capfd, cut, out, "damaged or no checkpoint")
+        assert_refused(capfd, cut, out, "damaged or not a checkpoint")
 
     other = tmp_path / "other.npz"
     np.savez(other, **{"conv1.weight": np.zeros((3, 3), np.float32)})
     assert_refused(capfd, other, out, "missing: conv1.conv2d.weight", "conv1.weight")
     np.savez(other, object=np.array([print], dtype=object))
-    assert_refused(capfd, other, out, "damaged or no checkpoint", "pickle")
+    assert_refused(capfd, other, out, "damaged or not a checkpoint", "pickle")
     other.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert_refused(capfd, other, out, "git lfs pull")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
-    assert_refused(capfd, tmp_path / "array.npz", out, "damaged or no checkpoint")
+    assert_refused(capfd, tmp_path / "array.npz", out, "damaged or not a checkpoint")
 
 
 def test_an_unwritable_folder_is_refused(x2_file, tmp_path, capfd):
@@ -328,10 +328,10 @@ def test_torch_files_that_hold_something_else(torch, checkpoint, tmp_path, capfd
         ({FUSION: fusion}, "nothing else", FUSION),
         ([1, 2], "nothing else", "list"),
         (scalar, "nothing else", "Tensor"),
-        ({FUSION: {**fusion, "note": "x"}, SR: sr}, "note", "no tensor"),
+        ({FUSION: {**fusion, "note": "x"}, SR: sr}, "note", "not as a tensor"),
         ({FUSION: fusion, SR: {**sr, "conv.bias": scalar}}, "conv.bias", "twice"),
         ({FUSION: {**fusion, 5: scalar}, SR: sr}, "unexpected: 5"),
-        ({FUSION: fusion, SR: scalar}, "damaged or no checkpoint"),
+        ({FUSION: fusion, SR: scalar}, "damaged or not a checkpoint"),
         ({FUSION: {"a": scalar.bfloat16()}, SR: sr}, "BFloat16"),
     ):
         torch.save(content, file)

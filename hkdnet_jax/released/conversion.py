@@ -1,7 +1,7 @@
-"""The tensors of the authors' PyTorch checkpoint as parameters of our Released module.
+"""Converts the tensors of the authors' PyTorch checkpoint to parameters of `Released`.
 
-Names, shapes and dtypes must match exactly.  The two things in `UNUSED` may be there
-and are left out, because the released network does not use them either.
+Names, shapes and dtypes must match exactly.  The tensors in `UNUSED` may be present and
+are left out, because the released network does not use them either.
 """
 
 import itertools
@@ -34,9 +34,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class _Tensors:
-    """Hands out the tensors of a checkpoint, and notes what was asked for.
+    """Hands out the tensors of a checkpoint, and records which were requested.
 
-    What does not fit is handed out as zeros, so that one pass finds all of it.
+    In place of a tensor that is missing or does not fit it hands out zeros, so that one
+    pass finds all differences.
     """
 
     def __init__(self, arrays: Arrays):
@@ -44,7 +45,7 @@ class _Tensors:
         self._wanted: dict[str, str] = {}
 
     def take(self, name: str, *shape: int) -> np.ndarray:
-        """The tensor `name`, float32 of `shape`."""
+        """Returns the tensor `name`, which should be float32 of `shape`."""
         expected = np.zeros(shape, np.float32)
         self._wanted[name] = trees.describe_array(expected)
         array = self._arrays.get(name, expected)
@@ -52,23 +53,23 @@ class _Tensors:
         return array if same else expected
 
     def differences(self) -> str:
-        """Names that are missing, left over or of another shape; '' if none."""
-        there = {name: trees.describe_array(x) for name, x in self._arrays.items()}
-        unused = {name: what for name, what in UNUSED.items() if name in there}
-        return trees.list_differences(there, self._wanted | unused)
+        """Lists tensors that are missing, left over or of another shape; '' if none."""
+        present = {name: trees.describe_array(x) for name, x in self._arrays.items()}
+        unused = {name: what for name, what in UNUSED.items() if name in present}
+        return trees.list_differences(present, self._wanted | unused)
 
     def kernel(self, name: str, inputs: int, outputs: int) -> np.ndarray:
-        """The kernel of a 3x3 convolution: OIHW to HWIO."""
+        """Returns the kernel of a 3x3 convolution, transposed from OIHW to HWIO."""
         weight = self.take(f"{name}.weight", outputs, inputs, 3, 3)
         return weight.transpose(2, 3, 1, 0)
 
     def conv3(self, name: str, inputs: int, outputs: int) -> Params:
-        """A 3x3 convolution with bias."""
+        """Returns a 3x3 convolution with bias."""
         kernel = self.kernel(name, inputs, outputs)
         return {"kernel": kernel, "bias": self.take(f"{name}.bias", outputs)}
 
     def conv1(self, name: str, inputs: int, outputs: int) -> Params:
-        """A 1x1 convolution with bias, as the matrix that our Conv1x1 keeps."""
+        """Returns a 1x1 convolution with bias, its kernel as the matrix of Conv1x1."""
         kernel = self.take(f"{name}.weight", outputs, inputs, 1, 1)
         return {
             "kernel": kernel[:, :, 0, 0].T,
@@ -76,12 +77,12 @@ class _Tensors:
         }
 
     def scalar(self, name: str) -> np.ndarray:
-        """A learned scalar, which PyTorch keeps as a vector of one."""
+        """Returns a learned scalar, which PyTorch keeps as a vector of length 1."""
         return self.take(name, 1).reshape(())
 
 
 def convert(arrays: Arrays, scale: int) -> Params:
-    """Parameters of `models.released.Released(scale)` from the released tensors.
+    """Converts the released tensors to parameters of `network.Released(scale)`.
 
     Args:
       arrays: the tensors of both state dicts by name.
@@ -95,11 +96,11 @@ def convert(arrays: Arrays, scale: int) -> Params:
     """
     params, differences = _build(arrays, scale)
     if differences:
-        fitting = [other for other in SCALES[1:] if not _build(arrays, other)[1]]
-        if fitting:
+        matching = [other for other in SCALES[1:] if not _build(arrays, other)[1]]
+        if matching:
             raise UserError(
-                f"it is the checkpoint of scale {fitting[0]}, not {scale}: pass "
-                f"--scale {fitting[0]}, or give the one of scale {scale}."
+                f"it is the checkpoint of scale {matching[0]}, not {scale}: pass "
+                f"--scale {matching[0]}, or give the one of scale {scale}."
             )
         raise UserError(
             f"its tensors are not those of the released network ({differences}): "
@@ -167,7 +168,7 @@ def _rcab(tensors: _Tensors, name: str) -> Params:
 
 
 def _residual_group(tensors: _Tensors, name: str, rcabs: int) -> Params:
-    """The RCABs are scanned here: their parameters are stacked."""
+    """Converts a residual group; the parameters of its scanned RCABs are stacked."""
     layers = [_rcab(tensors, f"{name}.body.{i}") for i in range(rcabs)]
     stack = jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
     conv = tensors.conv3(f"{name}.body.{rcabs}", SIZES.width, SIZES.width)
@@ -212,10 +213,10 @@ def _cea(tensors: _Tensors, name: str) -> Params:
 
 
 def _folded(tensors: _Tensors, name: str) -> Params:
-    """A 3x3 convolution and the batch normalisation behind it as one convolution.
+    """Folds a 3x3 convolution and the batch normalisation after it into one.
 
-    With the statistics fixed, `scale * (conv(x) - mean) / deviation + shift` is the
-    convolution with each kernel scaled, and a bias.  Computed in float64.
+    With fixed statistics, `scale * (conv(x) - mean) / deviation + shift` is the
+    convolution with each kernel scaled, plus a bias.  It is computed in float64.
     """
     c = SIZES.width
     kernel = tensors.kernel(f"{name}.0", c, c).astype(np.float64)
@@ -223,22 +224,21 @@ def _folded(tensors: _Tensors, name: str) -> Params:
         tensors.take(f"{name}.1.{part}", c).astype(np.float64)
         for part in ("weight", "bias", "running_mean", "running_var")
     )
-    with np.errstate(invalid="ignore"):  # a variance below 0 is found as not finite
+    with np.errstate(invalid="ignore"):  # `convert` finds the NaN of a variance below 0
         scale = scale / np.sqrt(variance + BATCH_NORM_EPSILON)
     folded = {"kernel": kernel * scale, "bias": shift - mean * scale}
     return {part: x.astype(np.float32) for part, x in folded.items()}
 
 
 def _upsampler(tensors: _Tensors, scale: int) -> Params:
-    """Convolutions in front of pixel shuffles, their channels in our order.
+    """Converts the convolutions before the pixel shuffles, with channels in our order.
 
-    Channel `k * r^2 + s` is channel k of sub-pixel s in PyTorch; here it is
-    `s * C + k`.
+    Channel k of sub-pixel s is channel `k * r^2 + s` in PyTorch, and `s * C + k` here.
     """
     c = SIZES.width
     params = {}
     for i, r in enumerate((2, 2) if scale == 4 else (scale,)):
-        # In between stands the pixel shuffle, which has a number but no tensors.
+        # The odd numbers belong to the pixel shuffles, which have no tensors.
         conv = tensors.conv3(f"uperfe.{2 * i}", c, c * r * r)
         params[f"conv{i + 1}"] = {
             part: x.reshape(*x.shape[:-1], c, r * r).swapaxes(-1, -2).reshape(x.shape)

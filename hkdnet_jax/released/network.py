@@ -1,12 +1,12 @@
 """The student that the paper's authors released in PyTorch, to run their weights.
 
-It differs from the paper's text and from our Student in many places, row by row in
-docs/fidelity.md.  It is for inference: its six batch normalisations, which only scale
-and shift once training is over, are folded into the convolutions before them
-(`hkdnet_jax.convert`), and its dropout is left out.  Arrays are [N, H, W, C], float32.
+It differs from the paper's text and from our Student in many places, which
+docs/fidelity.md lists.  It is for inference: its six batch normalisations, which only
+scale and shift once training is over, are folded into the convolutions before them
+(`released.conversion`), and its dropout is left out.  Arrays are [N, H, W, C], float32.
 
-The released demo stretches each input by its own minimum and maximum to [0, 1], and
-its output likewise to 0..255: `fuse --normalize minmax --stretch`.
+The released demo stretches each input by its own minimum and maximum to [0, 1], and its
+output likewise to 0..255, as `fuse --normalize minmax --stretch` does.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from hkdnet_jax.ops.harris import harris_response
 from hkdnet_jax.ops.position_attention import attention
 from hkdnet_jax.runtime.precision import FULL
 
-# Written out, though equal to `full`: the released weights fix these for good.
+# These equal `full`, but are written out, because the released weights fix them.
 SIZES = StudentConfig(
     width=64,
     branch_rcabs=9,
@@ -36,24 +36,25 @@ SIZES = StudentConfig(
     reduction=16,
     corner_gamma=0.7,
 )
-FIRST_CHANNELS = 16  # of the first convolution, which both branches share
-DECODED_CHANNELS = 16  # of the decoder's last convolution
-POSITION_REDUCTION = 8  # channels over the channels of a query or a key
+FIRST_CHANNELS = 16  # channels of the first convolution, which both branches share
+DECODED_CHANNELS = 16  # channels of the decoder's last convolution
+POSITION_REDUCTION = 8  # channels divided by the channels of a query or a key
 FUSION_EPSILON = 1e-10
 
 
 def corner_map(x: jax.Array) -> jax.Array:
-    """The released corner map: 1 within a pixel of a strong corner, else 0.
+    """Computes the released corner map: 1 within a pixel of a strong corner, else 0.
 
-    Harris response of each channel, its 3x3 maximum, compared with 0.7 of the
-    maximum over the channel.  A pixel that equals that threshold keeps its feature:
-    all of a flat channel, where both are 0.  No gradient flows.
+    The Harris response of each channel is dilated by a 3x3 maximum and compared with
+    0.7 of the maximum over the channel.  A pixel that equals this threshold keeps its
+    feature, as do all pixels of a flat channel, where both are 0.  The map carries no
+    gradient.
 
     Args:
       x: [N, H, W, C].
 
     Returns:
-      As x.
+      An array like x.
     """
     x = lax.stop_gradient(x)
     dilated = lax.reduce_window(
@@ -64,7 +65,7 @@ def corner_map(x: jax.Array) -> jax.Array:
 
 
 def channel_mixture(x: jax.Array) -> jax.Array:
-    """Averages of the channels, in which UNLIKE channels weigh most.
+    """Averages the channels, with the largest weights for UNLIKE channels.
 
     A channel's weights are the softmax of its row maximum minus its row of the Gram
     matrix over the positions.
@@ -73,28 +74,29 @@ def channel_mixture(x: jax.Array) -> jax.Array:
       x: [N, H, W, C].
 
     Returns:
-      As x.
+      An array like x.
     """
     gram = jnp.einsum("nhwc,nhwd->ncd", x, x, precision=FULL)
-    # A softmax does not see the row maximum, which is the same for the whole row.
+    # The row maximum is constant in its row, and so does not change the softmax.
     weights = jax.nn.softmax(-gram, axis=-1)
     return jnp.einsum("ncd,nhwd->nhwc", weights, x, precision=FULL)
 
 
 def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
-    """Weighted sum: `exp(mean) / (exp(mean_ir) + exp(mean_vis) + 1e-10)` each.
+    """Sums both features with weights that depend on their means.
 
-    The means are over the channels of a pixel.
+    Each weight is `exp(mean) / (exp(mean_ir) + exp(mean_vis) + 1e-10)`, where the means
+    are over the channels of a pixel.
 
     Args:
       ir: [N, H, W, C].
-      vis: as ir.
+      vis: like ir.
 
     Returns:
-      As ir.
+      An array like ir.
     """
     means = [jnp.mean(x, axis=-1, keepdims=True) for x in (ir, vis)]
-    # Both sides of the fraction over exp(peak), which cannot overflow.
+    # Numerator and denominator are divided by exp(peak), so that no power overflows.
     peak = jnp.maximum(*means)
     powers = [jnp.exp(mean - peak) for mean in means]
     total = powers[0] + powers[1] + FUSION_EPSILON * jnp.exp(-peak)
@@ -102,9 +104,10 @@ def fuse_features(ir: jax.Array, vis: jax.Array) -> jax.Array:
 
 
 class ReleasedDFAB(nn.Module):
-    """`gamma * softmax(Q * K) * conv(K)`, Q and K convolutions of two RCABs' output.
+    """The released block: `gamma * softmax(Q * K) * conv(K)`.
 
-    The softmax runs over the width; the convolutions have no bias, the block no skip.
+    Q and K are convolutions of the output of two RCABs.  The softmax runs over the
+    width; the convolutions have no bias, and the block has no skip.
     """
 
     @nn.compact
@@ -123,7 +126,7 @@ class ReleasedDFAB(nn.Module):
 
 
 class ReleasedDFAG(nn.Module):
-    """`x + conv(six blocks of x)`."""
+    """The released group: `x + conv(six blocks of x)`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -135,7 +138,7 @@ class ReleasedDFAG(nn.Module):
 
 
 class Position(nn.Module):
-    """`gamma * attention + x` over all positions, row softmax without scaling."""
+    """Position module: `gamma * attention + x`, with an unscaled row softmax."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -149,7 +152,7 @@ class Position(nn.Module):
 
 
 class Channel(nn.Module):
-    """`gamma * channel_mixture(x) + x`."""
+    """Channel module: `gamma * channel_mixture(x) + x`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -158,18 +161,18 @@ class Channel(nn.Module):
         return gamma * channel_mixture(x) + x
 
 
-# What the corner module adds to its product, see `Corner`.
+# What the corner module adds to its product; see `Corner`.
 CORNER_SKIPS = ("feature", "map")
 
 
 class Corner(nn.Module):
-    """`corner_map(x) * relu(conv(x)) + skip`, a 1x1 convolution.
+    """Corner module: `corner_map(x) * relu(conv(x)) + skip`, with a 1x1 convolution.
 
     Attributes:
-      skip: `feature` adds x, as the released code does on a GPU, the only place where
-        it runs unchanged.  `map` adds the map, as it does with its tensors on a CPU:
-        there OpenCV's array is the feature's own memory, and the map written to it
-        takes the place of x.
+      skip: `feature` adds x, as the released code does on a GPU, the only device on
+        which it runs unchanged.  `map` adds the map, as that code does with its tensors
+        on a CPU, where OpenCV's array shares the memory of the feature, so that writing
+        the map overwrites x.
     """
 
     skip: str
@@ -183,10 +186,10 @@ class Corner(nn.Module):
 
 
 class ReleasedCEA(nn.Module):
-    """Three paths in parallel, summed and mixed by a 1x1 convolution.
+    """The released CEA: three parallel paths, summed and mixed by a 1x1 convolution.
 
-    A path: 3x3 convolution, ReLU, attention, 3x3 convolution, ReLU, 1x1 convolution.
-    Batch normalisation is folded into its 3x3 convolutions.
+    Each path is a 3x3 convolution, ReLU, the attention, a 3x3 convolution, ReLU and a
+    1x1 convolution.  Batch normalisation is folded into the 3x3 convolutions.
 
     Attributes:
       corner_skip: see `Corner`.
@@ -211,10 +214,10 @@ class ReleasedCEA(nn.Module):
 
 
 class Branch(nn.Module):
-    """`x + conv(attention(RG(x)))`: a branch behind the shared convolutions.
+    """A branch after the shared convolutions: `x + conv(attention(RG(x)))`.
 
     Attributes:
-      attention: makes the branch's attention module, given its `name`.
+      attention: a function that makes the branch's attention module, given its `name`.
     """
 
     attention: Callable[..., nn.Module]
@@ -232,7 +235,7 @@ def _conv_relu(x: jax.Array, features: int, name: str) -> jax.Array:
 
 
 class ReleasedFusionPart(nn.Module):
-    """Shared convolutions, both branches, fusion and decoder.
+    """The fusion part: shared convolutions, both branches, fusion and decoder.
 
     Attributes:
       corner_skip: see `Corner`.
@@ -244,8 +247,8 @@ class ReleasedFusionPart(nn.Module):
     def __call__(
         self, ir: jax.Array, vis: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Maps two [N, H, W, 1] images to [N, H, W, 16] features, intermediates."""
-        # As one batch, so that the convolutions are shared in the plainest way.
+        """Maps two [N, H, W, 1] images to [N, H, W, 16] features and intermediates."""
+        # The images form one batch, which is the simplest way to share convolutions.
         both = _conv_relu(jnp.concatenate([ir, vis]), FIRST_CHANNELS, "conv1")
         first_ir, first_vis = jnp.split(_conv_relu(both, SIZES.width, "conv2"), 2)
         f_ir = Branch(ReleasedDFAG, name="ir")(first_ir)
@@ -259,14 +262,14 @@ class ReleasedFusionPart(nn.Module):
 
 
 class Released(nn.Module):
-    """The released network: low-resolution pair to one image at `scale` times it.
+    """The released network: fuses a low-resolution pair at `scale` times its size.
 
     Its parameters are the two subtrees `fusion` and `sr`; `sr` has the names and
-    shapes of our own `full` Student's.
+    shapes of that of our own `full` Student.
 
     Attributes:
       scale: 2, 3 or 4.
-      corner_skip: `feature` or `map`, see `Corner`.
+      corner_skip: `feature` or `map`; see `Corner`.
     """
 
     scale: int

@@ -1,8 +1,8 @@
-"""The authors' checkpoint as arrays by name.
+"""Reads the authors' checkpoint as arrays by name.
 
-A checkpoint is a dict of two state dicts and is read with `weights_only=True`: nothing
-in it is executed.  A .npz or .safetensors file with the tensors of both state dicts
-under their own names, which do not collide, is read without PyTorch.
+A checkpoint is a dict of two state dicts, and is read with `weights_only=True`, so that
+nothing in it is executed.  A .npz or .safetensors file with the tensors of both state
+dicts under their own names, which do not collide, is read without PyTorch.
 """
 
 import pickle
@@ -16,31 +16,32 @@ import safetensors.numpy
 from hkdnet_jax.common.errors import UserError, install_command
 from hkdnet_jax.released.conversion import REMEDY
 
-# What a clone of the authors' repository holds where Git LFS is not installed.
+# The start of the file in a clone of the authors' repository made without Git LFS.
 _LFS_POINTER = b"version https://git-lfs"
 STATE_DICTS = ("Sec_Fusionnet_state_dict", "srnet_state_dict")
 
 
 def read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by name; the suffix decides how it is read.
+    """Reads the tensors of a checkpoint by name, in the way that its suffix asks for.
 
     Args:
-      path: .npz, .safetensors, or else a file of `torch.save`.
+      path: a .npz or .safetensors file, or else one that `torch.save` wrote.
 
     Raises:
-      UserError: the file is missing, damaged, holds more than tensors, or needs
-        PyTorch, which is not installed.
+      UserError: the file is missing or damaged, is a Git LFS pointer, holds something
+        other than the tensors of both state dicts, or needs PyTorch, which is not
+        installed.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--checkpoint {path} is no file: give a fu_srnet.pth.tar.")
+        raise UserError(f"--checkpoint {path} is not a file: give a fu_srnet.pth.tar.")
     readers = {".npz": _read_npz, ".safetensors": safetensors.numpy.load_file}
     try:
         with open(path, "rb") as file:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 raise UserError(
                     f"{path} is a Git LFS pointer and not the checkpoint itself: "
-                    "fetch that with git lfs pull."
+                    "fetch the checkpoint with git lfs pull."
                 )
         return readers.get(path.suffix.lower(), _read_torch)(path)
     except UserError:
@@ -49,19 +50,19 @@ def read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"more than tensors ({found[1]})" if found else "no PyTorch checkpoint"
         raise UserError(
-            f"{path} holds {what}, and no code of a file is ever run: {REMEDY}"
+            f"{path} holds {what}, and code in a file is never run: {REMEDY}"
         ) from error
     except Exception as error:
-        # Three formats of three libraries: each breaks in ways of its own.
+        # Three libraries read three formats, and each fails in its own ways.
         reason = re.split(r"\.\s|\.$|\n", str(error).strip())[0]
         raise UserError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}: {reason}): "
-            "copy it again."
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {reason}):"
+            " copy it again."
         ) from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    # np.load would leave a broken file open if it opened it itself.
+    # np.load does not close a broken file that it opened itself.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
         return dict(opened.items())
 
@@ -71,7 +72,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs PyTorch to be read: {install_command('torch')}, or give "
+            f"Reading {path} needs PyTorch: run {install_command('torch')}, or give "
             "its tensors as a .npz or .safetensors file."
         ) from error
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -87,7 +88,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         for key, tensor in checkpoint[name].items():
             if not isinstance(tensor, torch.Tensor) or str(key) in arrays:
                 raise UserError(
-                    f"{path} holds {key} of {name} twice, or it is no tensor: {REMEDY}"
+                    f"{path} holds {key} of {name} twice, or not as a tensor: {REMEDY}"
                 )
             arrays[str(key)] = tensor.detach().numpy()
     return arrays
