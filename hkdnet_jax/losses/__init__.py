@@ -1,1 +1,1 @@
-"""The teacher's and the student's losses, image quality, and VGG16's features."""
+"""The teacher's and the student's losses, image quality, and VGG16 features."""

@@ -1,11 +1,15 @@
-"""Checks that all losses make of their input."""
+"""Input checks that all losses share."""
 
 import jax
 import jax.numpy as jnp
 
 
 def as_images(name: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`as_floats` of both, checked to be [N, H, W, 1]."""
+    """Returns `as_floats` of both, after a check that they are [N, H, W, 1].
+
+    Raises:
+      ValueError: the shapes are others or differ, or one is not floating-point.
+    """
     a, b = as_floats(name, a, b)
     if a.ndim != 4 or a.shape[-1] != 1:
         raise ValueError(f"{name} needs images [N, H, W, 1], got {a.shape}")
@@ -13,7 +17,12 @@ def as_images(name: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def as_floats(name: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both as float32, or as float64 if one is, checked to be of one shape.
+    """Converts both to float32, or to float64 if one is, and checks their shapes.
+
+    Args:
+      name: the caller, for the error message.
+      a: floating, of any shape.
+      b: floating, of the shape of a.
 
     Raises:
       ValueError: the shapes differ, or one is not floating-point.

@@ -1,4 +1,4 @@
-"""Image quality: SSIM, PSNR."""
+"""Image quality: SSIM and PSNR."""
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +13,23 @@ _MSE_FLOOR = 1e-10
 
 
 def ssim(a: jax.Array, b: jax.Array, *, data_range: float = 1.0) -> jax.Array:
-    """Structural similarity (Wang et al. 2004).
+    """Computes the structural similarity (Wang et al. 2004).
 
-    11x11 Gaussian window of sigma 1.5, population (co)variances, mean over the
-    positions where the window lies wholly inside the image. Unlike `dm_pix.ssim` the
-    (co)variances are not clipped: clipping takes away the gradient that brings
-    contrast back to a flat patch.
+    It uses an 11x11 Gaussian window of sigma 1.5 and population (co)variances, and
+    takes the mean over the positions where the window fits inside the image. Unlike in
+    `dm_pix.ssim` the (co)variances are not clipped, because clipping removes the
+    gradient that brings contrast back to a flat patch.
 
     Args:
-      a, b: [N, H, W, 1] with H, W >= 11; computed in float32, float64 input in float64.
-      data_range: difference of the largest and the smallest possible value.
+      a, b: floating [N, H, W, 1] with H, W >= 11; float64 input is computed in float64,
+        other input in float32.
+      data_range: difference between the largest and the smallest possible value.
 
     Returns:
-      [N] float32 or float64, 1 for equal images. Differentiable everywhere.
+      [N] float32 or float64, 1 for equal images. It is differentiable everywhere.
 
     Raises:
-      ValueError: other or unequal shapes, or integers.
+      ValueError: the shapes are others or differ, or the dtype is not floating-point.
     """
     a, b = (x[..., 0] for x in as_images("ssim", a, b))
     _, height, width = a.shape
@@ -37,8 +38,8 @@ def ssim(a: jax.Array, b: jax.Array, *, data_range: float = 1.0) -> jax.Array:
             f"ssim needs images of at least {_WINDOW}x{_WINDOW}, got {height}x{width}"
         )
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    # (Co)variances do not change when a constant is taken off an image, and near zero
-    # float32 keeps more digits of their differences.
+    # (Co)variances do not change when a constant is subtracted from an image, and near
+    # zero float32 keeps more digits of their differences.
     offset_a, offset_b = (
         jax.lax.stop_gradient(x.mean(axis=(1, 2), keepdims=True)) for x in (a, b)
     )
@@ -51,23 +52,25 @@ def ssim(a: jax.Array, b: jax.Array, *, data_range: float = 1.0) -> jax.Array:
     mean_a, mean_b = mean_a + offset_a, mean_b + offset_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variances + c2)
-    # The mean of the distances from 1: a float32 sum of many values near 1 is 5e-6 off.
+    # The mean is over the distances from 1, because a float32 sum of many values near 1
+    # is 5e-6 off.
     return 1.0 - (1.0 - luminance * structure).mean(axis=(1, 2))
 
 
 def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio in dB, data range 1.
+    """Computes the peak signal-to-noise ratio in dB for a data range of 1.
 
     The mean squared error is taken as at least 1e-10, so equal images give 100 dB.
 
     Args:
-      a, b: [N, H, W, 1]; computed in float32, float64 input in float64.
+      a, b: floating [N, H, W, 1]; float64 input is computed in float64, other input in
+        float32.
 
     Returns:
       [N] float32 or float64, at most 100.
 
     Raises:
-      ValueError: other or unequal shapes, or integers.
+      ValueError: the shapes are others or differ, or the dtype is not floating-point.
     """
     a, b = as_images("psnr", a, b)
     error = jnp.square(a - b).mean(axis=(1, 2, 3))
@@ -75,5 +78,5 @@ def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def decibels(mean_squared_error: jax.Array, *, data_range: float = 1.0) -> jax.Array:
-    """10 log10(data_range^2 / mean_squared_error); infinite for no error."""
+    """Returns 10 log10(data_range^2 / mean_squared_error), infinite for no error."""
     return -10.0 * jnp.log10(mean_squared_error / data_range**2)

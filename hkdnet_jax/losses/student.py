@@ -1,4 +1,4 @@
-"""The student's losses of its two phases (Eq. 22 and 23)."""
+"""The student's losses in its two phases (Eq. 22 and 23)."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,18 @@ from hkdnet_jax.losses.teacher import Terms
 
 
 def student_phase1_loss(f_t: jax.Array, f_s: jax.Array) -> tuple[jax.Array, Terms]:
-    """Fusion-phase loss, Eq. 22: mean |F_f^t - F_f^s|.
+    """Computes the loss of the fusion phase, Eq. 22: mean |F_f^t - F_f^s|.
 
     Args:
-      f_t: the teacher decoder's penultimate output for the low-resolution pair.
-      f_s: the student's fused feature; both [N, h, w, 16].
+      f_t: [N, h, w, 16], the teacher decoder's penultimate output for the
+        low-resolution pair.
+      f_s: [N, h, w, 16], the student's fused feature.
 
     Returns:
       The loss, and ``{"feature": loss}``; float32 scalars.
+
+    Raises:
+      ValueError: the shapes differ, or one is not floating-point.
     """
     loss = _mean_abs("student_phase1_loss", f_t, f_s)
     return loss, {"feature": loss}
@@ -30,17 +34,23 @@ def student_phase2_loss(
     features_s: Sequence[jax.Array],
     phi: float = 1.0,
 ) -> tuple[jax.Array, Terms]:
-    """Super-resolution-phase loss, Eq. 23: mean |I_t - I_s| + phi sum mean |T - S|.
+    """Computes the loss of the second phase, Eq. 23, mean |I_t - I_s| + phi features.
+
+    The feature term is the sum of mean |T - S| over the pairs of features.
 
     Args:
-      image_t, image_s: teacher's label and student's image, [N, H, W, 1].
-      features_t, features_s: pairs to compare, in the same order; equal shapes in a
-        pair. None at all where phi is 0.
+      image_t, image_s: the teacher's label and the student's image, [N, H, W, 1].
+      features_t, features_s: the features to compare, in the same order and of the same
+        shape in each pair. They may be empty if phi is 0.
       phi: weight of the feature term.
 
     Returns:
-      The total, and the terms ``image`` and ``feature`` (the sum over the pairs; absent
-      without pairs), not weighted; float32 scalars.
+      The total, and the unweighted terms ``image`` and ``feature`` (absent if there are
+      no pairs); float32 scalars.
+
+    Raises:
+      ValueError: shapes or numbers of features differ, features are missing, or an
+        array is not floating-point.
     """
     if len(features_t) != len(features_s) or (phi and not features_t):
         raise ValueError(
@@ -58,8 +68,8 @@ def student_phase2_loss(
 
 
 def _mean_abs(name: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean absolute difference, after the checks of `as_floats`."""
+    """Computes the mean absolute difference, after the checks of `as_floats`."""
     a, b = as_floats(name, a, b)
     difference = a - b
-    # Not jnp.abs, whose derivative at 0 is 1: values that agree must not be pushed.
+    # jnp.abs has the derivative 1 at 0, but values that agree must not be pushed.
     return (difference * jnp.sign(difference)).mean()

@@ -15,8 +15,8 @@ Features = Mapping[str, jax.Array]
 # features divided by 255 are those of an image in [0, 1]. Measured on three RoadScene
 # pairs with relu2_2 and relu3_3, the output being the target blurred by a Gaussian of 1
 # pixel: pixel 6e-5 to 6e-4, mu ssim 19 to 82, grad 0.003 to 0.026, percep 0.09 to 0.36.
-# So it counts more than the gradient and stays below SSIM, which mu = 1000 makes the
-# leading term; unscaled it would be 300 times SSIM.
+# So the term counts more than the gradient and stays below SSIM, which mu = 1000 makes
+# the leading term; unscaled it would be 300 times SSIM.
 PERCEP_SCALE = 255.0**-2
 
 
@@ -28,7 +28,7 @@ def teacher_loss(
     percep_weight: float = 1.0,
     percep: tuple[Features, Features] | None = None,
 ) -> tuple[jax.Array, Terms]:
-    """The teacher's reconstruction loss, Eq. 17: pixel + mu ssim + grad + percep.
+    """Computes the reconstruction loss, Eq. 17: pixel + mu ssim + grad + percep.
 
     Differences are squared, as in the DenseFuse family that the teacher belongs to:
 
@@ -40,15 +40,19 @@ def teacher_loss(
       mean squared difference of the features.
 
     Args:
-      output, target: [N, H, W, 1] with H, W >= 11.
+      output, target: floating [N, H, W, 1] in [0, 1], with H, W >= 11.
       mu: weight of the SSIM term.
       percep_weight: weight of the perceptual term.
       percep: `vgg.features` of the output and of the target, or None to leave the
         term out.
 
     Returns:
-      The weighted total, and the terms by name, not weighted; float32 scalars.
+      The weighted total, and the unweighted terms by name; float32 scalars.
       Without ``percep`` there is no term of that name.
+
+    Raises:
+      ValueError: shapes or layers differ or are others, or an array is not
+        floating-point.
     """
     output, target = as_images("teacher_loss", output, target)
     gradients = zip(sobel(output, axes=(1, 2)), sobel(target, axes=(1, 2)), strict=True)
@@ -63,7 +67,8 @@ def teacher_loss(
         if of_output.keys() != of_target.keys() or not of_output:
             raise ValueError(
                 "teacher_loss: perceptual features of the output and of the target "
-                f"must have equal layers, got {list(of_output)} and {list(of_target)}"
+                "must have the same layers, got "
+                f"{list(of_output)} and {list(of_target)}"
             )
         pairs = (as_floats(f"layer {k}", of_output[k], of_target[k]) for k in of_output)
         terms["percep"] = PERCEP_SCALE * sum(_mean_square(a, b) for a, b in pairs)
@@ -72,5 +77,5 @@ def teacher_loss(
 
 
 def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean squared difference."""
+    """Computes the mean squared difference."""
     return jnp.square(a - b).mean()

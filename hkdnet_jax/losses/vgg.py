@@ -3,8 +3,7 @@
 The network is that of K. Simonyan and A. Zisserman (ICLR 2015) with the weights of
 its authors (Creative Commons Attribution), in the Caffe convention that Keras keeps:
 input 0..255, channels B, G, R, minus the channel means, no other scaling. The weights
-are never made up: they come from a file of the user's, or from the one that Keras
-publishes.
+are never random: they come from the user's file, or from the one that Keras publishes.
 
 Parameters are ``{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}``,
 float32. A layer is named after its ReLU: ``relu2_2`` is the output of ``conv2_2``
@@ -37,7 +36,7 @@ KERAS_URL = (
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 KERAS_MD5 = "6d6bbae143d832006294945121d1f1fc"
-_TIMEOUT = 30.0  # seconds without a byte before a download is given up
+_TIMEOUT = 30.0  # seconds without data after which a download is given up
 _BGR_MEANS = (103.939, 116.779, 123.68)
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, width)
 # "1_1", "1_2", "2_1", ... "5_3" in the order of the network, and the width of each.
@@ -65,10 +64,11 @@ def load(path: str) -> Params:
 
     Returns:
       The parameters (float32 host arrays) of the convolutions in the file, from
-      ``conv1_1`` on without a gap. The file may stop early, at ``conv3_3`` say.
+      ``conv1_1`` on without a gap. The file may stop early, for example at ``conv3_3``.
 
     Raises:
-      UserError: the file is missing, unreadable or not VGG16, or can't be fetched.
+      UserError: the file is missing, unreadable or not VGG16, or cannot be fetched, or
+        h5py is not installed.
     """
     file = as_path(path).expanduser() if path else _keras_file()
     if not file.is_file():
@@ -87,22 +87,22 @@ def load(path: str) -> Params:
         zlib.error,
     ) as error:
         raise UserError(
-            f"VGG16 weights: {file} can't be read ({error}); {_REMEDY}."
+            f"VGG16 weights: {file} cannot be read ({error}); {_REMEDY}."
         ) from error
     return _checked(arrays, file)
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    """Every array of an ``.npz`` file."""
-    # Opened here because NumPy leaves a damaged archive that it opened itself open.
+    """Reads every array of an ``.npz`` file."""
+    # It is opened here, because NumPy does not close a damaged archive that it opened.
     with file.open("rb") as stream, np.load(stream) as data:
         return dict(data)
 
 
 def _read_h5(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a Keras file under the names of the ``.npz`` layout.
+    """Reads the arrays of a Keras file under the names of the ``.npz`` layout.
 
-    The dataset names differ between versions of Keras; the ranks do not: a
+    The dataset names differ between versions of Keras, but the ranks do not: a
     convolution's group holds one kernel (rank 4) and one bias (rank 1).
     """
     with needs_extra("Reading VGG16 weights from an .h5 file", "train"):
@@ -118,13 +118,13 @@ def _read_h5(file: Path) -> dict[str, np.ndarray]:
                 name = layer.removeprefix("block").replace("_conv", "_")
                 arrays[f"conv{name}/{parts[item.ndim]}"] = item[()]
 
-        # Files saved with the whole model keep the layers one group deeper.
+        # Files that hold the full model keep the layers one group deeper.
         data.get("model_weights", data).visititems(collect)
     return arrays
 
 
 def abstract_params() -> Params:
-    """Shapes of the weights that `load` returns, of the whole network."""
+    """Returns the shapes and dtypes of the full network's weights, as `load` does."""
     shapes, channels = {}, 3
     for name, width in _WIDTHS.items():
         shapes[f"conv{name}"] = {
@@ -136,12 +136,16 @@ def abstract_params() -> Params:
 
 
 def _shapes(channels: int, width: int) -> dict[str, tuple[int, ...]]:
-    """Of a convolution's parameters."""
+    """Returns the shapes of a convolution's parameters."""
     return {"kernel": (3, 3, channels, width), "bias": (width,)}
 
 
 def _checked(arrays: dict[str, np.ndarray], file: Path) -> Params:
-    """The convolutions at the start of the network, their shapes checked."""
+    """Returns the leading convolutions of the network and checks their shapes.
+
+    Raises:
+      UserError: the first one is missing, or a shape is not that of VGG16.
+    """
     params: Params = {}
     channels = 3
     for name, width in _WIDTHS.items():
@@ -170,10 +174,10 @@ def _checked(arrays: dict[str, np.ndarray], file: Path) -> Params:
 
 
 def _keras_file() -> Path:
-    """The file that Keras publishes: from Keras's cache, else fetched into it.
+    """Returns the file that Keras publishes, from Keras's cache or fetched into it.
 
-    The file takes its final name only when complete and with the right MD5, so that
-    several processes may do this at once and a killed one leaves nothing half done.
+    The file gets its final name only when it is complete and has the right MD5, so that
+    several processes may do this at once and a killed one leaves no partial file.
     """
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     file = home / "models" / KERAS_URL.rsplit("/", 1)[1]
@@ -196,7 +200,7 @@ def _keras_file() -> Path:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise UserError(
-            f"VGG16 weights can't be fetched to {file} ({error}); {_REMEDY}."
+            f"VGG16 weights cannot be fetched to {file} ({error}); {_REMEDY}."
         ) from error
     return file
 
@@ -212,7 +216,7 @@ def _download(url: str, file: Path) -> None:
 
 
 def _md5(file: Path) -> str:
-    """MD5 of a file in hexadecimal: against damage, as in Keras, not for security."""
+    """Returns a file's hexadecimal MD5, by which it is only checked for damage."""
     with file.open("rb") as data:
         return hashlib.file_digest(
             data, lambda: hashlib.md5(usedforsecurity=False)
@@ -222,22 +226,22 @@ def _md5(file: Path) -> str:
 def features(
     params: Params, x: jax.Array, layers: Sequence[str]
 ) -> dict[str, jax.Array]:
-    """VGG16 activations of gray images, computed no deeper than asked for.
+    """Computes VGG16 activations of gray images, no deeper than the layers require.
 
-    Computes in float32 at full precision, whatever the dtype of ``x``.
+    The arithmetic is float32 at full precision, whatever the dtype of ``x``.
 
     Args:
-      params: what `load` returned.
+      params: the parameters that `load` returned.
       x: [N, H, W, 1] images in [0, 1]; gray is repeated to B, G and R.
-      layers: names such as ``relu2_2``, see `LAYERS`.
+      layers: names such as ``relu2_2``; see `LAYERS`.
 
     Returns:
       ``{layer: float32 [N, h, w, width]}``; h and w are halved, rounded down, at each
       of the poolings after 1_2, 2_2, 3_3 and 4_3.
 
     Raises:
-      UserError: a layer that VGG16 has not, or that is not in ``params``.
-      ValueError: ``x`` is not [N, H, W, 1], or too small for the poolings.
+      UserError: VGG16 does not have a layer, or ``params`` end before it.
+      ValueError: ``x`` is not [N, H, W, 1], or is too small for the poolings.
     """
     depth = 0
     for layer in layers:
@@ -255,8 +259,8 @@ def features(
     if x.ndim != 4 or x.shape[-1] != 1:
         raise ValueError(f"vgg.features needs images [N, H, W, 1], got {x.shape}")
 
-    # The means go before the zero padding, so the border sees zeros, not the means:
-    # folding both into a one-channel first kernel would change the border.
+    # The means are subtracted before the zero padding, so the border sees zeros, not
+    # the means: folding both into a one-channel first kernel would change the border.
     means = jnp.asarray(_BGR_MEANS, jnp.float32).reshape(1, 1, 1, 3)
     x = jnp.repeat(x.astype(jnp.float32) * 255.0, 3, axis=-1) - means
     found = {}
@@ -271,7 +275,7 @@ def features(
 
 
 def _conv_relu(params: dict[str, np.ndarray], x: jax.Array) -> jax.Array:
-    """3x3 convolution with zero padding, then ReLU."""
+    """Applies a 3x3 convolution with zero padding, then ReLU."""
     y = jax.lax.conv_general_dilated(
         x,
         jnp.asarray(params["kernel"]),
@@ -284,9 +288,13 @@ def _conv_relu(params: dict[str, np.ndarray], x: jax.Array) -> jax.Array:
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max pooling, stride 2; an odd last row or column is dropped.
+    """Applies 2x2 max pooling, stride 2; an odd last row or column is dropped.
 
-    By reshape: the gradient of a windowed maximum is slower on the CPU (measured).
+    It reshapes, because the gradient of a windowed maximum is slower on a CPU
+    (measured).
+
+    Raises:
+      ValueError: a side is shorter than 2.
     """
     n, h, w, c = x.shape
     if min(h, w) < 2:

@@ -144,7 +144,7 @@ def test_wrong_images_are_refused():
 def test_features_that_do_not_pair_are_refused():
     x = jnp.zeros((2, 16, 16, 1))
     for percep in (({"a": x}, {"b": x}), ({}, {})):
-        with pytest.raises(ValueError, match="equal layers"):
+        with pytest.raises(ValueError, match="the same layers"):
             teacher_loss(x, x, percep=percep)
     with pytest.raises(ValueError, match=r"layer a: shapes .* differ"):
         teacher_loss(x, x, percep=({"a": x}, {"a": x[:1]}))

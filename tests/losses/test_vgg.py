@@ -318,7 +318,7 @@ def test_a_folder_is_no_file(tmp_path):
 def test_a_plain_array_is_no_archive(tmp_path):
     np.save(tmp_path / "vgg.npy", np.zeros(3))
     file = (tmp_path / "vgg.npy").rename(tmp_path / "vgg.npz")
-    with pytest.raises(UserError, match=rf"vgg.npz can't be read.*{REMEDIES}"):
+    with pytest.raises(UserError, match=rf"vgg.npz cannot be read.*{REMEDIES}"):
         vgg.load(str(file))
 
 
@@ -421,18 +421,18 @@ def test_a_file_with_another_hash_is_refused(site):
 
 def test_an_address_without_the_file_is_an_error(site):
     site.file.unlink()
-    with pytest.raises(UserError, match=rf"can't be fetched .*404.*{REMEDIES}"):
+    with pytest.raises(UserError, match=rf"cannot be fetched .*404.*{REMEDIES}"):
         vgg.load("")
     assert list(site.cached.parent.iterdir()) == []
 
 
 def test_no_connection_is_an_error(site, monkeypatch):
     monkeypatch.setattr(vgg, "KERAS_URL", "http://127.0.0.1:1/vgg16_made_up.h5")
-    with pytest.raises(UserError, match=rf"can't be fetched .*refused.*{REMEDIES}"):
+    with pytest.raises(UserError, match=rf"cannot be fetched .*refused.*{REMEDIES}"):
         vgg.load("")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(site, tmp_path):
     (tmp_path / "keras").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=rf"can't be fetched to .*keras.*{REMEDIES}"):
+    with pytest.raises(UserError, match=rf"cannot be fetched to .*keras.*{REMEDIES}"):
         vgg.load("")
