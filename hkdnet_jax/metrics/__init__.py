@@ -1,8 +1,8 @@
-"""Fusion metrics: the six of the paper and those that fusion papers print beside them.
+"""Fusion metrics: the paper's six, and those that fusion papers print beside them.
 
 Every metric is a pure function of three floating [H, W] arrays of levels 0..255, the
 infrared, the visible and the fused image, in a module of its own that gives formula,
-range and source; docs/metrics.md has them all.  `score` runs any of them:
+range and source; docs/metrics.md describes them all.  `score` runs any of them:
 
     values = score(ir, vis, fused)  # uint8 [H, W] each
     values["FMI_dct"], values["SCD"], ...
@@ -40,9 +40,9 @@ class Metric:
     """One metric.
 
     Attributes:
-      compute: (ir, vis, fused), floating [H, W] levels 0..255, to a scalar.
-      min_side: pixels; an image with a shorter side has no value.
-      higher_is_better: the direction in which it is read.
+      compute: maps (ir, vis, fused), floating [H, W] levels 0..255, to a scalar.
+      min_side: the shortest side in pixels for which the metric has a value.
+      higher_is_better: whether tables count a higher value as better.
     """
 
     compute: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -72,10 +72,10 @@ METRICS: dict[str, Metric] = {
 
 
 def select(spec: str) -> tuple[str, ...]:
-    """The names that `paper`, `all` or a comma-separated list stand for.
+    """Returns the metrics that `paper`, `all` or a comma-separated list stands for.
 
     Raises:
-      UserError: a name that is no metric's, or given twice.
+      UserError: a name is not that of a metric, or is given twice.
     """
     if spec in ("paper", "all"):
         return PAPER if spec == "paper" else tuple(METRICS)
@@ -83,7 +83,7 @@ def select(spec: str) -> tuple[str, ...]:
     wrong = [name for name in names if name not in METRICS or names.count(name) > 1]
     if wrong:
         raise UserError(
-            f"Metrics {spec!r}: {wrong[0]!r} is no metric or is there twice; give "
+            f"Metrics {spec!r}: {wrong[0]!r} is not a metric or is given twice; give "
             f"paper, all, or some of {', '.join(METRICS)}, separated by commas."
         )
     return names
@@ -95,23 +95,24 @@ def score(
     fused: np.ndarray,
     names: Sequence[str] = PAPER,
 ) -> dict[str, np.ndarray]:
-    """Computes metrics of one fused image, or of a batch of equal sizes.
+    """Computes metrics of one fused image, or of a batch of images of one size.
 
-    Runs in float64 on the host's CPU whatever the other devices are: the reference
-    values cannot be met in float32.  Compiles once for each size and choice of names;
-    threads may call it side by side.
+    It runs in float64 on the host's CPU whatever other devices there are, because
+    float32 cannot reproduce the reference values.  It compiles once for each size and
+    choice of names; threads may call it concurrently.
 
     Args:
       ir, vis, fused: uint8, all [H, W] or all [N, H, W].
-      names: of METRICS.
+      names: keys of METRICS.
 
     Returns:
-      For each name float64 [] or [N]; NaN where the metric has no value, as for a
-      flat image or one smaller than `Metric.min_side`.
+      For each name a float64 array [] or [N]; NaN where the metric has no value, as
+      for a flat image or one smaller than `Metric.min_side`.
 
     Raises:
-      TypeError: another dtype.
-      ValueError: another or unequal shapes.
+      KeyError: a name is not in METRICS.
+      TypeError: an image is not uint8.
+      ValueError: the shapes differ or are others.
     """
     shapes = {image.shape for image in (ir, vis, fused)}
     if any(image.dtype != np.uint8 for image in (ir, vis, fused)):

@@ -3,8 +3,8 @@
     AG = sum over all H * W pixels of sqrt((gx^2 + gy^2) / 2) / ((H - 1) (W - 1))
 
 gx and gy are central differences, one-sided on the first and last row and column, of F
-scaled to [0, 1].  The divisor is not the number of terms: the published code has it so.
-Range [0, inf), higher counts as better; the sources are not looked at.
+scaled to [0, 1].  The divisor is that of the published code, not the number of terms.
+Range [0, inf), higher counts as better; the sources are not used.
 Source: Cui, Feng, Xu, Li & Chen, Optics Communications 341, 2015, as the public
 evaluation scripts compute it.
 """
@@ -15,18 +15,18 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def ag(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Average gradient, see the module.
+    """Computes the average gradient; see the module.
 
     Args:
-      ir, vis: not used, so that every metric takes the same arguments.
+      ir, vis: not used; every metric takes the same arguments.
       fused: floating [H, W], levels 0..255; H and W at least 2.
 
     Returns:
-      Scalar, the mean step between neighbouring pixels in shares of the full range.
+      Scalar, the mean step between neighbouring pixels as a share of the full range.
     """
     del ir, vis
     height, width = fused.shape
-    # Scaled at the end: differences of whole levels are exact.
+    # The scaling comes last, because differences of whole levels are exact.
     gy, gx = jnp.gradient(fused)
     total = jnp.sum(jnp.sqrt((gx**2 + gy**2) / 2)) / 255
     return total / ((height - 1) * (width - 1))

@@ -13,12 +13,12 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def cc(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Mean correlation with both sources, see the module.
+    """Computes the mean correlation with both sources; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255.
 
     Returns:
-      Scalar; NaN where any image is flat.
+      Scalar; NaN if any image is flat.
     """
     return (correlation(ir, fused) + correlation(vis, fused)) / 2

@@ -3,8 +3,8 @@
     EN = sum over levels l of p_l log2(1 / p_l)
 
 p_l is the share of pixels with level l, 256 levels.  Range 0 to 8 bits, 0 for a flat
-image; higher counts as better; the sources are not looked at.  Equal to MATLAB's
-`entropy` of the uint8 image; some toolboxes take the natural logarithm.
+image; higher counts as better; the sources are not used.  It equals MATLAB's
+`entropy` of the uint8 image; some toolboxes use the natural logarithm.
 Source: Roberts, van Aardt & Ahmed, "Assessment of image fusion procedures using
 entropy, image quality, and multispectral classification", Journal of Applied Remote
 Sensing 2, 2008.
@@ -16,10 +16,10 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def en(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Entropy in bits, see the module.
+    """Computes the entropy in bits; see the module.
 
     Args:
-      ir, vis: not used, so that every metric takes the same arguments.
+      ir, vis: not used; every metric takes the same arguments.
       fused: floating [H, W], whole levels 0..255.
 
     Returns:
@@ -28,5 +28,5 @@ def en(ir: Image, vis: Image, fused: Image) -> Scalar:
     del ir, vis
     levels = fused.astype(jnp.int32).ravel()
     share = jnp.bincount(levels, length=256).astype(fused.dtype) / fused.size
-    # log2(1 / p), not -log2(p): a flat image has 0, not -0.
+    # It is log2(1 / p) rather than -log2(p), so that a flat image has 0, not -0.
     return jnp.sum(share * jnp.log2(1 / jnp.where(share == 0, 1, share)))

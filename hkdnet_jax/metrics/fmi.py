@@ -2,15 +2,15 @@
 
     FMI = mean over all 3x3 windows of (score(A, F) + score(B, F)) / 2
 
-Each image becomes a feature map: `FMI_dct` takes one DCT-II of the whole frame, `FMI_w`
-the mosaic of one level of the discrete Meyer wavelet transform (`metrics.meyer`).  The
-values of a window, scaled to [0, 1] and to sum 1, are read as the distribution of a
-random index 1..9.  Two such windows have a joint distribution between independence and
-the Fréchet bound, as their correlation says, and
+Each image becomes a feature map: `FMI_dct` takes one DCT-II of the entire image,
+`FMI_w` the mosaic of one level of the discrete Meyer wavelet transform
+(`metrics.meyer`).  The values of a window, scaled to [0, 1] and then to sum 1, are read
+as the distribution of a random index 1..9.  The joint distribution of two such windows
+is between independence and the Fréchet bound, as their correlation determines, and
 
     score = 2 (H_x + H_f - H_xf) / (H_x + H_f).
 
-Values lie about 0.1 to 0.7 on real images, 1 for equal images; higher is better.  The
+Values are about 0.1 to 0.7 for real images and 1 for equal ones; higher is better.  The
 values inside a window are taken down the columns, so that transposing the images
 changes the result a little.
 Source: Haghighat & Razian, "Fast-FMI: Non-reference image fusion metric", AICT 2014,
@@ -26,23 +26,23 @@ from jax import lax
 from hkdnet_jax.metrics import meyer
 from hkdnet_jax.metrics.types import Image, Scalar
 
-_SIDE = 3  # of a window
+_SIDE = 3  # side of a window, pixels
 _CELLS = _SIDE * _SIDE
-# Windows worked on at once: their temporaries stay in a core's second-level cache, and
-# the memory does not grow with the image.
+# Windows that are processed at once: their temporaries stay in a core's second-level
+# cache, and the memory does not grow with the image.
 _STRIP_WINDOWS = 4096
-# Of an index 1..9.  Rounding leaves some 1e-14; real ones below this change a score by
-# some 1e-9.
+# Variance of an index 1..9 below which it counts as 0.  Rounding leaves about 1e-14; a
+# real variance below this bound changes a score by about 1e-9.
 _LEAST_VARIANCE = 1e-10
 
-# Nine arrays, one for each place in a window, each with one value a window: everything
-# is elementwise, which XLA turns into vectorised loops; on [9, ...] arrays it ran four
-# times slower.
+# Nine arrays, one for each place in a window, each with one value per window.  All
+# operations are elementwise, which XLA turns into vectorised loops; on [9, ...] arrays
+# they ran four times slower.
 Cells = list[jax.Array]
 
 
 def fmi_dct(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """FMI on the DCT of the whole image, see the module.
+    """Computes FMI on the DCT of the entire image; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255, H and W at least 3; float32 is too
@@ -56,7 +56,7 @@ def fmi_dct(ir: Image, vis: Image, fused: Image) -> Scalar:
 
 
 def fmi_w(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """FMI on the wavelet mosaic, see the module.
+    """Computes FMI on the wavelet mosaic; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255; float32 is too coarse.
@@ -64,26 +64,27 @@ def fmi_w(ir: Image, vis: Image, fused: Image) -> Scalar:
     Returns:
       Scalar.
     """
-    # The MATLAB code scales the whole mosaic to [0, 1] first; each window is scaled by
-    # itself again, so that makes no difference.
+    # The MATLAB code first scales the entire mosaic to [0, 1].  This does not matter,
+    # because each window is scaled again by itself.
     return _mean_score(*(meyer.mosaic(image) for image in (ir, vis, fused)))
 
 
 def _mean_score(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
-    """Mean over the two sources and all windows of feature maps [m, n]."""
-    # One after the other: side by side they would double what there is to compile.
+    """Averages the scores of both sources and all windows of feature maps [m, n]."""
+    # The sources are scored one after the other; together they would double the code
+    # to compile.
     scores = lax.map(lambda source: _score(source, fused), jnp.stack([ir, vis]))
     return jnp.mean(scores)
 
 
 def _score(source: jax.Array, fused: jax.Array) -> jax.Array:
-    """Mean score of all windows of two maps [m, n], a strip of rows at a time."""
+    """Averages the score of all windows of two maps [m, n], a strip at a time."""
     height, width = fused.shape
     windows = height - _SIDE + 1  # in a column
     rows = min(windows, max(1, _STRIP_WINDOWS // width))
     strips = -(-windows // rows)
-    missing = strips * rows - windows  # rows by which the last strip sticks out
-    maps = [jnp.pad(m, ((0, missing), (0, 0)), mode="edge") for m in (source, fused)]
+    overhang = strips * rows - windows  # rows of the last strip outside the map
+    maps = [jnp.pad(m, ((0, overhang), (0, 0)), mode="edge") for m in (source, fused)]
 
     def strip_sum(start: jax.Array) -> jax.Array:
         x, f = (
@@ -97,7 +98,10 @@ def _score(source: jax.Array, fused: jax.Array) -> jax.Array:
 
 
 def _windows(strip: jax.Array) -> Cells:
-    """All 3x3 windows of [h, w]: nine [h - 2, w - 2], down the columns first."""
+    """Returns the nine cells of all 3x3 windows of [h, w], down the columns first.
+
+    Each is [h - 2, w - 2].
+    """
     h, w = strip.shape
     return [
         strip[i : h - _SIDE + 1 + i, j : w - _SIDE + 1 + j]
@@ -107,11 +111,11 @@ def _windows(strip: jax.Array) -> Cells:
 
 
 def window_score(x: Cells, f: Cells) -> jax.Array:
-    """Score of windows of a source, x, and of the fused image, f.
+    """Computes the score of windows of a source, x, and of the fused image, f.
 
     Args:
-      x, f: nine floating arrays of one shape, one element a window; a window's values
-        down its first column, then the second, then the third.
+      x, f: nine floating arrays of one shape, with one element per window; the order is
+        down the first column of a window, then the second, then the third.
 
     Returns:
       An array of that shape.
@@ -119,21 +123,21 @@ def window_score(x: Cells, f: Cells) -> jax.Array:
     p, x_flat = _distribution(x)
     q, f_flat = _distribution(f)
     c = jnp.where(x_flat | f_flat, 0, _correlation(p, q))
-    # Each value is used some twenty times below; without the barrier XLA would compute
-    # it anew each time.
+    # Each value is used about twenty times below; without the barrier XLA would compute
+    # it again each time.
     p, q, c = lax.optimization_barrier((p, q, c))
     h_x, h_f = _entropy(p), _entropy(q)
     information = h_x + h_f - _joint_entropy(p, q, c)
     score = 2 * information / (h_x + h_f)
-    # Between a flat window and another one there is only the noise of rounding, which
-    # the MATLAB code rounds to some 1e-16; to two flat ones it gives 1.
+    # Between a flat window and another one there is only rounding noise, which the
+    # MATLAB code rounds to about 1e-16; it gives 1 to two flat ones.
     score = jnp.where(x_flat | f_flat | (information == 0), 0, score)
     equal = _all(a == b for a, b in zip(x, f, strict=True))
     return jnp.where((x_flat & f_flat) | equal, 1, score)
 
 
 def _distribution(cells: Cells) -> tuple[Cells, jax.Array]:
-    """Values scaled to [0, 1] and then to sum 1; where they were all equal."""
+    """Scales values to [0, 1] and then to sum 1; also returns where all were equal."""
     low, high = cells[0], cells[0]
     for cell in cells[1:]:
         low, high = jnp.minimum(low, cell), jnp.maximum(high, cell)
@@ -145,7 +149,7 @@ def _distribution(cells: Cells) -> tuple[Cells, jax.Array]:
 
 
 def _correlation(p: Cells, q: Cells) -> jax.Array:
-    """Pearson's correlation of the nine values; 0 where the covariance is exactly 0."""
+    """Computes Pearson's correlation of nine values; 0 where the covariance is 0."""
     mean = 1 / _CELLS
     product = sum((a - mean) * (b - mean) for a, b in zip(p, q, strict=True))
     norm = sum((a - mean) ** 2 for a in p) * sum((b - mean) ** 2 for b in q)
@@ -157,12 +161,12 @@ def _entropy(p: Cells) -> jax.Array:
 
 
 def _x_log_x(x: jax.Array) -> jax.Array:
-    """x log2 |x|, 0 at 0: a joint "probability" below may be negative."""
+    """Returns x log2 |x|, 0 at 0; joint "probabilities" below may be negative."""
     return x * jnp.log2(jnp.where(x == 0, 1, jnp.abs(x)))
 
 
 def _joint_entropy(p: Cells, q: Cells, c: jax.Array) -> jax.Array:
-    """Entropy of `phi D + (1 - phi) q p`: phi = c / rho.
+    """Computes the entropy of `phi D + (1 - phi) q p`, where phi = c / rho.
 
     D is the joint distribution of the Fréchet bound, the upper one where c >= 0, and
     rho the correlation of the two indices under it.  phi is not clamped: above 1 it
@@ -170,9 +174,9 @@ def _joint_entropy(p: Cells, q: Cells, c: jax.Array) -> jax.Array:
     """
     p_end, q_end = _cumulative(p), _cumulative(q)
     p_start, q_start = _starts(p_end), _starts(q_end)
-    # Under the upper bound both indices come from one uniform number u: index j belongs
-    # to the u of its own piece of [0, 1], and D is the length that two pieces share.
-    # The lower bound runs one of them backwards.
+    # Under the upper bound one uniform number u determines both indices: each index has
+    # its piece of [0, 1], and D is the length that two pieces share.  The lower bound
+    # reverses one of them.
     upper = c >= 0
     start = [jnp.where(upper, a, 1 - b) for a, b in zip(p_start, p_end, strict=True)]
     end = [jnp.where(upper, b, 1 - a) for a, b in zip(p_start, p_end, strict=True)]
@@ -186,7 +190,8 @@ def _joint_entropy(p: Cells, q: Cells, c: jax.Array) -> jax.Array:
             entropy -= _x_log_x(joint)
         return entropy, None
 
-    # A loop over the rows of D: written out, all 81 entries compile ten times longer.
+    # This is a loop over the rows of D, because all 81 entries written out take ten
+    # times as long to compile.
     rows = jnp.stack(q_start), jnp.stack(q_end), jnp.stack(q)
     entropy, _ = lax.scan(add_row, jnp.zeros_like(c), rows)
     return entropy
@@ -195,28 +200,29 @@ def _joint_entropy(p: Cells, q: Cells, c: jax.Array) -> jax.Array:
 def _share_of_bound(
     p: Cells, q: Cells, p_end: Cells, q_end: Cells, c: jax.Array
 ) -> jax.Array:
-    """phi = c s_p s_q / S, S = sum of (bound - independence) of the cumulative sums.
+    """Computes phi = c s_p s_q / S.
 
-    By Hoeffding's formula S is the covariance of the two indices under the bound.
+    S is the sum of (bound - independence) of the cumulative sums.  By Hoeffding's
+    formula it is the covariance of the two indices under the bound.
     """
     upper = c >= 0
-    # min(Q, P) for the upper, max(Q + P - 1, 0) = Q - min(Q, 1 - P) for the lower one.
+    # The upper bound is min(Q, P), the lower max(Q + P - 1, 0) = Q - min(Q, 1 - P).
     level = [jnp.where(upper, cell, 1 - cell) for cell in p_end]
     least = sum(jnp.minimum(a, b) for a in q_end for b in level)
     p_sum, q_sum = sum(p_end), sum(q_end)
     covariance = jnp.where(upper, least, _CELLS * q_sum - least) - p_sum * q_sum
     scale = c * _deviation(p) * _deviation(q)
-    none = (scale == 0) | (covariance == 0)
-    return jnp.where(none, 0, scale / jnp.where(none, 1, covariance))
+    zero = (scale == 0) | (covariance == 0)
+    return jnp.where(zero, 0, scale / jnp.where(zero, 1, covariance))
 
 
 def _deviation(p: Cells) -> jax.Array:
-    """Standard deviation of the index 1..9, 0 where it is but rounding."""
+    """Computes the standard deviation of the index 1..9; 0 if it is only rounding."""
     mean = sum(k * cell for k, cell in enumerate(p, start=1))
     square = sum(k**2 * cell for k, cell in enumerate(p, start=1))
     variance = square - mean**2
     # Nearly all weight may be on one index, as at the mean of a flat image among its
-    # DCT coefficients; phi, a ratio of two rounding errors, would be anything.
+    # DCT coefficients; phi would then be an arbitrary ratio of two rounding errors.
     real = variance > _LEAST_VARIANCE
     return jnp.where(real, jnp.sqrt(jnp.where(real, variance, 1)), 0)
 

@@ -1,6 +1,6 @@
-"""One level of the discrete Meyer wavelet transform, as MATLAB's `dwt2(x, 'dmey')`.
+"""One level of the discrete Meyer wavelet transform, like MATLAB's `dwt2(x, 'dmey')`.
 
-MATLAB's filter has 102 taps; PyWavelets' `dmey` has 62, and gives another FMI_w.
+MATLAB's filter has 102 taps; PyWavelets' `dmey` has 62 and gives a different FMI_w.
 """
 
 import functools
@@ -16,15 +16,15 @@ _BORDER = _TAPS - 1  # samples added on each side before the convolution
 
 @functools.cache
 def scaling_filter() -> Float64[np.ndarray, "102"]:
-    """The 102 taps of the reconstruction low-pass filter, float64.
+    """Returns the 102 taps of the reconstruction low-pass filter, float64.
 
     The Meyer scaling function's spectrum is 1 below pi/3, falls to 0 at 2 pi/3 as
     cos(pi/2 nu(3w/pi - 1)), nu(x) = x^4 (35 - 84 x + 70 x^2 - 20 x^3); the taps are its
-    inverse Fourier transform at -50..50, a zero, all scaled to the sum sqrt(2).
+    inverse Fourier transform at -50..50 and a final zero, scaled to the sum sqrt(2).
     Source: Meyer 1990; Daubechies, "Ten Lectures on Wavelets", 1992.
     """
-    # The trapezoidal rule converges fast: as an even periodic function of w the
-    # spectrum has three continuous derivatives.
+    # The trapezoidal rule converges fast, because the spectrum as an even periodic
+    # function of w has three continuous derivatives.
     w = np.linspace(0.0, np.pi, 2**14 + 1)
     x = np.clip(3 * w / np.pi - 1, 0.0, 1.0)
     nu = x**4 * (35 - 84 * x + 70 * x**2 - 20 * x**3)
@@ -44,9 +44,9 @@ def _halve(image: jax.Array, taps: np.ndarray) -> jax.Array:
     rows = (height + _BORDER) // 2
     padded = jnp.pad(image, ((_BORDER, _BORDER), (0, 0)), mode="symmetric")
     # Output k of the convolution is sum over t of taps[t] * padded[2 k + 102 - t].
-    # Every sample is summed in one order, so that a flat area stays exactly flat: the
-    # FMI looks at windows by their rank order, and would see structure in what is left
-    # by a sum in varying order, as in an FFT or a blocked matrix product.
+    # Every output is summed in the same order, so that a flat area stays exactly flat:
+    # FMI depends on the rank order in a window, and would see structure in the rounding
+    # errors of sums in varying order, as in an FFT or a blocked matrix product.
     phases = padded[0::2], padded[1::2]
     total = jnp.zeros((rows, image.shape[1]), image.dtype)
     for t in range(_TAPS):
@@ -58,12 +58,12 @@ def _halve(image: jax.Array, taps: np.ndarray) -> jax.Array:
 def mosaic(
     image: Float[Array, "h w"],
 ) -> Float[Array, "2*((h+101)//2) 2*((w+101)//2)"]:
-    """The four sub-bands of a floating [H, W] image in one array.
+    """Computes the four sub-bands of a floating [H, W] image in one array.
 
     Returns:
-      [2 h, 2 w] with h = (H + 101) // 2 and w likewise.  Top left the approximation;
-      top right low-pass along the row, high-pass along the column; bottom left the
-      reverse; bottom right high-pass along both.
+      [2 h, 2 w] with h = (H + 101) // 2 and w likewise.  The top left is the
+      approximation, the top right low-pass along the row and high-pass along the
+      column, the bottom left the reverse, the bottom right high-pass along both.
     """
     synthesis = scaling_filter()
     low = synthesis[::-1]

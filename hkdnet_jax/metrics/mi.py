@@ -4,9 +4,9 @@
     I(X; F) = sum over levels a, l of p_al log2(p_al / (p_a p_l))
 
 p_al is the share of pixels with level a in X and l in F, from a 256 x 256 joint
-histogram; p_a and p_l are its sums.  In bits, 0 to 16, higher is better; a flat image
-shares nothing, its term is 0.  Toolboxes also take the natural logarithm, stretch the
-images to their own range first, or normalise by the entropies.
+histogram; p_a and p_l are its sums.  Range 0 to 16 bits, higher is better; a flat image
+shares nothing, so its term is 0.  Other toolboxes use the natural logarithm, stretch
+the images to their own range first, or normalise by the entropies.
 Source: Qu, Zhang & Yan, "Information measure for performance of image fusion",
 Electronics Letters 38(7), 2002.
 """
@@ -18,7 +18,7 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def mi(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Sum of the mutual information with each source in bits, see the module.
+    """Computes the mutual information with both sources in bits; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], whole levels 0..255.
@@ -30,11 +30,12 @@ def mi(ir: Image, vis: Image, fused: Image) -> Scalar:
 
 
 def _shared_bits(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mutual information of two images of levels."""
+    """Computes the mutual information of two images of whole levels, in bits."""
     cells = 256 * x.astype(jnp.int32) + y.astype(jnp.int32)
     joint = jnp.bincount(cells.ravel(), length=256 * 256).reshape(256, 256)
     joint = joint.astype(x.dtype)
-    # Counts, not shares: whole numbers, so that a flat image comes out as exactly 0.
+    # These are counts rather than shares, because with whole numbers a flat image gives
+    # exactly 0.
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     ratio = jnp.where(joint == 0, 1, joint * x.size / jnp.where(apart == 0, 1, apart))
     return jnp.sum(joint * jnp.log2(ratio)) / x.size

@@ -1,8 +1,8 @@
 """MS_SSIM, the multi-scale structural similarity for image fusion (MEF-SSIM).
 
-For each 11x11 patch the two sources make one reference patch r: the sum of their
-mean-free patches in directions weighted by strength, stretched to the stronger one's
-contrast.  The fused patch f is compared with it,
+For each 11x11 patch the two sources give one reference patch r: the directions of their
+mean-free patches are summed, weighted by strength, and stretched to the contrast of the
+stronger one.  The fused patch f is compared with it,
 
     q = (2 s_rf + C) / (s_r^2 + s_f^2 + C),   C = (0.03 * 255)^2,
 
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import gaussian, window_sum
 
-_SIDE = 11  # of a patch
+_SIDE = 11  # side of a patch, pixels
 _PIXELS = _SIDE * _SIDE
 _SIGMA = 1.5
 _C = (0.03 * 255) ** 2
@@ -36,14 +36,15 @@ MIN_SIDE = 4 * _SIDE  # the coarsest scale is a quarter of the size
 
 
 def ms_ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Multi-scale structural similarity, see the module.
+    """Computes the multi-scale structural similarity; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255, H and W at least MIN_SIDE; float32
         loses the contrast of nearly flat patches.
 
     Returns:
-      Scalar; NaN where the product is not real: a Q_l below 0 (an inverted image).
+      Scalar; NaN if a Q_l is below 0 (as for an inverted image), because the product is
+      then not real.
     """
     images = (ir, vis, fused)
     result = 1.0
@@ -54,7 +55,7 @@ def ms_ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
 
 
 def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"]:
-    """q of every patch wholly inside the images: [H, W] to [H - 10, W - 10]."""
+    """Computes q of every patch inside the images: [H, W] to [H - 10, W - 10]."""
     # The sums over a patch are exact in float64: levels are whole numbers, or quarters
     # and sixteenths at the coarser scales.
     products = jnp.stack([ir, vis, ir**2, vis**2, ir * vis])
@@ -64,8 +65,8 @@ def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"
         (_PIXELS * sum_bb - sum_b**2) / _PIXELS,
         (_PIXELS * sum_ab - sum_a * sum_b) / _PIXELS,
     )
-    # The reference patch is share_a * ir + share_b * vis but for a constant, which
-    # (co)variances do not see.
+    # The reference patch is share_a * ir + share_b * vis up to a constant, which does
+    # not change (co)variances.
     products = jnp.stack(
         [ir, vis, fused, ir**2, vis**2, fused**2, ir * vis, ir * fused, vis * fused]
     )
@@ -80,7 +81,7 @@ def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"
 def _reference_shares(
     square_a: jax.Array, square_b: jax.Array, product: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights of the two mean-free source patches in the reference patch.
+    """Computes the weights of both mean-free source patches in the reference patch.
 
     Args:
       square_a, square_b: squared norms of the mean-free patches.
@@ -102,20 +103,21 @@ def _reference_shares(
     norm = _root(
         share_a**2 * square_a + share_b**2 * square_b + 2 * share_a * share_b * product
     )
-    # Opposed patches of equal strength cancel but for rounding: no structure is left.
-    left = norm > 1e-7 * (share_a * norm_a + share_b * norm_b)
-    stretch = jnp.maximum(strength_a, strength_b) / jnp.where(left, norm, 1)
-    stretch = jnp.where(left, stretch, 0)
+    # Opposed patches of equal strength cancel except for rounding, and no structure
+    # remains.
+    remains = norm > 1e-7 * (share_a * norm_a + share_b * norm_b)
+    stretch = jnp.maximum(strength_a, strength_b) / jnp.where(remains, norm, 1)
+    stretch = jnp.where(remains, stretch, 0)
     return share_a * stretch, share_b * stretch
 
 
 def _root(x: jax.Array) -> jax.Array:
-    """Square root of what is not negative but for rounding."""
+    """Computes the square root of values that are negative only by rounding."""
     return jnp.sqrt(jnp.maximum(x, 0))
 
 
 def _halve(x: jax.Array) -> jax.Array:
-    """Means of 2x2 blocks; an odd last row or column is repeated."""
+    """Averages 2x2 blocks; an odd last row or column is repeated."""
     h, w = x.shape
     x = jnp.pad(x, ((0, h % 2), (0, w % 2)), mode="edge")
     return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4

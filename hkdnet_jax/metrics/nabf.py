@@ -8,7 +8,7 @@
 
 g is the strength of Sobel / 8 on levels 0..255, border reflected; a = atan(d_x / d_y),
 0 where g is 0.  Range 0 to 1, LOWER is better.  Widely used scripts give it images in
-[0, 1], where no edge reaches 2 and every weight is 0.001: their numbers are others.
+[0, 1], where no edge reaches 2 and every weight is 0.001: their numbers differ.
 Petrovic's own form sums (2 - Q_A - Q_B) (w_A + w_B) instead.
 Source: Shreyamsha Kumar, "Multifocus and multispectral image fusion based on pixel
 significance using discrete cosine harmonic wavelet transform", Signal, Image and Video
@@ -24,12 +24,12 @@ from hkdnet_jax.metrics.edges import relative_strength
 from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import sobel
 
-_LEAST_STRENGTH = 2  # levels a pixel
+_LEAST_STRENGTH = 2  # levels per pixel
 _LEAST_WEIGHT = 0.001
 
 
 def nabf(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Share of artefacts, lower is better, see the module.
+    """Computes the share of artefacts, lower is better; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255; H and W at least 3.
@@ -52,19 +52,19 @@ def nabf(ir: Image, vis: Image, fused: Image) -> Scalar:
 
 
 def _edges(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Strength, and orientation in [-pi/2, pi/2], [H, W] each."""
+    """Computes edge strength, and orientation in [-pi/2, pi/2], each [H, W]."""
     right, down = sobel(jnp.pad(x, 1, mode="reflect"))
     strength = jnp.sqrt(right**2 + down**2) / 8
-    none = strength == 0
+    flat = strength == 0
     # Where only `down` is 0 the quotient is infinite and its arctangent pi/2.
-    orientation = jnp.arctan(right / jnp.where(none, 1, down))
-    return strength, jnp.where(none, 0, orientation)
+    orientation = jnp.arctan(right / jnp.where(flat, 1, down))
+    return strength, jnp.where(flat, 0, orientation)
 
 
 def _preservation(
     source: tuple[jax.Array, jax.Array], fused: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
-    """Q of every pixel for one source, [H, W]."""
+    """Computes Q of every pixel for one source, [H, W]."""
     strength = relative_strength(source[0], fused[0])
     orientation = jnp.abs(jnp.abs(source[1] - fused[1]) - np.pi / 2) * (2 / np.pi)
     of_strength = 0.9999 / (1 + jnp.exp(-19 * (strength - 0.5)))

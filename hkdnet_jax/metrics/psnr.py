@@ -2,9 +2,9 @@
 
     PSNR = 10 log10(255^2 / ((MSE(A, F) + MSE(B, F)) / 2))
 
-MSE is the mean of the squared differences in levels of 0..255.  In dB, higher is
-better; infinite only if F equals both sources.  Toolboxes also take the mean of two
-PSNRs, the peak of F, or 255 as the peak of images in [0, 1], which adds 48.13 dB.
+MSE is the mean of the squared differences in levels 0..255.  In dB, higher is better;
+infinite only if F equals both sources.  Other toolboxes use the mean of two PSNRs, the
+peak of F, or 255 as the peak of images in [0, 1], which adds 48.13 dB.
 Source: the public fusion evaluation scripts; Jagalingam & Hegde, "A review of quality
 metrics for fused image", Aquatic Procedia 4, 2015.
 """
@@ -16,13 +16,13 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def psnr(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Ratio in dB, see the module.
+    """Computes the ratio in dB; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255.
 
     Returns:
-      Scalar; infinite where all three are equal.
+      Scalar; infinite if all three are equal.
     """
     error = (jnp.mean((ir - fused) ** 2) + jnp.mean((vis - fused) ** 2)) / 2
     return decibels(error, data_range=255.0)

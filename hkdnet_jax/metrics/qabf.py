@@ -4,11 +4,12 @@
     Q_X = 0.9994 / (1 + exp(-15 (G - 0.5))) * 0.9879 / (1 + exp(-22 (D - 0.8)))
     G = min(g_X, g_F) / max(g_X, g_F),  D = 1 - |a_X - a_F| / (pi / 2)
 
-g is the Sobel strength, a = atan(s_y / s_x) the orientation, pi/2 where s_x is 0, y
-upwards, zeros outside the image.  Range 0 to 0.975, higher is better; any common scale.
-The common MATLAB code puts G = g_F instead of 1 where both strengths are equal: up to
-0.06 % more there on levels, but far less on images in [0, 1].  Petrovic's later papers
-wrap the difference of orientations and have other constants, as Nabf here.
+g is the Sobel strength and a = atan(s_y / s_x) the orientation, pi/2 where s_x is 0,
+with y upwards and zeros outside the image.  Range 0 to 0.975, higher is better; the
+images may have any common scale.  The common MATLAB code sets G = g_F instead of 1
+where both strengths are equal: such a pixel gets up to 0.06 % more on levels, but far
+less on images in [0, 1].  Petrovic's later papers wrap the difference of orientations
+and use other constants, as Nabf does here.
 Source: Xydeas & Petrovic, "Objective image fusion performance measure", Electronics
 Letters 36(4), 2000.
 """
@@ -23,14 +24,14 @@ from hkdnet_jax.ops.filters import sobel
 
 
 def qabf(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Edge preservation, see the module.
+    """Computes the edge preservation; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255.
 
     Returns:
-      Scalar; NaN where both sources are flat: the only edges left are those that the
-      zeros outside make.
+      Scalar; NaN if both sources are flat, because the only edges are then those that
+      the zeros outside make.
     """
     edges_f = _edges(fused)
     kept, total = 0, 0
@@ -43,7 +44,7 @@ def qabf(ir: Image, vis: Image, fused: Image) -> Scalar:
 
 
 def _edges(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Strength, and orientation in (-pi/2, pi/2], [H, W] each."""
+    """Computes edge strength, and orientation in (-pi/2, pi/2], each [H, W]."""
     right, down = sobel(jnp.pad(x, 1))
     vertical = right == 0
     orientation = jnp.arctan(-down / jnp.where(vertical, 1, right))
@@ -53,7 +54,7 @@ def _edges(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _preservation(
     source: tuple[jax.Array, jax.Array], fused: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
-    """Q of every pixel for one source, [H, W]."""
+    """Computes Q of every pixel for one source, [H, W]."""
     strength = relative_strength(source[0], fused[0])
     orientation = 1 - jnp.abs(source[1] - fused[1]) / (np.pi / 2)
     of_strength = 0.9994 / (1 + jnp.exp(-15 * (strength - 0.5)))

@@ -2,8 +2,8 @@
 
     SCD = corr(F - B, A) + corr(F - A, B)
 
-What F has beyond one source should look like the other one.  Range [-2, 2], higher is
-better; the differences are signed, so F's absolute level counts for nothing but its
+What F adds to one source should look like the other one.  Range [-2, 2], higher is
+better; the differences are signed, so the absolute level of F does not matter, but its
 contrast does.
 Source: Aslantas & Bendes, "A new image quality metric for image fusion: The sum of the
 correlations of differences", AEU 69(12), 2015.
@@ -14,12 +14,12 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def scd(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Sum of the correlations of differences, see the module.
+    """Computes the sum of the correlations of differences; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255.
 
     Returns:
-      Scalar; NaN where a source or a difference is constant.
+      Scalar; NaN if a source or a difference is constant.
     """
     return correlation(fused - vis, ir) + correlation(fused - ir, vis)

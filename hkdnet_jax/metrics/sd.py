@@ -2,9 +2,9 @@
 
     SD = sqrt(mean((F - mean F)^2))
 
-In levels of 0..255, divided by the number of pixels (MATLAB's `std2` divides by one
-less).  Range 0 to 127.5, 0 for a flat image; higher counts as better; the sources are
-not looked at.  Toolboxes that scale images to [0, 1] print 1/255 of it.
+F is in levels 0..255, and the mean is over the number of pixels (MATLAB's `std2`
+divides by one less).  Range 0 to 127.5, 0 for a flat image; higher counts as better;
+the sources are not used.  Toolboxes that scale images to [0, 1] print 1/255 of it.
 Source: Rao, "In-fibre Bragg grating sensors", Measurement Science and Technology 8,
 1997, as fusion papers cite it.
 """
@@ -15,10 +15,10 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def sd(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Standard deviation in levels, see the module.
+    """Computes the standard deviation in levels; see the module.
 
     Args:
-      ir, vis: not used, so that every metric takes the same arguments.
+      ir, vis: not used; every metric takes the same arguments.
       fused: floating [H, W], levels 0..255.
 
     Returns:

@@ -6,13 +6,13 @@ from hkdnet_jax.metrics.types import Image, Scalar
 
 
 def correlation(x: Image, y: Image) -> Scalar:
-    """Pearson's correlation over all pixels of two floating [H, W] arrays.
+    """Computes Pearson's correlation over all pixels of two floating [H, W] arrays.
 
     Returns:
-      Scalar in [-1, 1]; NaN where either is constant.
+      Scalar in [-1, 1]; NaN if either is constant.
     """
-    # A constant is told by its range: a mean rounds, and would leave a flat image a
-    # tiny variance and so a correlation made of rounding errors.
+    # A constant is recognised by its range: the mean is rounded, and would leave a flat
+    # image a tiny variance and so a correlation made of rounding errors.
     constant = (jnp.max(x) == jnp.min(x)) | (jnp.max(y) == jnp.min(y))
     x, y = x - jnp.mean(x), y - jnp.mean(y)
     product = jnp.sum(x * y) / jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2))

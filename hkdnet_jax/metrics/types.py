@@ -1,4 +1,4 @@
-"""Types of what the metrics take and give; the tests check them at run time."""
+"""Types of the metrics' arguments and results, which tests check at run time."""
 
 from jaxtyping import Array, Float
 

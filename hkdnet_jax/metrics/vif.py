@@ -7,7 +7,7 @@ Local variances S_X, gain k = S_XF / S_X and rest V = S_F - k S_XF under Gaussia
 windows of 17, 9, 5 and 3 pixels (sigma a fifth of that) on levels 0..255, each scale
 after the first on the image filtered with its window and halved; sums over pixels and
 scales.
-Range from 0, 2 for A = B = F, a contrast stretch can give more; higher is better.
+Range 0 and up, 2 for A = B = F; a contrast stretch can give more; higher is better.
 This is Sheikh & Bovik's released `vifp_mscale`, summed over the sources as fusion
 toolboxes print it; not the wavelet-domain VIF (`vifvec`), and not Han's VIFF, by which
 name some toolboxes print this sum.  2 is the noise's variance in squared levels.
@@ -22,22 +22,22 @@ import numpy as np
 from hkdnet_jax.metrics.types import Image, Scalar
 from hkdnet_jax.ops.filters import gaussian, window_sum
 
-_SIZES = (17, 9, 5, 3)  # window of each scale, pixels
+_SIZES = (17, 9, 5, 3)  # side of the window at each scale, pixels
 _NOISE = 2.0  # variance, squared levels
-_LEAST = 1e-10  # squared levels; smaller variances count as none
+_LEAST = 1e-10  # squared levels; smaller variances count as 0
 
 
 def vif(ir: Image, vis: Image, fused: Image) -> Scalar:
-    """Sum of the fidelities to each source, see the module.
+    """Computes the sum of the fidelities to each source; see the module.
 
     Args:
       ir, vis, fused: floating [H, W], levels 0..255; H and W at least 41.
 
     Returns:
-      Scalar; NaN where a source is flat.
+      Scalar; NaN if a source is flat.
     """
     images = jnp.stack([ir, vis, fused])
-    # Variances do not change, and lose fewer digits near 0.
+    # Subtracting the mean does not change variances, which lose fewer digits near 0.
     images -= jnp.mean(images, axis=(1, 2), keepdims=True)
     kept, total = 0, 0
     for size in _SIZES:
@@ -53,7 +53,10 @@ def vif(ir: Image, vis: Image, fused: Image) -> Scalar:
 def _moments(
     images: jax.Array, window: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Local variances of the sources [2, h, w] and of F [1, h, w], and covariances."""
+    """Computes local variances of the sources [2, h, w] and of F [1, h, w].
+
+    The third result is the covariances of the sources with F, [2, h, w].
+    """
     products = jnp.concatenate([images, images**2, images[:2] * images[2:]])
     means = window_sum(products, window)
     mean, mean_of_square, mean_of_product = means[:3], means[3:6], means[6:]
@@ -64,12 +67,15 @@ def _moments(
 def _information(
     variance: jax.Array, variance_f: jax.Array, covariance: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """What F shows of each source, and what there is in it: [2] each, one scale."""
+    """Computes, at one scale, how much of each source F shows, and how much there is.
+
+    Both are sums over the pixels, [2].
+    """
     variance_f = jnp.broadcast_to(variance_f, variance.shape)
     gain = covariance / (variance + _LEAST)
     rest = variance_f - gain * covariance
     flat, flat_f = variance < _LEAST, variance_f < _LEAST
-    # The order of these is that of the released code.
+    # These steps are in the order of the released code.
     gain = jnp.where(flat, 0, gain)
     rest = jnp.where(flat, variance_f, rest)
     variance = jnp.where(flat, 0, variance)
