@@ -223,7 +223,7 @@ def test_model_directory_of_another_scale_or_with_more_in_it_is_refused(tmp_path
         {"width": 3},
     ):
         file_format.save_model(tmp_path, good | change, params)
-        with pytest.raises(UserError, match="describes no network"):
+        with pytest.raises(UserError, match="does not describe a network"):
             Model.load(tmp_path)
 
 

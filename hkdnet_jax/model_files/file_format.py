@@ -1,13 +1,14 @@
 """Model directories: folders with a `model.safetensors`, safe to load anywhere.
 
 `model.safetensors` is complete in itself: its metadata holds a format marker, the
-model's configuration, and a checksum of both this and the parameters. It is written in
-one atomic rename, so a configuration can never meet parameters of another model,
-whenever the writer was killed. A training run's workdir is a model directory once it
-has validated.
+model's configuration, and a checksum of the configuration and the parameters. It is
+written by one atomic rename, so a configuration never meets the parameters of another
+model, even if the writer is killed. A training run's workdir is a model directory once
+the run has validated.
 
 Parameters are nested dicts of arrays; in the file a parameter's name is its path
-joined with '/'. Nothing is ever unpickled. Imports neither orbax nor TensorFlow.
+joined with '/'. Nothing is ever unpickled. This module imports neither orbax nor
+TensorFlow.
 """
 
 import contextlib
@@ -34,18 +35,24 @@ _FORMAT = "hkdnet-jax-model-2"
 def save_model(
     directory: Any, config: Mapping[str, Any], params: Mapping[str, Any]
 ) -> None:
-    """Write a model directory, replacing the model that it may hold.
+    """Writes a model directory, and replaces the model that it may hold.
 
     Args:
-        directory: see `paths.as_path`; created when it is missing.
-        config: nested dict that JSON can hold (tuples come back as lists).
-        params: nested dict, with non-empty str keys free of '/', of NumPy or JAX
-            arrays. JAX arrays must be whole or replicated on this process.
+      directory: see `paths.as_path`; created if it is missing.
+      config: nested dict that JSON can represent (tuples come back as lists).
+      params: nested dict of NumPy or JAX arrays, with non-empty str keys without '/'.
+        JAX arrays must be complete or replicated on this process.
+
+    Raises:
+      UserError: the file cannot be written.
+      TypeError: JSON has no form for something in the configuration.
+      ValueError: a number in the configuration is not finite, or a key of the
+        parameters is invalid.
     """
     directory = as_path(directory)
     text = to_json(dict(config))
-    # safetensors copies raw memory, so the arrays must lie in C order. (Not
-    # ascontiguousarray: it turns scalars into vectors.)
+    # safetensors copies raw memory, so the arrays must be in C order. (Not by
+    # ascontiguousarray, which turns scalars into vectors.)
     arrays = {k: np.asarray(v, order="C") for k, v in flatten(params).items()}
     metadata = {"format": _FORMAT, "config": text, "sha256": _checksum(text, params)}
     content = safetensors.numpy.save(arrays, metadata)
@@ -53,13 +60,16 @@ def save_model(
 
 
 def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a model directory: (config, nested dict of NumPy arrays).
+    """Reads a model directory.
 
     Args:
-        directory: see `paths.as_path`.
+      directory: see `paths.as_path`.
+
+    Returns:
+      The configuration, and the parameters as a nested dict of NumPy arrays.
 
     Raises:
-        UserError: there is no model, or the file is damaged or of another kind.
+      UserError: there is no model, or the file is damaged or of another kind.
     """
     directory = as_path(directory)
     file = directory / WEIGHTS_FILE
@@ -74,13 +84,13 @@ def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if not file.exists():
         raise UserError(
-            f"{directory} is no model directory, for it holds no {WEIGHTS_FILE}: give "
-            "the folder that training wrote it to, or let the training run reach its "
-            "first validation, which writes it."
+            f"{directory} is not a model directory, because it holds no "
+            f"{WEIGHTS_FILE}: give the folder that training wrote it to, or let the "
+            "training run reach its first validation, which writes it."
         )
     try:
-        # One open handle: should another process replace the file meanwhile, the
-        # configuration and the parameters still come from the same version.
+        # With one open handle the configuration and the parameters come from the same
+        # version, even if another process replaces the file meanwhile.
         with (
             _on_this_machine(file) as local,
             safetensors.safe_open(local, framework="np") as opened,
@@ -88,14 +98,14 @@ def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             metadata = opened.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise UserError(
-                    f"{file} is no HKDnet model (its format is "
+                    f"{file} is not an HKDnet model (its format is "
                     f"{metadata.get('format')!r}, not {_FORMAT!r}): give a folder that "
                     "this program's training wrote."
                 )
             arrays = opened.get_tensors()
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            f"{file} is damaged or no safetensors file ({error}): copy or train it "
+            f"{file} is damaged or not a safetensors file ({error}): copy or train it "
             "again."
         ) from error
     params = unflatten(arrays)
@@ -109,7 +119,7 @@ def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextlib.contextmanager
 def _on_this_machine(file: Any) -> Iterator[Path]:
-    """The file itself, or a copy that lasts as long as the block."""
+    """Yields the file itself, or a local copy that is deleted after the block."""
     if is_local(file):
         yield file
         return

@@ -1,4 +1,4 @@
-"""Trained networks: what a model directory says of its network, and loading it."""
+"""Trained networks, as they are loaded from model directories."""
 
 import dataclasses
 import math
@@ -23,10 +23,10 @@ from hkdnet_jax.runtime.precision import DTYPES
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained network, ready to fuse.
+    """A trained network that is ready to fuse.
 
     Attributes:
-      network: a Teacher, a Student, or the authors' Released one.
+      network: a Teacher, a Student, or the authors' Released network.
       params: its parameters, on the device.
       scale: output pixels per input pixel along each side; 1 for a teacher.
     """
@@ -40,21 +40,21 @@ class Model:
         """Loads a model directory, such as the workdir of a training run.
 
         Raises:
-          UserError: no model is there, or its file is damaged, describes another
+          UserError: there is no model, or its file is damaged, describes another
             network than it holds, or holds numbers that are not finite.
         """
         config, params = file_format.load_model(directory)
         try:
             network, scale = _build(config)
             image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
-            with jax.enable_x64(False):  # parameters are float32 for everyone
-                # A key that is not drawn, for that would be a program to compile.
+            with jax.enable_x64(False):  # parameters are float32 for every caller
+                # The key is not drawn, because drawing is a program to compile.
                 key = jax.eval_shape(jax.random.key, 0)
                 expected = jax.eval_shape(network.init, key, image, image)
         except Exception as error:
-            # Whatever a value that no trainer wrote breaks, at whatever depth.
+            # A value that no trainer wrote may break anything, at any depth.
             raise UserError(
-                f"{directory} describes no network of this version "
+                f"{directory} does not describe a network of this version "
                 f"({type(error).__name__}: {error}): train it again, or use the "
                 "version that wrote it."
             ) from error
@@ -70,18 +70,18 @@ class Model:
         return cls(network, jax.device_put(params), scale)
 
     def on(self, device: jax.Device) -> "Model":
-        """The same model with its parameters on `device`, so that it runs there."""
+        """Returns the same model with its parameters on `device`, where it will run."""
         params = jax.device_put(self.params, device)
         return dataclasses.replace(self, params=params)
 
     def astype(self, dtype: str) -> "Model":
-        """The same model computing in another of DTYPES.
+        """Returns the same model, computing in `dtype`, one of DTYPES.
 
         A student's parameters, softmax, last convolution and picture stay float32.
 
         Raises:
-          ValueError: another dtype.
-          UserError: a dtype other than float32 for a teacher or the released network.
+          ValueError: the dtype is none of DTYPES.
+          UserError: the dtype is not float32 and the network is not a student.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {DTYPES}, got {dtype!r}")
@@ -91,31 +91,34 @@ class Model:
         if dtype != "float32":
             kind = type(self.network).__name__.lower()
             raise UserError(
-                f"A {kind} network computes in float32 alone, not in {dtype}: drop "
-                "the dtype, or take a student."
+                f"A {kind} network computes only in float32, not in {dtype}: drop the "
+                "dtype, or use a student."
             )
         return self
 
 
 def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """The network that a model directory's configuration describes, and its scale.
+    """Makes the network that a model directory's configuration describes.
+
+    Returns:
+      The network and its scale.
 
     Raises:
-      ValueError, TypeError: the configuration is none that training writes.
+      ValueError, TypeError: the configuration is not one that training writes.
     """
     match config:
         case {"kind": "teacher", "alpha": alpha, "damping": damping}:
             known = {type(alpha), type(damping)} <= {int, float} and damping >= 0
             if len(config) != 3 or not (known and math.isfinite(alpha + damping)):
-                raise ValueError(f"no teacher's configuration: {config}")
+                raise ValueError(f"not a teacher's configuration: {config}")
             return Teacher(float(alpha), float(damping)), 1
         case {"kind": "student", "scale": int() as scale, "model": dict() as fields}:
             if len(config) != 3 or scale not in SCALES[1:]:
-                raise ValueError(f"no student's configuration: {config}")
+                raise ValueError(f"not a student's configuration: {config}")
             return Student(keys.from_mapping(StudentConfig, fields), scale), scale
         case {"kind": "released", "scale": int() as scale, "corner_skip": skip}:
             known = scale in SCALES[1:] and skip in CORNER_SKIPS
             if len(config) != 3 or not known:
-                raise ValueError(f"no released network's configuration: {config}")
+                raise ValueError(f"not a released network's configuration: {config}")
             return Released(scale, skip), scale
-    raise ValueError(f"no configuration of a network: {config}")
+    raise ValueError(f"not a configuration of a network: {config}")

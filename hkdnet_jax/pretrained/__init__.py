@@ -1,6 +1,6 @@
-"""The models that come with the package, and what `--model` may name.
+"""The models that come with the package, and the names that `--model` accepts.
 
-Each is a model directory of this folder; README.md is their model card.
+Each is a model directory in this folder; README.md is their model card.
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ _STUDENT_SCALES = SCALES[1:]
 
 
 def locate(model: str | None, scale: int | None) -> Path:
-    """The model directory that is meant.
+    """Returns the model directory that a model and a scale stand for.
 
     Args:
-      model: one of NAMES, else the path of a directory (`./lite` for one of that
+      model: one of NAMES, or else the path of a directory (`./lite` for one of that
         name); None for the model that comes with the package for `scale`.
-      scale: asked for, or None for the model's own.
+      scale: the requested scale, or None for the model's own.
 
     Raises:
       UserError: there are several such models, or none.
@@ -38,17 +38,17 @@ def locate(model: str | None, scale: int | None) -> Path:
     if model != STUDENT:
         return Path(model)
     if scale not in _STUDENT_SCALES:
-        given = "no --scale" if scale is None else f"--scale {scale}"
-        raise UserError(f"{STUDENT} comes at scales 2, 3 and 4, not with {given}.")
+        given = "without --scale" if scale is None else f"at --scale {scale}"
+        raise UserError(f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4.")
     return _HERE / f"{STUDENT}_x{scale}"
 
 
 def load(scale: int = 2) -> Model:
-    """The model that comes with the package for `scale`.
+    """Loads the model that comes with the package for `scale`.
 
     Args:
       scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for the
-        teacher, which fuses pairs that are high-resolution already.
+        teacher, which fuses pairs that are already high-resolution.
 
     Raises:
       UserError: there is none, or its file is damaged or of another scale.
@@ -58,5 +58,8 @@ def load(scale: int = 2) -> Model:
     directory = locate(None, scale)
     model = Model.load(directory)
     if model.scale != scale:
-        raise UserError(f"{directory} is of scale {model.scale}, not {scale}.")
+        raise UserError(
+            f"{directory} has scale {model.scale}, not {scale}: install the package "
+            "again."
+        )
     return model

@@ -14,21 +14,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME_OR_DIR",
         help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package; else the workdir of a training run, or a converted release (default: "
-        "what comes with the package for --scale)",
+        "package; or the workdir of a training run, or a converted release (default: "
+        "the one that comes with the package for --scale)",
     )
     parser.add_argument(
         "--scale",
         type=int,
         choices=SCALES,
         help="output pixels per input pixel along each side: 2 to 4, or 1 for a "
-        "teacher, which fuses what is high-resolution already (default: that of the "
-        "model in DIR)",
+        "teacher, which fuses pairs that are already high-resolution (default: that of "
+        "the model in DIR)",
     )
 
 
 def load_model(name: str | None, scale: int | None) -> Model:
-    """Loads --model; UserError if there is none, or --scale is not its scale."""
+    """Loads the model that --model and --scale stand for.
+
+    Raises:
+      UserError: there is no such model, or --scale is not its scale.
+    """
     directory = pretrained.locate(name, scale)
     model = Model.load(directory)
     if scale not in (None, model.scale):

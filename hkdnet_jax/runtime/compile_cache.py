@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 ENVIRONMENT = "HKDNET_CACHE"  # names the folder; if it is empty, nothing is kept
-# A program that compiles faster is not worth a file, which takes a third of it to read.
+# A program that compiles faster is not worth a file; reading one takes a third of this.
 _LEAST_SECONDS = 0.03
 
 

@@ -190,7 +190,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, part):
 def test_a_safetensors_file_of_another_program_is_refused(tmp_path, metadata):
     file = tmp_path / "model.safetensors"
     file.write_bytes(safetensors.numpy.save({"w": np.zeros(3)}, metadata))
-    with pytest.raises(UserError, match="is no HKDnet model"):
+    with pytest.raises(UserError, match="is not an HKDnet model"):
         file_format.load_model(tmp_path)
 
 

@@ -47,7 +47,7 @@ def student_with(**fields):
 )
 def test_unknown_configurations_are_refused(tmp_path, config):
     file_format.save_model(tmp_path / "m", config, {"x": np.zeros(1, np.float32)})
-    with pytest.raises(UserError, match=r"m describes no network of this version"):
+    with pytest.raises(UserError, match=r"m does not describe a network of this"):
         Model.load(tmp_path / "m")
 
 

@@ -113,8 +113,8 @@ def test_names_and_scales():
     ("model", "scale", "says"),
     [
         (None, None, "Give --scale 2, 3 or 4"),
-        ("lite", None, "comes at scales 2, 3 and 4, not with no --scale"),
-        ("lite", 1, "not with --scale 1"),
+        ("lite", None, "lite cannot be used without --scale: give --scale 2, 3 or 4"),
+        ("lite", 1, "lite cannot be used at --scale 1"),
     ],
 )
 def test_unclear_names(model, scale, says):
@@ -156,8 +156,8 @@ def test_no_connection_is_opened(pair, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "says"),
     [
-        (0, "is damaged or no safetensors file"),  # the header's length
-        (20, "is damaged or no safetensors file"),  # the header
+        (0, "is damaged or not a safetensors file"),  # the header's length
+        (20, "is damaged or not a safetensors file"),  # the header
         (-50_000, "does not match its checksum"),  # an array
         (-1, "does not match its checksum"),
     ],
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_refused(place, says, tmp_path, capsys, monkeypatch):
 def test_a_model_of_another_scale_is_refused(tmp_path, capsys, monkeypatch):
     shutil.copytree(pretrained._HERE / "teacher", tmp_path / "lite_x2")
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
-    with pytest.raises(UserError, match=r"lite_x2 is of scale 1, not 2"):
+    with pytest.raises(UserError, match=r"lite_x2 has scale 1, not 2"):
         hkdnet_jax.load(2)
     scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
     files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
