@@ -78,7 +78,8 @@ class StudentConfig:
             raise ValueError(f"model.{name} is {value!r}: {remedy}")
         if not all(type(width) is int and width >= 1 for width in self.decoder):
             raise ValueError(
-                f"model.decoder is {self.decoder!r}: it must hold whole numbers above 0"
+                f"model.decoder is {self.decoder!r}: each number of channels must be "
+                "a whole number of at least 1"
             )
 
 

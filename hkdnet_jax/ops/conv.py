@@ -26,8 +26,8 @@ _MANY_CHANNELS = 32
 _WIDE = 128
 
 
-# Most convolutions of a network are of one size: jitted, and inlined again, they are
-# traced once, which halves what a network's own trace spends on them.
+# Most convolutions of a network have the same shapes.  Jitted, and inlined again, they
+# are traced once, which halves the time that a network's trace spends on them.
 @partial(jax.jit, static_argnames="precision", inline=True)
 def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     cpu = partial(_same_cpu, precision=precision)

@@ -26,7 +26,7 @@ IMPLEMENTATIONS = ("auto", "materialized", "blocked", "cudnn", "flash")
 KERNELS = ("cudnn", "flash")  # these return no normaliser, hence no joint softmax
 SOFTMAX = ("row", "joint")
 
-# Bytes of float32 affinity that one block of queries may hold over the whole batch.
+# Bytes of float32 affinity that one block of queries may hold over the entire batch.
 # It is large enough that the two matrix products of a block are efficient, and small
 # enough for the caches of a CPU.
 BLOCK_BYTES = 16 * 2**20
@@ -206,7 +206,7 @@ def attention(
       softmax: `row` or `joint`.
       implementation: `materialized`, `blocked`, `cudnn` (an NVIDIA GPU of compute
         capability 8.0 or more, bfloat16, C at most 128 and divisible by 8), `flash` (a
-        TPU), the last two for `row` alone; `auto` is the platform's kernel where it has
+        TPU), the last two only for `row`; `auto` is the platform's kernel where it has
         one that fits, else `blocked`.
       block: number of queries in a block of `blocked`; by default as many as fill
         BLOCK_BYTES on a CPU, and ACCELERATOR_BLOCK_BYTES elsewhere.

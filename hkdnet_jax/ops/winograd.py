@@ -22,9 +22,9 @@ from hkdnet_jax.runtime.precision import FULL
 _TILE = 4  # outputs along each side
 _WINDOW = _TILE + 2  # inputs along each side
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
-# Bytes of transformed tiles that are processed at once.  If they are more than the
-# caches hold and the allocator keeps, the transform costs more than it saves; if they
-# are fewer, the loop over the chunks does.
+# Bytes of transformed tiles that are processed at once.  If there are more than the
+# caches hold and the allocator keeps, the transform costs more than it saves; if there
+# are too few, the loop over the chunks does.
 _CACHED_BYTES = 20 * 2**20
 
 # One array for each place in a tile (or each tap), rows first.

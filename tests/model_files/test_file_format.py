@@ -143,7 +143,7 @@ def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     [
         (lambda d: None, "does not exist"),
         (lambda d: d.write_bytes(b""), "is a file, not a model directory"),
-        (lambda d: d.mkdir(), r"no model directory.*first validation"),
+        (lambda d: d.mkdir(), r"not a model directory.*first validation"),
     ],
 )
 def test_no_model_there(tmp_path, prepare, message):
