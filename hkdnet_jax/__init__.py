@@ -3,7 +3,7 @@
     model = hkdnet_jax.load(scale=2)
     picture = hkdnet_jax.fuse_pair(model, ir, vis)  # uint8 [2 * H, 2 * W]
 
-Importing the package loads nothing else; each name is loaded when it is first used.
+Importing the package loads nothing else: each name is loaded on first use.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The installed version; in a checkout that is not installed, pyproject.toml's."""
+    """The installed version, or that of pyproject.toml in an uninstalled checkout."""
     import tomllib
     from importlib import metadata
     from pathlib import Path

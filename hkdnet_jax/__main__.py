@@ -2,8 +2,8 @@
 
     hkdnet fuse --ir ir.png --vis vis.png --out fused.png --scale 2
 
-Each subcommand is a module that `python -m` runs as well; only the one that is named
-gets loaded.
+Each subcommand is a module that `python -m` can run as well. Only the module that the
+command line names is loaded.
 """
 
 import runpy
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import hkdnet_jax
 
-# Subcommand -> its module, and what it does.
+# Subcommand -> (its module, what it does).
 COMMANDS = {
     "fuse": ("hkdnet_jax.fuse", "fuse infrared and visible pictures"),
     "evaluate": ("hkdnet_jax.evaluate", "score fused pictures with fusion metrics"),
@@ -22,10 +22,13 @@ COMMANDS = {
     "benchmark": ("hkdnet_jax.benchmark", "measure speed and memory on this machine"),
     "compile-check": (
         "hkdnet_jax.compile_check",
-        "compile the train step for a TPU slice that is not there",
+        "compile the train step for a TPU slice without having one",
     ),
     "results": ("hkdnet_jax.results", "measure the shipped models on test pairs"),
-    "quickstart": ("hkdnet_jax.quickstart", "fuse made scenes and draw a sheet"),
+    "quickstart": (
+        "hkdnet_jax.quickstart",
+        "fuse procedural scenes and draw a comparison sheet",
+    ),
 }
 
 
@@ -33,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a subcommand exactly as `python -m` runs its module.
 
     Raises:
-      SystemExit: always, with the subcommand's exit code; 2 if there is no such one.
+      SystemExit: always, with the subcommand's exit code; with 2 if no such subcommand
+        exists.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     name = argv[0] if argv else None
@@ -44,16 +48,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"hkdnet {hkdnet_jax.__version__}")
         sys.exit(0)
     if name not in COMMANDS:
-        problem = "no command is given" if name is None else f"{name} is no command"
+        problem = "no command is given" if name is None else f"{name} is not a command"
         print(
-            f"error: {problem}: take one of {', '.join(COMMANDS)}, or see "
+            f"error: {problem}: use one of {', '.join(COMMANDS)}, or see "
             "hkdnet --help.",
             file=sys.stderr,
         )
         sys.exit(2)
     sys.argv = [f"hkdnet {name}", *argv[1:]]
     runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
-    raise AssertionError(f"{COMMANDS[name][0]} ends without an exit code")
+    raise AssertionError(f"{COMMANDS[name][0]} ended without an exit code")
 
 
 def _help() -> str:
@@ -69,7 +73,7 @@ def _help() -> str:
             *lines,
             "",
             "flags:",
-            f"  {'-h, --help':{width}}  show this help; after COMMAND, its own",
+            f"  {'-h, --help':{width}}  show this help; after COMMAND, that command's",
             f"  {'--version':{width}}  show the version",
             "",
             "example:",

@@ -1,11 +1,11 @@
-r"""How fast this machine is, and how much memory it takes, as a table and as JSON.
+r"""Measures speed and memory on this machine; reports them as a table and as JSON.
 
     python -m hkdnet_jax.benchmark fuse --preset full --scale 2 --size 64x64,128x128 \
         --out fuse.json
 
-Times are wall-clock seconds after compilation; run it on a machine that does nothing
-else.  One subcommand for each thing to measure; what the figures mean stands in
-docs/performance.md.
+Times are wall-clock seconds after compilation, so run it on an otherwise idle machine.
+There is one subcommand for each thing to measure; docs/performance.md explains the
+figures.
 """
 
 import argparse
@@ -47,10 +47,10 @@ def _run_metrics(args: argparse.Namespace) -> Row:
 
 def _run_subject(args: argparse.Namespace) -> Row:
     subject = SUBJECTS[args.subject]
-    asked = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
-    settings.check_settings(subject, asked)
+    chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
+    settings.check_settings(subject, chosen)
     sizes = settings.parse_sizes(args.size, subject.least_side)
-    report = run_subject(args.subject, asked, sizes)
+    report = run_subject(args.subject, chosen, sizes)
     for sentence in report["failures"]:
         print(f"error: {sentence}", file=sys.stderr)
     return report
@@ -66,20 +66,23 @@ def _parser() -> argparse.ArgumentParser:
         **texts,
     )
     subcommands = parser.add_subparsers(required=True, metavar="WHAT")
-    what = "the six fusion metrics: each, all, over all cores, and in plain NumPy"
+    what = (
+        "the six fusion metrics: each alone, all together, over all cores, and in "
+        "plain NumPy"
+    )
     add = subcommands.add_parser
     epilog = f"{example} metrics --size 400x500,768x1024 --repeats 9"
-    one = add("metrics", help=what, description=what, epilog=epilog, **texts)
-    _add_arguments(one, "400x500")
-    one.set_defaults(run=_run_metrics)
+    command = add("metrics", help=what, description=what, epilog=epilog, **texts)
+    _add_arguments(command, "400x500")
+    command.set_defaults(run=_run_metrics)
     for name, subject in SUBJECTS.items():
         epilog = f"{example} {name} --preset full --size {subject.sizes}"
-        one = add(
+        command = add(
             name, help=subject.what, description=subject.what, epilog=epilog, **texts
         )
-        _add_arguments(one, subject.sizes)
-        _add_settings(one)
-        one.set_defaults(run=_run_subject, subject=name)
+        _add_arguments(command, subject.sizes)
+        _add_settings(command)
+        command.set_defaults(run=_run_subject, subject=name)
     return parser
 
 
@@ -88,30 +91,34 @@ def _add_arguments(parser: argparse.ArgumentParser, sizes: str) -> None:
         "--size",
         default=sizes,
         metavar="HxW[,HxW...]",
-        help=f"pixels, height first (default: {sizes})",
+        help=f"sizes in pixels, height first (default: {sizes})",
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=5,
         metavar="N",
-        help="timed calls, of which median, minimum and maximum are given (default: 5)",
+        help="number of timed calls; their median, minimum and maximum are reported "
+        "(default: 5)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
-        help="file for the figures and the machine's description; replaced if there",
+        help="file to write the figures and a description of the machine to; an "
+        "existing file is replaced",
     )
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     add, presets = parser.add_argument, ", ".join(PRESETS)
-    add("--preset", default="full", help=f"{presets} (default: full)")
-    add("--scale", type=int, default=2, help="output pixels per input pixel and side")
-    add("--batch", type=int, default=1, help="images or samples (default: 1)")
+    add("--preset", default="full", help=f"student: {presets} (default: full)")
+    scale = "output pixels per input pixel along each side (default: 2)"
+    add("--scale", type=int, default=2, help=scale)
+    batch = "images or samples at a time (default: 1)"
+    add("--batch", type=int, default=1, help=batch)
     dtypes = ", ".join(DTYPES)
-    add("--dtype", default="float32", help=f"{dtypes} (default: float32)")
+    add("--dtype", default="float32", help=f"arithmetic: {dtypes} (default: float32)")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     pip install 'hkdnet-jax[train,tpu]'
     python -m hkdnet_jax.compile_check --config=configs/student_x3.py --topology v5e:2x4
 
-TPU's own compiler says how many bytes of each chip's memory a step of the configuration
-takes, so that a run that does not fit is found before the slice is rented.  State and
-batch are shapes only: no data, no teacher and no weights are read.
+The TPU compiler reports how many bytes of each chip's memory a step of the
+configuration takes, so a run that does not fit is found before the slice is rented.
+The state and the batch are only shapes: no data, teacher or weights are read.
 """
 
 import json
@@ -19,7 +19,7 @@ from hkdnet_jax.common.errors import UserError, exit_code, needs_extra
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; exit code 0 only if every phase compiles and fits."""
+    """Runs the command; returns its exit code: 0 only if every phase fits."""
     argv = sys.argv[1:] if argv is None else argv
     return exit_code(lambda: _run(argv), interrupted="nothing was written")
 
@@ -36,13 +36,13 @@ def _run(argv: list[str]) -> int:
         doc=__doc__,
         required={"topology": "TPU slice, for example v5e:2x4"},
         optional={
-            "phase": "1 or 2 (default: all that the run has)",
+            "phase": "phase to compile, 1 or 2 (default: all phases of the run)",
             "out": "FILE.json to write the figures to",
         },
     )
     check_values(config)
     if config.attention == "cudnn":
-        raise UserError("config.attention=cudnn is a kernel of GPUs: take auto.")
+        raise UserError("config.attention=cudnn is a GPU kernel: use auto.")
     out = Path(others["out"]) if others["out"] else None
     if out and (out.suffix != ".json" or not out.parent.is_dir()):
         raise UserError(f"--out {out} must be a FILE.json in a folder that exists.")
@@ -71,7 +71,7 @@ def _run(argv: list[str]) -> int:
     unfit = [str(row["phase"]) for row in rows if not row["fits"]]
     if unfit:
         raise UserError(
-            f"Phase {' and '.join(unfit)} does not fit: take a smaller "
+            f"Phase {' and '.join(unfit)} does not fit: use a smaller "
             "config.train.batch_size, more chips, or config.dtype=bfloat16."
         )
     return 0

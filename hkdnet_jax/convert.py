@@ -3,10 +3,10 @@
     python -m hkdnet_jax.convert --checkpoint 2x/fu_srnet.pth.tar --scale 2 --out rel_x2
     python -m hkdnet_jax.fuse --model rel_x2 --normalize minmax --stretch ...
 
-A checkpoint is a dict of two state dicts and is read with `weights_only=True`: nothing
-in it is executed.  PyTorch is needed for that alone (the extra `torch`); a .npz or
-.safetensors file with the tensors of both state dicts under their own names, which do
-not collide, is read without it.
+A checkpoint is a dict of two state dicts and is read with `weights_only=True`, so
+nothing in it is executed.  Only this needs PyTorch (the extra `torch`): a .npz or
+.safetensors file that holds the tensors of both state dicts under their own names,
+which do not collide, is read without it.
 """
 
 import argparse
@@ -46,8 +46,8 @@ def _run(args: argparse.Namespace) -> int:
         f"network does not use the other {len(unused)}: {', '.join(unused) or 'none'}."
     )
     print(
-        f"Wrote {args.out}. As the authors ran it: python -m hkdnet_jax.fuse --model "
-        f"{args.out} --normalize minmax --stretch --ir IR --vis VIS --out OUT"
+        f"Wrote {args.out}. To run it as the authors did: python -m hkdnet_jax.fuse "
+        f"--model {args.out} --normalize minmax --stretch --ir IR --vis VIS --out OUT"
     )
     return 0
 
@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.convert",
         description="Turn the authors' released PyTorch checkpoint into a model "
-        "directory.\nNames and shapes must match exactly; else nothing is written.",
+        "directory.\nNames and shapes must match exactly; otherwise nothing is "
+        "written.",
         epilog="example:\n"
         "  python -m hkdnet_jax.convert --checkpoint 2x/fu_srnet.pth.tar --scale 2 \\\n"
         "      --out released_x2",
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help="the released fu_srnet.pth.tar (needs PyTorch, the extra torch), "
-        "or a .npz or .safetensors file of the tensors of both its state dicts",
+        "or a .npz or .safetensors file with the tensors of both of its state dicts",
     )
     add(
         "--scale",
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="DIR",
         help="model directory to write, for fuse, evaluate and export; a model that "
-        "it holds already is replaced",
+        "is already in it is replaced",
     )
     add(
         "--corner-skip",

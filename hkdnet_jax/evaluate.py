@@ -1,9 +1,10 @@
-"""Scores fused images: those in folders, and those that a model makes.
+"""Scores fused images: those in folders, and those that a model produces.
 
     python -m hkdnet_jax.evaluate --ir DIR --vis DIR --fused DIR --out scores.json
     python -m hkdnet_jax.evaluate --ir DIR --vis DIR --model lite --scale 2
 
-Several methods are compared in one table.  Imports neither TensorFlow nor orbax.
+Several methods are compared in one table.  This module imports neither TensorFlow nor
+orbax.
 """
 
 import argparse
@@ -33,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.evaluate",
         description="Score fused images against their infrared and visible sources: "
-        "those in folders,\nand those that a model makes of the pairs at 1/scale of "
-        "their resolution. Files of\nequal stem belong together.",
+        "those in folders,\nand those that a model produces from the pairs at 1/scale "
+        "of their resolution. Files\nwith the same stem belong together.",
         epilog="examples:\n"
         "  python -m hkdnet_jax.evaluate --ir data/ir --vis data/vis \\\n"
         "      --fused densefuse=out/densefuse --fused ours=out/ours --out table.md\n"
@@ -50,15 +51,15 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="DIR",
-            help=f"folder of {what} images at the fused images' size ({suffixes}; 8 "
-            "or 16 bit, gray or colour; scored as 8 bit gray)",
+            help=f"folder of {what} images of the fused images' size ({suffixes}; 8 "
+            "or 16 bit, gray or colour; scored as 8-bit gray)",
         )
     add(
         "--fused",
         action="append",
         default=[],
         metavar="[NAME=]DIR",
-        help="folder of fused images, and what to call the method (default: the "
+        help="folder of fused images, and the name of the method (default: the "
         "folder's name); may be given several times",
     )
     add_model_arguments(parser)
@@ -66,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         default="paper",
         metavar="paper|all|NAME,...",
-        help=f"what to compute, of {', '.join(metrics.METRICS)} (default: paper, the "
-        f"first {len(metrics.PAPER)})",
+        help=f"metrics to compute, out of {', '.join(metrics.METRICS)} (default: "
+        f"paper, the first {len(metrics.PAPER)})",
     )
     add(
         "--protocol",

@@ -3,8 +3,8 @@
     python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --scale 2
     python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --model runs/x2
 
-The same of arrays is `hkdnet_jax.fuse_pair`.  Imports neither TensorFlow nor
-orbax.
+`hkdnet_jax.fuse_pair` does the same for arrays.  This module imports neither TensorFlow
+nor orbax.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.fuse",
         description="Fuse registered infrared and visible pictures into one gray "
-        "picture of\n1, 2, 3 or 4 times their size. Pictures need at least "
-        f"{MIN_SIDE} pixels a side.",
+        "picture of\n1, 2, 3 or 4 times their size. Each side of a picture needs at "
+        f"least {MIN_SIDE} pixels.",
         epilog="example:\n"
         "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --scale 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,17 +50,17 @@ def _parser() -> argparse.ArgumentParser:
             required=True,
             metavar="FILE_OR_DIR",
             help=f"{what} picture ({suffixes}; 8 or 16 bit, gray or colour; colour "
-            "is read as its luma), or a folder of them: files of equal stem in both "
-            "folders are a pair",
+            "is read as its luma), or a folder of them: files with the same stem in "
+            "both folders form a pair",
         )
     add(
         "--out",
         type=Path,
         required=True,
         metavar="FILE_OR_DIR",
-        help="8-bit gray picture to write, its suffix decides the format; for "
-        "folders, the folder that gets a STEM.png for each pair; what is there "
-        "already is replaced",
+        help="8-bit gray picture to write, in the format that its suffix names; for "
+        "folders, the folder that receives a STEM.png for each pair; existing files "
+        "are replaced",
     )
     add_model_arguments(parser)
     add(
@@ -86,17 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-memory",
         metavar="SIZE",
-        help="such as 4GB or 800MB: pictures that would take more are refused before "
-        "the work starts; of the process on a CPU, else of each device (default: what "
-        "is free)",
+        help="limit such as 4GB or 800MB, for the process on a CPU, otherwise for each "
+        "device; pictures that would need more are refused before the work starts "
+        "(default: the memory that is free)",
     )
     add(
         "--tile",
         type=int,
         metavar="N",
         help="cut pictures larger than NxN pixels into overlapping tiles that are "
-        "fused one by one and blended; only for those too large for the memory, as "
-        "the network then sees no more than a tile",
+        "fused one by one and blended; use it only for pictures that do not fit into "
+        "memory, because the network then sees no more than one tile at a time",
     )
     return parser
 

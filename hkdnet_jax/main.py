@@ -1,11 +1,11 @@
-r"""Trains a teacher or a student.  Flags and dispatch only.
+r"""Trains a teacher or a student.
 
 Example:
 
     python -m hkdnet_jax.main --config=configs/student_x3.py --workdir=runs/x3 \
         --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
 
-Started again with the same workdir, a run goes on where its last checkpoint is.
+A run that is started again with the same workdir continues from its last checkpoint.
 One process uses all devices of its machine; for several machines see launch/README.md.
 """
 
@@ -19,10 +19,10 @@ from hkdnet_jax.runtime.processes import SIGTERM_EXIT
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line entry; returns the exit code."""
+    """Runs the command; returns its exit code: 0 when the run is complete."""
     argv = sys.argv[1:] if argv is None else argv
-    remains = "the same command goes on from the last checkpoint"
-    return exit_code(lambda: _run(argv), interrupted=remains)
+    remedy = "the same command continues from the last checkpoint"
+    return exit_code(lambda: _run(argv), interrupted=remedy)
 
 
 def _run(argv: list[str]) -> int:
@@ -32,12 +32,13 @@ def _run(argv: list[str]) -> int:
     config, others = parse_config(
         argv,
         doc=__doc__,
-        required={"workdir": "folder of the run, made if missing"},
+        required={"workdir": "folder of the run, created if missing"},
         optional={
-            "coordinator": "of several processes: HOST:PORT of process 0, or auto on a "
-            "TPU slice and under Slurm",
-            "processes": "how many there are (not with auto)",
-            "process": "which of them this is, from 0 (not with auto)",
+            "coordinator": "for a run of several processes: HOST:PORT of process 0, or "
+            "auto on a TPU slice and under Slurm",
+            "processes": "number of processes (not with --coordinator=auto)",
+            "process": "number of this process, counted from 0 (not with "
+            "--coordinator=auto)",
         },
     )
     workdir = others["workdir"]
@@ -48,7 +49,7 @@ def _run(argv: list[str]) -> int:
         print(
             f"Done; the best weights are in {workdir}"
             if complete
-            else f"Stopped and saved; the same command goes on: {workdir}"
+            else f"Stopped and saved; the same command continues the run in {workdir}"
         )
     return 0 if complete else SIGTERM_EXIT
 

@@ -1,8 +1,8 @@
-"""`make demo`: fuses made scenes with the models of the package, and draws a sheet.
+"""Fuses procedural scenes with the shipped models and draws a sheet (`make demo`).
 
     python -m hkdnet_jax.quickstart --out out/demo
 
-Needs no data; trains nothing.
+It needs no data and trains nothing.
 """
 
 import argparse
@@ -16,14 +16,18 @@ from hkdnet_jax.runtime import compile_cache
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the demo; returns the exit code."""
+    """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.quickstart",
-        description="Fuse made scenes with the models of the package; draw a sheet.",
+        description="Fuse procedural scenes with the models that come with the "
+        "package, and draw a comparison sheet.",
         epilog="example: python -m hkdnet_jax.quickstart --out out/demo",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), help="folder (default: out/demo)"
+        "--out",
+        type=Path,
+        default=Path("out/demo"),
+        help="folder to write to (default: out/demo)",
     )
     out = parser.parse_args(argv).out
     compile_cache.enable()

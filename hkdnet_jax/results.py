@@ -2,8 +2,8 @@
 
     python -m hkdnet_jax.results --data DATA --vgg vgg16.npz --out docs/results.md
 
-DATA holds the folders tno, vifb and hkdnet_demo.  Beside the tables of means, what each
-image scored is written to the JSON file of the same name.
+DATA holds the folders tno, vifb and hkdnet_demo.  Besides the tables of means, the
+scores of every image are written to the JSON file of the same name.
 """
 
 import argparse
@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python -m hkdnet_jax.results --data DATA --sets tno",
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of the data sets")
-    add("--sets", default=",".join(SETS), help=f"of {', '.join(SETS)} (default: all)")
-    add("--metrics", default="paper", help="as of `evaluate`; none leaves them out")
-    add("--vgg", default="", help="VGG16 weights, for the distance of features")
-    add("--out", type=Path, help="FILE.md; FILE.json is written beside it")
+    add("--data", type=Path, required=True, help="folder that holds the data sets")
+    sets = f"comma-separated data sets, out of {', '.join(SETS)} (default: all)"
+    add("--sets", default=",".join(SETS), help=sets)
+    scores = "fusion metrics as for `evaluate`, or none (default: paper)"
+    add("--metrics", default="paper", help=scores)
+    add("--vgg", default="", help="file of VGG16 weights, for the VGG distance")
+    add("--out", type=Path, help="FILE.md to write; FILE.json is written beside it")
     args = parser.parse_args(argv)
     compile_cache.enable()
     return exit_code(lambda: _run(args))
@@ -43,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     sets = args.sets.split(",")
     unknown = [name for name in sets if name not in SETS]
     if unknown:
-        raise UserError(f"--sets {unknown[0]} is none of {', '.join(SETS)}.")
+        raise UserError(f"--sets {unknown[0]} is not one of {', '.join(SETS)}.")
     if args.out and args.out.suffix != ".md":
         raise UserError(f"--out {args.out} does not end in .md: give a FILE.md.")
     names = () if args.metrics == "none" else metrics.select(args.metrics)

@@ -1,4 +1,4 @@
-"""The measuring of the models of the package, on a few made scenes."""
+"""The measurement of the shipped models, on a few procedural scenes."""
 
 import json
 
@@ -107,7 +107,7 @@ def test_distance_of_features():
     ("argv", "says"),
     [
         (["--sets", "tno"], "tno"),
-        (["--sets", "moon"], "--sets moon is none of tno, vifb, hkdnet_demo"),
+        (["--sets", "moon"], "--sets moon is not one of tno, vifb, hkdnet_demo"),
         (["--out", "results.txt"], "does not end in .md"),
         (["--metrics", "FOO"], "FOO"),
     ],

@@ -120,7 +120,7 @@ def runs(environment, tiny_teacher, tmp_path_factory):
     disturbed = [sys.executable, "-c", DISTURBED, "2", "SIGTERM", *flags("stopped")]
     code, output = _launch(2, disturbed, environment)
     assert code == 143, output
-    assert output.count("same command goes on") == 1
+    assert output.count("same command continues") == 1
     with contextlib.closing(Checkpoints(folder / "stopped")) as checkpoints:
         assert checkpoints.latest_step() == STOPPED_AT
     code, output = _launch(2, [*program, *flags("stopped")], environment)

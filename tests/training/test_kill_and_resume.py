@@ -141,7 +141,7 @@ def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
             assert code == -signal.SIGKILL, errors
         else:
             assert code == 143, errors
-            assert "same command goes on" in output
+            assert "same command continues" in output
             assert "Traceback" not in errors
 
     # The last part is compiled anew: equal programs, not only the same one.
