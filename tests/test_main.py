@@ -140,7 +140,7 @@ def test_workdir_with_a_foreign_config_file(capsys, tmp_path, tiny_teacher, text
     (tmp_path / "config.json").write_text(text)
     teacher = f"--config.teacher.dir={tiny_teacher}"
     sentence = fails(capsys, TINY, f"--workdir={tmp_path}", teacher)
-    assert "config.json is not of a run" in sentence
+    assert "config.json was not written by this program" in sentence
     assert (tmp_path / "config.json").read_text() == text
 
 
@@ -227,7 +227,7 @@ def test_drawn_scenes_and_idle_devices_are_said(
     assert main.main([*argv, "--config.mesh.data=2"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "roots is empty, so all 2 epochs of this run train on 8 drawn" in said[0]
+    assert "roots is empty, so all 2 epochs of this run train on 8 procedural" in said[0]
     assert "config.mesh.data=2 leaves 2 of 4 devices idle" in said[1]
 
     root = make_root(tmp_path / "root", count=5, size=40)

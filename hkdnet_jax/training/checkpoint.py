@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: the only file that imports orbax.
+"""Checkpoints of a training run; the only file that imports orbax.
 
 One checkpoint is a folder `WORKDIR/checkpoints/STEP` that holds everything a run needs
-to go on: `state` (arrays), `data` (where the data iterator stands) and `meta` (best
+to continue: `state` (arrays), `data` (position of the data iterator) and `meta` (best
 metric, configuration, ...), the last two as JSON. Orbax writes it under a temporary
-name and renames it when it is complete, so a killed run leaves the one before intact.
+name and renames it when it is complete, so a killed run leaves the previous one intact.
 """
 
 import json
@@ -21,7 +21,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
 
 _KEPT = 2
-# Without one of these a step's folder was only half copied or half deleted.
+# A step's folder that lacks one of these was only half copied or half deleted.
 _NEEDED_FILES = (
     "state/_METADATA",
     "state/manifest.ocdbt",
@@ -31,26 +31,27 @@ _NEEDED_FILES = (
 
 
 class Checkpoints:
-    """The checkpoints of one run; keeps the latest two.
+    """The checkpoints of one run, of which the latest two are kept.
 
-    In a multi-process run every process makes one and calls the same methods; `data`
-    and `meta` are those of process 0. Only one run at a time may use a folder.
+    In a multi-process run every process creates a `Checkpoints` and calls the same
+    methods; `data` and `meta` are those of process 0. Only one run at a time may use a
+    folder.
 
     Args:
-        workdir: the run's folder, created when it is missing. Left-overs of a save
-            that was killed are removed; a step that lacks files is set aside as
-            `STEP.incomplete`, said on stderr, and never picked.
+      workdir: the run's folder, created if it is missing. Remains of a save that was
+        killed are removed. A step that lacks files is renamed to `STEP.incomplete`,
+        reported on stderr, and never restored.
     """
 
     def __init__(self, workdir: Any):
-        """Open, and create when needed, `workdir/checkpoints`."""
+        """Opens `workdir/checkpoints`, which is created if it is missing."""
         _quieten_orbax()
         folder = as_path(workdir)
         # Orbax wants absolute paths, and an address is one.
         folder = folder.absolute() if is_local(folder) else folder
         self._directory = folder / "checkpoints"
-        # Orbax lists the steps after a barrier, so they are final on every process.  On
-        # an object store it marks a complete step by a file of its own.
+        # Orbax lists the steps after a barrier, so every process sees the same steps.
+        # On an object store it marks a complete step with a file of its own.
         if jax.process_index() == 0 and is_local(folder):
             _set_incomplete_aside(self._directory)
         self._manager = ocp.CheckpointManager(
@@ -63,66 +64,71 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, or None when there is none."""
+        """The step of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
-        """Start saving; the writing goes on in the background.
+        """Starts a save, which continues in the background.
 
-        On return `state` may be donated, and `data` and `meta` changed. An earlier save
-        that is still being written is waited for, and its error, if any, raised here.
+        After the return, `state` may be donated, and `data` and `meta` may be changed.
+        This method waits for an earlier save that is still being written, and raises
+        the error of that save, if there was one.
 
         Args:
-            step: later than every saved step; at the latest saved step nothing is
-                done, for a step's state is a function of the step.
-            state: pytree of non-empty arrays.
-            data: state of the data iterator, as JSON can hold it.
-            meta: whatever else the run needs, as JSON can hold it.
+          step: number of steps taken, larger than every saved step. Nothing is done at
+            the latest saved step, because a step's state is a function of the step.
+          state: pytree of non-empty arrays.
+          data: JSON-serialisable state of the data iterator.
+          meta: JSON-serialisable dict of whatever else the run needs.
 
         Raises:
-            ValueError: the step lies before the latest saved one.
+          ValueError: the step is smaller than the latest saved one.
         """
         latest = self.latest_step()
         if latest is not None and step <= latest:
             if step == latest:
                 return
-            raise ValueError(f"step {step} lies before the saved step {latest}")
+            raise ValueError(f"step {step} is before the saved step {latest}")
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            # Orbax turns these into text in the background, at some later time.
+            # Orbax serialises these later, in the background.
             data=ocp.args.JsonSave(_copy_json(data)),
             meta=ocp.args.JsonSave(_copy_json(meta)),
         )
-        # The one copy to the host that a guarded training loop wants.
+        # The only copy to the host that the guarded training loop allows.
         with jax.transfer_guard("allow"):
             self._manager.save(step, args=args)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict, dict]:
-        """Read the newest checkpoint: (state, data, meta).
+        """Reads the newest checkpoint.
 
         Args:
-            abstract_state: pytree of jax.ShapeDtypeStruct with shardings; the state
-                comes back with this structure and these shardings, whatever devices it
-                was saved from.
+          abstract_state: pytree of jax.ShapeDtypeStruct with shardings. The state is
+            restored with this structure and these shardings, regardless of the devices
+            it was saved from.
+
+        Returns:
+          (state, data, meta), as they were saved.
 
         Raises:
-            UserError: there is no checkpoint, it cannot be read, or its names, shapes
-                or dtypes differ from `abstract_state` (orbax alone would cast dtypes).
+          UserError: there is no checkpoint, it cannot be read, or its names, shapes or
+            dtypes differ from `abstract_state` (orbax alone would cast dtypes).
         """
         self.wait()
         step = self.latest_step()
         if step is None:
             raise UserError(
-                f"{self._directory} holds no checkpoint: start this run anew."
+                f"{self._directory} holds no checkpoint: start the run from the "
+                "beginning."
             )
         folder = self._directory / str(step)
         try:
             stored = self._manager.item_metadata(step).state.tree
             if "bad_row" in stored:
                 raise UserError(
-                    f"{folder} was saved by a version before 0.2, which had another "
-                    "optimizer: choose a new --workdir; a student's run can start "
-                    "there from the best weights of this one, with "
+                    f"{folder} was saved by a version before 0.2, which had a "
+                    "different optimizer: choose a new --workdir; a student's run can "
+                    "start there from the best weights of this one, with "
                     f"--config.init_from={self._directory.parent}."
                 )
             differences = trees.list_differences(
@@ -144,26 +150,26 @@ class Checkpoints:
             )
         except UserError:
             raise
-        # Damage raises anything, a bare Exception too: it depends on the file.
+        # A damaged file can raise anything, even a bare Exception.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise UserError(
-                f"{folder} is damaged ({reason}): move it away, and the run goes on "
+                f"{folder} is damaged ({reason}): move it away, and the run continues "
                 "from the checkpoint before it."
             ) from error
         return restored.state, restored.data, restored.meta
 
     def wait(self) -> None:
-        """Block until the save that was started, if any, is on disk."""
+        """Blocks until the save that was started, if any, is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, then release orbax's threads; to be called before the program ends."""
+        """Waits, then releases orbax's threads; call it before the program ends."""
         self._manager.close()
 
 
 def _handlers() -> Any:
-    """How each part is stored; orbax needs it to describe steps it did not save."""
+    """The handler of each part, which orbax needs to describe steps it did not save."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state = ocp.StandardCheckpointHandler()
     registry.add("state", ocp.args.StandardSave, state)
@@ -176,7 +182,7 @@ def _handlers() -> Any:
 
 
 def _set_incomplete_aside(directory: Path) -> None:
-    """Rename every step's folder in which a needed file is missing or empty."""
+    """Renames every step's folder in which a needed file is missing or empty."""
     for folder in sorted(directory.glob("*")):
         if not folder.name.isdigit():
             continue
@@ -188,15 +194,15 @@ def _set_incomplete_aside(directory: Path) -> None:
             folder.rename(aside)
             print(
                 f"Warning: the checkpoint {folder} lacks {bad[0].relative_to(folder)}; "
-                f"it is set aside as {aside.name} and not used.",
+                f"it is renamed to {aside.name} and not used.",
                 file=sys.stderr,
             )
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """Path -> shape and dtype of every leaf.
+    """Maps the path of every leaf to its shape and dtype.
 
-    Orbax stores named tuples and dataclasses as dicts; the joined path is the same.
+    Orbax stores named tuples and dataclasses as dicts; the joined paths are the same.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
@@ -216,5 +222,5 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _quieten_orbax() -> None:
-    """Drop orbax's dozens of INFO lines per save from absl's log, and nothing else."""
+    """Drops orbax's dozens of INFO lines per save from absl's log, and nothing else."""
     logging.getLogger("absl").addFilter(_is_wanted)

@@ -16,29 +16,36 @@ def parse_config(
     required: dict[str, str],
     optional: dict[str, str] | None = None,
 ) -> tuple[ConfigDict, dict[str, str]]:
-    """The locked configuration and the other flags that a command line names.
+    """Parses a command line into its configuration and its other flags.
 
     Args:
-      argv: without the program's name.
-      doc: what `--help` prints above the flags.
-      required: name to help of the flags that must be given, apart from `--config`.
-      optional: the same of those that may be left out, which then are "".
+      argv: the arguments, without the program's name.
+      doc: text that `--help` prints above the flags.
+      required: help texts of the flags that must be given, by name; `--config` is
+        always among them.
+      optional: help texts of the flags that may be omitted, by name.
+
+    Returns:
+      The locked configuration, and the values of the other flags by name; "" for an
+      optional flag that was omitted.
 
     Raises:
-      UserError: an unknown flag or key, a wrong type, a missing or broken file.
-      SystemExit: `--help`, after printing it.
+      UserError: the command line has an unknown flag or key, a value of the wrong type
+        or a positional argument, lacks a required flag, or names a configuration file
+        that is missing or broken.
+      SystemExit: the command line has `--help`; the help has been printed.
     """
     # configs/ is not installed: its files import each other from the folder where the
-    # command runs, which `python -m` looks in by itself, but `hkdnet` does not.
+    # command runs. `python -m` has that folder on its path, but `hkdnet` does not.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config",
-        help_string="the run, for example configs/student_x3.py:lite; single keys are "
-        "overridden with --config.key=value",
+        help_string="configuration file of the run, for example "
+        "configs/student_x3.py:lite; --config.key=value overrides a single key",
         flag_values=values,
-        # The overrides are looked for here, before absl parses the rest.
+        # The overrides are read from here, before absl parses the rest.
         sys_argv=["main", *argv],
     )
     for name, help_string in (required | (optional or {})).items():
@@ -46,16 +53,16 @@ def parse_config(
     flags.DEFINE_bool("help", False, "show this help", flag_values=values)
     try:
         rest = values(["main", *argv])[1:]
-        # A file that cannot be loaded is reported at the first look inside it.
+        # A file that cannot be loaded is reported only when its content is accessed.
         if values["config"].present:
             config.value.keys()
     except (AttributeError, KeyError) as error:
         raise UserError(
             f"The configuration has no key {error}: --help lists them all."
         ) from error
-    # A config file is a program: whatever it raises, it is not usable.
+    # A config file is a program, which can raise anything.
     except Exception as error:
-        # The cause stands in the last line; a traceback may stand before it.
+        # The cause is in the last line; a traceback may come before it.
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"The command line cannot be used: {reason}") from error
     if values["help"].value:

@@ -1,8 +1,8 @@
-"""The configuration of a run: every key once, with its unit and limits.
+"""The configuration of a run: every key with its unit and limits, stated once.
 
-The defaults are the paper's student at x2 (Sec. III-D, III-E), on the embedded scenes
-until `data.roots` is set. `python -m hkdnet_jax.main --help` prints this list, and
-configs/ holds the runs, which start from here and override.
+The defaults are those of the paper's student at x2 (Sec. III-D, III-E), trained on
+procedural scenes until `data.roots` is set. `python -m hkdnet_jax.main --help` prints
+the keys; the runs in configs/ start from the defaults and override some of them.
 """
 
 import dataclasses
@@ -26,61 +26,83 @@ class Teacher:
 
     alpha: float | None = key(
         None,
-        "weight of the visible features in Eq. 5; of a teacher's run, for a student's "
-        "run reads it from its teacher's own file",
+        "weight of the visible features in Eq. 5; set it for a teacher's run only, "
+        "because a student's run reads it from its teacher's file",
         at_least=0.0,
     )
     damping: float | None = key(
         None,
-        "added to both activities of Eq. 15, as a share of a white image's, 0 is the "
-        "paper's; of a teacher's run, likewise",
+        "constant added to both activities of Eq. 15, as a share of the activity of a "
+        "white image; 0 in the paper; set it for a teacher's run only",
         at_least=0.0,
     )
-    dir: str = key("", "student runs: model directory or workdir of a teacher")
+    dir: str = key("", "student only: workdir or model directory of its teacher")
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where pairs come from, and what is cut out of them."""
+    """Where pairs come from, and which crops are cut out of them."""
 
     roots: str = key(
         "",
-        "folders that hold ir/ and vis/, separated by commas; empty: procedural scenes",
+        "comma-separated folders, each with ir/ and vis/; empty: procedural scenes",
     )
-    train_split: str = key("", "file with a pair name a line; empty: by val_fraction")
-    val_split: str = key("", "the same for validation")
+    train_split: str = key(
+        "",
+        "file that names the training pairs, one per line; empty: all pairs that are "
+        "not validation pairs",
+    )
+    val_split: str = key(
+        "",
+        "file that names the validation pairs, one per line; empty: all pairs that are "
+        "not in train_split, or val_fraction of all pairs if that is empty too",
+    )
     val_fraction: float = key(
         0.1,
-        "share of pairs held out when no split is given",
+        "share of the pairs held out for validation when no split file is given",
         at_least=0.0,
         below=1.0,
     )
     crop: int = key(
-        128, "pixels, high resolution, square; divisible by the scale", at_least=1
+        128,
+        "side of the square training crops in high-resolution pixels, divisible by the "
+        "scale",
+        at_least=1,
     )
     val_crop: int = key(
-        144, "the same for validation: one centre crop a pair", at_least=1
+        144,
+        "side of the square validation crops, one from the centre of each pair, in "
+        "high-resolution pixels, divisible by the scale",
+        at_least=1,
     )
     max_shrink: float = key(
         1.0,
-        "crops are windows up to so many times as large, shrunk; 1: as they are",
+        "training crops are shrunk from windows whose side is up to this many times "
+        "the crop's; 1: they are not shrunk",
         at_least=1.0,
     )
-    samples_per_epoch: int = key(12000, "crops; at least one a pair", at_least=1)
-    scenes: int = key(256, "number of training scenes when roots is empty", at_least=1)
+    samples_per_epoch: int = key(
+        12000, "crops per epoch, or the number of pairs if that is larger", at_least=1
+    )
+    scenes: int = key(
+        256, "number of procedural training scenes when roots is empty", at_least=1
+    )
     val_scenes: int = key(
-        16, "number of validation scenes when roots is empty", at_least=1
+        16, "number of procedural validation scenes when roots is empty", at_least=1
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How long a run is."""
+    """Length of the run and size of its batches."""
 
-    batch_size: int = key(64, "crops a step, over all devices", at_least=1)
-    epochs: int = key(250, "of the whole run", at_least=1)
+    batch_size: int = key(64, "crops per step, over all devices", at_least=1)
+    epochs: int = key(250, "number of epochs in the run", at_least=1)
     phase1_epochs: int = key(
-        60, "of these, fusion part alone (student only)", at_least=0
+        60,
+        "student only: number of these epochs, at the start of the run, that train the "
+        "fusion part alone (phase 1)",
+        at_least=0,
     )
 
 
@@ -88,27 +110,36 @@ class Train:
 class Optim:
     """The optimizer: Adam, its step size, clipping and averaging."""
 
-    lr: float = key(1e-4, "Adam's step size", above=0.0)
+    lr: float = key(1e-4, "Adam's step size (learning rate)", above=0.0)
     schedule: str = key(
         "constant",
-        "of the step size within a phase; cosine falls to 0 at its end, step halves "
-        "it at each milestone",
+        "how the step size changes within a phase: cosine lets it fall to 0 at the "
+        "end, step halves it at each milestone",
         choices=SCHEDULES,
     )
     milestones: tuple[float, ...] = key(
-        (0.5, 0.75), "shares of a phase where `step` halves the step size"
+        (0.5, 0.75),
+        "points at which schedule=step halves the step size, as shares of a phase "
+        "between 0 and 1",
     )
     warmup_steps: int = key(
-        0, "at the start of each phase, linear from lr / warmup_steps", at_least=0
+        0,
+        "steps at the start of each phase over which the step size grows linearly from "
+        "lr / warmup_steps",
+        at_least=0,
     )
     b1: float = key(0.9, "decay of Adam's first moment", at_least=0.0, below=1.0)
     b2: float = key(0.999, "decay of Adam's second moment", at_least=0.0, below=1.0)
     clip_norm: float = key(
-        0.0, "largest global gradient norm; 0: no clipping", at_least=0.0
+        0.0,
+        "largest global norm of the gradient, to which larger gradients are scaled "
+        "down; 0: no clipping",
+        at_least=0.0,
     )
     ema: float = key(
         0.0,
-        "decay a step of averaged weights, shorter at first; 0: no averaging",
+        "decay per step of the averaged weights, lower at the start of the run; 0: no "
+        "averaging",
         at_least=0.0,
         below=1.0,
     )
@@ -116,63 +147,82 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Weights of the losses' terms."""
+    """Weights of the loss terms."""
 
-    mu: float = key(1000.0, "teacher: weight of the SSIM term (Eq. 17)", at_least=0.0)
+    mu: float = key(
+        1000.0, "teacher only: weight of the SSIM term (Eq. 17)", at_least=0.0
+    )
     percep: float = key(
-        1.0, "teacher: weight of the perceptual term; 0: no VGG16", at_least=0.0
+        1.0,
+        "teacher only: weight of the perceptual term; 0: VGG16 is not used",
+        at_least=0.0,
     )
     vgg_path: str = key(
-        "", "VGG16 weights (.npz or .h5); empty: fetched by Keras's address"
+        "",
+        "teacher only: file of VGG16 weights (.npz or .h5); empty: downloaded from the "
+        "address that Keras uses",
     )
     vgg_layers: tuple[str, ...] = key(
-        ("relu2_2", "relu3_3"), "teacher: layers of the perceptual term"
+        ("relu2_2", "relu3_3"), "teacher only: VGG16 layers of the perceptual term"
     )
     phi: float = key(
         1.0,
-        "student: weight of the feature terms (Eq. 23); 0: they are not computed",
+        "student only: weight of the feature terms (Eq. 23); 0: they are not computed",
         at_least=0.0,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Which devices share the work."""
+    """The devices that share the work."""
 
-    data: int = key(0, "devices the batch is spread over; 0: all there are", at_least=0)
+    data: int = key(
+        0, "number of devices that share each batch; 0: all devices", at_least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A whole run."""
 
-    kind: str = key("student", "what is trained", choices=("student", "teacher"))
-    scale: int = key(2, "super-resolution factor of the student", choices=SCALES[1:])
-    seed: int = key(0, "of initial weights, data order, crops and flips", at_least=0)
+    kind: str = key(
+        "student", "network that is trained", choices=("student", "teacher")
+    )
+    scale: int = key(2, "student only: super-resolution factor", choices=SCALES[1:])
+    seed: int = key(
+        0,
+        "seed of the initial weights, the order of the data, the crops and the flips",
+        at_least=0,
+    )
     dtype: str = key(
         "float32",
-        "of the student's arithmetic; its image layer and the teacher stay float32",
+        "floating-point type of the student's arithmetic; its image layer and the "
+        "teacher always use float32",
         choices=DTYPES,
     )
     precision: str = key(
         "highest",
-        "of the student's float32 convolutions and products in training, on TPUs and "
-        "NVIDIA GPUs; all else is always at the highest",
+        "precision of the student's float32 convolutions and matrix products in "
+        "training, on TPUs and NVIDIA GPUs; everything else always uses the highest",
         choices=PRECISIONS,
     )
     attention: str = key(
         "auto",
-        "how the position attention is computed: what the platform does best, or one "
-        "way; cudnn needs an NVIDIA GPU and bfloat16, flash a TPU",
+        "implementation of the position attention; auto picks the best one for the "
+        "platform, cudnn needs an NVIDIA GPU and bfloat16, flash needs a TPU",
         choices=IMPLEMENTATIONS,
     )
     init_from: str = key(
         "",
-        "student: model directory to start from, a student's (all, but the upsampler "
-        "where the scales differ) or a converted release's (its super-resolution "
-        "part); empty: random weights",
+        "student only: model directory to start from, either a student's (all of its "
+        "weights, except the upsampler's if the scales differ) or a converted "
+        "release's (its super-resolution part); empty: random weights",
     )
-    init_freeze: bool = key(False, "keep the part `sr` as it is, and train all else")
+    init_freeze: bool = key(
+        False,
+        "student only: keep the super-resolution part (`sr`) of init_from unchanged "
+        "and train the rest",
+    )
     model: StudentConfig = dataclasses.field(default_factory=lambda: PRESETS["full"])
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     data: Data = dataclasses.field(default_factory=Data)
@@ -180,27 +230,32 @@ class Run:
     optim: Optim = dataclasses.field(default_factory=Optim)
     loss: Loss = dataclasses.field(default_factory=Loss)
     log_every_steps: int = key(
-        50, "steps from one row of the log to the next", at_least=1
+        50, "number of steps between two rows of the log", at_least=1
     )
     checkpoint_every_steps: int = key(
-        500, "steps from one checkpoint to the next", at_least=1
+        500, "number of steps between two checkpoints", at_least=1
     )
-    val_every_epochs: int = key(1, "epochs from one validation to the next", at_least=1)
-    val_samples: int = key(4, "validation pictures drawn each time", at_least=0)
+    val_every_epochs: int = key(
+        1, "number of epochs between two validations", at_least=1
+    )
+    val_samples: int = key(
+        4, "number of pairs whose pictures are saved at each validation", at_least=0
+    )
     val_metrics: str = key(
         "",
         "fusion metrics of the validation pictures against their high-resolution "
-        "sources: paper | all | names separated by commas; empty: none",
+        "sources: paper, all, or comma-separated names; empty: none",
     )
     val_metrics_every_epochs: int = key(
         10,
-        "a multiple of val_every_epochs; also after the last step",
+        "number of epochs between two computations of val_metrics, a multiple of "
+        "val_every_epochs; they are also computed after the last step",
         at_least=1,
     )
     tensorboard: bool = key(True, "also write TensorBoard events (needs TensorFlow)")
     max_bad_steps: int = key(
         20,
-        "stop after so many steps in a row with a loss or gradient that is not finite",
+        "stop after this many steps in a row whose loss or gradient is not finite",
         at_least=1,
     )
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
@@ -212,7 +267,7 @@ def _as_config(group: Any) -> ConfigDict:
         value = getattr(group, field.name)
         if dataclasses.is_dataclass(value):
             config[field.name] = _as_config(value)
-        elif value is None:  # a number that may be left out
+        elif value is None:  # a number without a default
             config[field.name] = config_dict.placeholder(float)
         else:
             config[field.name] = value
@@ -231,21 +286,21 @@ def use_preset(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def model_of(config: ConfigDict) -> StudentConfig:
-    """The student's sizes and readings.
+    """The student's `config.model`: its sizes and how it reads the paper.
 
     Raises:
-      ValueError: a value is out of its limits.
+      ValueError: a key is unknown, or a value is outside its limits.
     """
     return keys.from_mapping(StudentConfig, config.model.to_dict())
 
 
 def groups(config: ConfigDict) -> Iterator[tuple[str, Any]]:
-    """The groups of keys with the values of `config`, each with its path (`optim.`).
+    """Yields each group of keys with the values of `config`, and its path (`optim.`).
 
-    The group `model` is left out: making it checks it, see `model_of`.
+    The group `model` is left out: `model_of` builds and checks it.
 
     Raises:
-      ValueError: `config` lacks a key or has one too many.
+      KeyError: `config` lacks a key.
     """
     for name, kind in (("", Run), *_subgroups()):
         values = config[name] if name else config
@@ -263,7 +318,7 @@ def _subgroups() -> list[tuple[str, type]]:
 
 
 def listing() -> str:
-    """Every key with default, limits and meaning, one a line, for `--help`."""
+    """The keys as `--help` prints them: name, default, meaning and limits of each."""
     lines = []
     for prefix, group in (("", Run()), *((f"{n}.", k()) for n, k in _nested())):
         for name, limits in keys.limits_of(group).items():

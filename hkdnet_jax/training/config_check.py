@@ -1,4 +1,4 @@
-"""Checks a configuration before anything is compiled: one sentence a mistake."""
+"""Checks a configuration before anything is compiled; a mistake is one sentence."""
 
 import jax
 from ml_collections import ConfigDict
@@ -29,7 +29,10 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_values(config: ConfigDict) -> None:
-    """The part of `check_config` that looks neither at devices nor at folders."""
+    """Raises UserError for the first value that cannot work on any machine.
+
+    This is the part of `check_config` that looks neither at devices nor at folders.
+    """
     for prefix, group in groups(config):
         for name, value, remedy in keys.problems(group):
             raise UserError(f"config.{prefix}{name} is {value!r}: {remedy}.")
@@ -119,13 +122,14 @@ def _check_attention(config: ConfigDict) -> None:
         softmax == "row",
         "attention",
         kind,
-        f"the kernel does not know config.model.position_softmax={softmax}; take auto",
+        f"the kernel does not support config.model.position_softmax={softmax}; use "
+        "auto",
     )
     _require(
         kind != "cudnn" or config.dtype == "bfloat16",
         "attention",
         kind,
-        f"the kernel needs config.dtype=bfloat16, not {config.dtype}; take auto",
+        f"the kernel needs config.dtype=bfloat16, not {config.dtype}; use auto",
     )
 
 
@@ -135,22 +139,22 @@ def _check_devices(config: ConfigDict) -> None:
         kind not in KERNELS or has_kernel(kind),
         "attention",
         kind,
-        f"the kernel does not run on this {backend}; take auto",
+        f"the kernel does not run on this {backend}; use auto",
     )
-    present = jax.device_count()
-    devices = config.mesh.data or present
+    available = jax.device_count()
+    devices = config.mesh.data or available
     _require(
-        devices <= present,
+        devices <= available,
         "mesh.data",
         config.mesh.data,
-        f"there are {present} devices",
+        f"there are {available} devices",
     )
     processes = jax.process_count()
     _require(
-        processes == 1 or devices == present,
+        processes == 1 or devices == available,
         "mesh.data",
         config.mesh.data,
-        f"{processes} processes share the batch over all their {present} devices; "
+        f"{processes} processes share the batch over all of their {available} devices; "
         "set it to 0",
     )
     _require(
@@ -167,7 +171,7 @@ def _check_student(config: ConfigDict) -> None:
         config.train.phase1_epochs <= config.train.epochs,
         "train.phase1_epochs",
         config.train.phase1_epochs,
-        f"the whole run has only {config.train.epochs} epochs",
+        f"the run has only {config.train.epochs} epochs",
     )
 
 

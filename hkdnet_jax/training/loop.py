@@ -20,44 +20,45 @@ from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.state import TrainState
 
-# Steps that may wait in the device's queue behind the one at work. SIGTERM must wait
-# for them, and a step of a large network takes seconds on a CPU.
+# Steps that may wait in the device's queue behind the running one. After SIGTERM the
+# loop must wait for them, and a step of a large network takes seconds on a CPU.
 _AHEAD = 1
 
 
 def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
-    """Trains from the last checkpoint, or from the start, to the end.
+    """Trains to the end of the run, from the last checkpoint or from the start.
 
-    Keeps the weights with the best validation PSNR as a model directory in `workdir`,
-    averaged where `optim.ema` is on.
+    The weights with the best validation PSNR are kept as a model directory in
+    `workdir`; they are the averaged weights if `optim.ema` is on.
 
-    After SIGTERM the state is saved at once; a validation that was due or under way is
-    made up for at the next start.
+    After SIGTERM the state is saved at once; a validation that was due or under way
+    takes place at the next start.
 
     Args:
-      run: what is trained.
+      run: the run to train.
       workdir: folder of the run, a path.
       checkpoints: an open `checkpoint.Checkpoints`.
       writer: an open `writers.Writer`.
 
     Returns:
-      True when the run is complete, False when SIGTERM ended it early (saved).
+      True if the run is complete, False if SIGTERM ended it early and it was saved.
 
     Raises:
-      UserError: a program does not fit into the memory, or there were too many steps in
-        a row without a finite loss and gradient.
+      UserError: a program does not fit into memory, the checkpoint cannot be restored
+        or has other frozen weights, or too many steps in a row had no finite loss and
+        gradient.
     """
     config = run.config
     batches = run.batches()
-    state, start, best, owed = _restore_or_init(run, batches, checkpoints)
+    state, start, best, validation_due = _restore_or_init(run, batches, checkpoints)
     run.compile(start)
     stop = processes.Stop()
-    keep = _Keeper(run, workdir, writer, stop.asked, best)
+    keeper = _Keeper(run, workdir, writer, stop.asked, best)
     pending: list[dict[str, jax.Array]] = []
     bar = _progress(run, start)
     try:
         with jax.transfer_guard("disallow"):
-            if owed and not keep.validate(start, state):
+            if validation_due and not keeper.validate(start, state):
                 return False
             for step in range(start, run.total_steps):
                 batch = sharding.put_batch(next(batches), run.mesh)
@@ -68,30 +69,30 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
                 done = step + 1
-                asked = stop.asked()  # once a step: it may turn true at any line
+                stopping = stop.asked()  # once per step: it may become true at any time
                 end = done == run.total_steps
-                logs = done % config.log_every_steps == 0 or end or asked
-                due = done % config.checkpoint_every_steps == 0
-                bad_row = _bad_row(run, done, pending) if logs or due else 0
-                if logs:
+                log_due = done % config.log_every_steps == 0 or end or stopping
+                save_due = done % config.checkpoint_every_steps == 0
+                bad_row = _bad_row(run, done, pending) if log_due or save_due else 0
+                if log_due:
                     _log(run, writer, bar, done, pending)
                     pending = []
-                owed = _is_validation(run, done)
-                if owed and not asked:
-                    owed = not keep.validate(done, state)
-                    asked = owed
-                last = asked or end
-                # A state that has just blown up must not replace a good one.
-                if last or (due and not bad_row):
+                validation_due = _is_validation(run, done)
+                if validation_due and not stopping:
+                    validation_due = not keeper.validate(done, state)
+                    stopping = validation_due
+                last = stopping or end
+                # A state that has just diverged must not replace a good one.
+                if last or (save_due and not bad_row):
                     meta = {
-                        "best": keep.best,
-                        "validation_owed": owed,
+                        "best": keeper.best,
+                        "validation_due": validation_due,
                         "frozen": run.frozen_fingerprint,
                         "config": config.to_dict(),
                     }
                     checkpoints.save(done, state, batches.get_state(), meta)
-                if asked:
-                    return end and not owed
+                if stopping:
+                    return end and not validation_due
     finally:
         stop.restore()
         bar.close()
@@ -102,18 +103,18 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
 def _restore_or_init(
     run: Run, batches: Any, checkpoints: Any
 ) -> tuple[TrainState, int, float | None, bool]:
-    """State, step to go on from, best validation PSNR, whether a validation is owed."""
+    """The state, its step, the best PSNR in dB, and whether a validation is due."""
     step = checkpoints.latest_step()
     if step is None:
         return run.init_state(), 0, None, False
     state, data, meta = checkpoints.restore(run.abstract_state())
     if meta["frozen"] != run.frozen_fingerprint:
         raise UserError(
-            "The teacher (or VGG16 file) of this run has changed since it began: put "
-            "the old one back, or start in a new workdir."
+            "The teacher (or VGG16 file) of this run has changed since the run began: "
+            "restore the old one, or start in a new workdir."
         )
     batches.set_state(data)
-    return state, step, meta["best"], meta["validation_owed"]
+    return state, step, meta["best"], meta["validation_due"]
 
 
 def _progress(run: Run, start: int) -> tqdm:
@@ -134,7 +135,7 @@ def _progress(run: Run, start: int) -> tqdm:
 def _log(
     run: Run, writer: Any, bar: tqdm, done: int, pending: list[dict[str, jax.Array]]
 ) -> None:
-    """Writes means over the steps since the last log."""
+    """Writes the means over the steps since the last log."""
     rows = jax.device_get(pending)
     means = {f"train/{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
     del means["train/bad_row"]
@@ -146,10 +147,10 @@ def _log(
 
 
 def _bad_row(run: Run, done: int, pending: list[dict[str, jax.Array]]) -> int:
-    """Number of steps without a finite loss and gradient that lie just before.
+    """Number of steps in a row, up to the last one, without a finite loss or gradient.
 
     Raises:
-      UserError: there were `max_bad_steps` of them in a row since the last log.
+      UserError: there were `max_bad_steps` such steps in a row since the last log.
     """
     rows = jax.device_get([scalars["bad_row"] for scalars in pending])
     longest = int(max(rows))
@@ -157,7 +158,7 @@ def _bad_row(run: Run, done: int, pending: list[dict[str, jax.Array]]) -> int:
         raise UserError(
             f"The loss or its gradient was not finite for {longest} steps in a row "
             f"before step {done}: lower config.optim.lr or set config.optim.clip_norm; "
-            "the last good checkpoint stays in the workdir."
+            "the last good checkpoint is still in the workdir."
         )
     return int(rows[-1])
 
@@ -176,11 +177,11 @@ def _is_scored(run: Run, done: int) -> bool:
 
 
 class _Keeper:
-    """Validates, and keeps the weights that did best.
+    """Validates, and keeps the best weights.
 
     Attributes:
-      best: validation PSNR of the weights that are kept, in dB; None before there are
-        any.
+      best: validation PSNR of the weights that are kept, in dB; None while no weights
+        are kept.
     """
 
     def __init__(
@@ -188,23 +189,23 @@ class _Keeper:
         run: Run,
         workdir: Any,
         writer: Any,
-        stop_asked: Callable[[], bool],
+        stop_requested: Callable[[], bool],
         best: float | None,
     ):
         self._run = run
         self._workdir = workdir
         self._writer = writer
-        self._stop_asked = stop_asked
+        self._stop_requested = stop_requested
         self.best = best
 
     def validate(self, done: int, state: TrainState) -> bool:
-        """Validates after `done` steps; False if it was asked to stop meanwhile."""
+        """Validates after `done` steps; False if a stop was requested meanwhile."""
         params = state.best_params()
         scored = _is_scored(self._run, done)
-        found = self._run.validate(params, scored, self._stop_asked)
-        if found is None:
+        result = self._run.validate(params, scored, self._stop_requested)
+        if result is None:
             return False
-        scalars, pictures = found
+        scalars, pictures = result
         self._writer.scalars(done, scalars)
         self._writer.images(done, pictures)
         if self._is_better(done, scalars["val/psnr"]):

@@ -1,4 +1,4 @@
-"""The networks of a run: built from its configuration, begun, described."""
+"""The networks of a run: building, initialising and describing them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from hkdnet_jax.training.state import Params
 def build_teacher(config: ConfigDict) -> Teacher:
     """The teacher that a configuration describes.
 
-    Of a student's run, whose teacher has a file of its own, the paper's.
+    For a student's run, whose teacher comes from a file, it is the paper's teacher.
     """
     alpha, damping = config.teacher.alpha, config.teacher.damping
     return Teacher(0.5 if alpha is None else alpha, damping or 0.0)
@@ -34,15 +34,18 @@ def build_student(config: ConfigDict) -> Student:
 
 
 def has_adapter(config: ConfigDict) -> bool:
-    """Whether the run trains a `FeatureAdapter`: for Eq. 23, at another width."""
+    """Whether the run trains a `FeatureAdapter`.
+
+    It does if Eq. 23 compares features and the student's width is not the teacher's.
+    """
     other_width = config.model.width != TEACHER_CHANNELS
     return config.kind == "student" and other_width and config.loss.phi > 0
 
 
 def init_params(config: ConfigDict) -> Params:
-    """Fresh parameters of the network that is trained, from `config.seed`.
+    """Initial parameters of the network that is trained, drawn from `config.seed`.
 
-    A student gets a third group, `adapter`, where it has one (see `has_adapter`).
+    A student has a third group, `adapter`, if `has_adapter` is true.
     """
     if config.kind == "teacher":
         return init_teacher(config)
@@ -56,16 +59,16 @@ def init_params(config: ConfigDict) -> Params:
 
 
 def init_teacher(config: ConfigDict) -> Params:
-    """Fresh parameters of the teacher."""
+    """Initial parameters of the teacher, drawn from `config.seed`."""
     key, image = jax.random.key(config.seed), jnp.zeros((1, 16, 16, 1))
     return build_teacher(config).init(key, image, image)["params"]
 
 
 def describe_network(config: ConfigDict) -> dict[str, Any]:
-    """What a model directory keeps of a run's configuration: the network alone.
+    """The part of a configuration that a model directory stores: the network alone.
 
     Returns:
-      A JSON-able dict from which `Model.load` builds the network again.
+      A JSON-serialisable dict from which `Model.load` rebuilds the network.
     """
     if config.kind == "teacher":
         teacher = build_teacher(config)
@@ -80,40 +83,44 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
 def load_start(
     directory: Path | str, scale: int, wanted: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Parameters of a model for a student's run to start from.
+    """Reads the parameters of a model that a student's run starts from.
 
-    Of a release the super-resolution part; of a student all, but the upsampler where
-    the scales differ.
+    A release gives its super-resolution part. A student gives all of its parameters,
+    except the upsampler's if the scales differ.
 
     Args:
-      directory: of a student or of a converted release.
-      scale: of the run.
+      directory: model directory of a student or of a converted release.
+      scale: super-resolution factor of the run.
       wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
 
+    Returns:
+      The parameters that the run takes over, by top-level group.
+
     Raises:
-      UserError: no model is there, or it has no such parameters of these sizes.
+      UserError: the directory holds no model, or one whose parameters have other names
+        or shapes.
     """
     model = Model.load(directory)
-    a_student = isinstance(model.network, Student)
-    parts = ("fusion", "sr") if a_student else ("sr",)
-    left_out = "upsampler" if a_student and model.scale != scale else None
+    is_student = isinstance(model.network, Student)
+    parts = ("fusion", "sr") if is_student else ("sr",)
+    left_out = "upsampler" if is_student and model.scale != scale else None
 
-    def taken(params: Mapping[str, Any]) -> dict[str, Any]:
+    def select(params: Mapping[str, Any]) -> dict[str, Any]:
         return {
             part: {k: v for k, v in params[part].items() if k != left_out}
             for part in parts
             if part in params
         }
 
-    start = taken(model.params)
+    start = select(model.params)
     have, want = (
         {name: trees.describe_array(leaf) for name, leaf in trees.flatten(tree).items()}
-        for tree in (start, taken(wanted))
+        for tree in (start, select(wanted))
     )
     differences = trees.list_differences(have, want)
     if differences:
         raise UserError(
-            f"config.init_from={directory} holds no weights of this run's sizes "
+            f"config.init_from={directory} holds no weights that fit this run "
             f"({differences}): give a student of the same config.model, or a release "
             "of the same config.scale."
         )
@@ -121,10 +128,10 @@ def load_start(
 
 
 def load_teacher(directory: str | Path) -> tuple[Teacher, Params]:
-    """A trained teacher and its parameters.
+    """Reads a trained teacher and its parameters.
 
     Raises:
-      UserError: the directory holds no teacher.
+      UserError: the directory holds no model, or one that is not a teacher.
     """
     model = Model.load(directory)
     if not isinstance(model.network, Teacher):

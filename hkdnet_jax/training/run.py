@@ -24,7 +24,12 @@ from hkdnet_jax.training.state import Params, TrainState, create
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
-    """Training and validation sources of the configured folders or scenes."""
+    """Opens the training and validation sources: the configured folders, or scenes.
+
+    Raises:
+      UserError: no pair is left for training or validation, or folders, split files or
+        pictures cannot be used.
+    """
     data = config.data
     if not data.roots:
         size = max(data.crop, data.val_crop) + 32  # some room for random crops
@@ -46,33 +51,34 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     )
 
 
-def _settle_rule(config: ConfigDict, teacher: Teacher) -> None:
+def _copy_fusion_rule(config: ConfigDict, teacher: Teacher) -> None:
     """Writes the teacher's fusion rule into a student's configuration.
 
     Raises:
-      UserError: the configuration asks for another one.
+      UserError: the configuration sets another rule.
     """
     for name in ("alpha", "damping"):
-        asked, taught = config.teacher[name], getattr(teacher, name)
-        if asked not in (None, taught):
+        configured, actual = config.teacher[name], getattr(teacher, name)
+        if configured not in (None, actual):
             raise UserError(
-                f"config.teacher.{name} is {asked:g}, but the teacher in "
-                f"{config.teacher.dir} fuses with {taught:g}: leave it out, or train a "
-                "teacher with another value."
+                f"config.teacher.{name} is {configured:g}, but the teacher in "
+                f"{config.teacher.dir} fuses with {actual:g}: leave the key out, or "
+                "train a teacher with this value."
             )
-        config.teacher[name] = taught
+        config.teacher[name] = actual
 
 
-def _compare_rules(model: ConfigDict, teacher: Teacher) -> None:
-    """Says so on stderr where the student's global skip fuses unlike its teacher."""
+def _warn_of_other_skip(model: ConfigDict, teacher: Teacher) -> None:
+    """Warns on stderr if the student's global skip fuses unlike its teacher."""
     skip = model.skip_alpha, model.skip_damping
     taught = teacher.alpha, teacher.damping
     if model.global_skip and skip != taught and jax.process_index() == 0:
         print(
             f"Warning: the global skip fuses with alpha {skip[0]:g} and damping "
-            f"{skip[1]:g}, the teacher with {taught[0]:g} and {taught[1]:g}, which the "
-            f"student must make up for; --config.model.skip_alpha={taught[0]:g} "
-            f"--config.model.skip_damping={taught[1]:g} agree with it.",
+            f"{skip[1]:g}, but the teacher with {taught[0]:g} and {taught[1]:g}, and "
+            "the student must make up for the difference; to avoid it, set "
+            f"--config.model.skip_alpha={taught[0]:g} "
+            f"--config.model.skip_damping={taught[1]:g}.",
             file=sys.stderr,
         )
 
@@ -82,30 +88,31 @@ class Run:
 
     Attributes:
       config: locked configuration.
-      teacher: the network that is trained, or that a student learns from.
-      frozen: parameters that are used and not trained: the teacher's, or VGG16's.
-      frozen_fingerprint: of `frozen`; a resumed run must find the same.
-      epoch_steps: steps an epoch.
-      total_steps: steps of the run.
-      mesh: the devices.
-      replicated: the sharding of state and frozen parameters.
-      optimizer: of the whole run, both phases.
+      teacher: the network that is trained, or the one that a student learns from.
+      frozen: parameters that are used but not trained: the teacher's or VGG16's.
+      frozen_fingerprint: fingerprint of `frozen`; it must be the same when a run is
+        resumed.
+      epoch_steps: number of steps per epoch.
+      total_steps: number of steps in the run.
+      mesh: the devices that share the work.
+      replicated: sharding of the state and the frozen parameters.
+      optimizer: the optimizer for both phases.
     """
 
     def __init__(self, config: ConfigDict):
         """Opens the data and the frozen networks; compiles nothing yet.
 
-        Of a student's run, `config.teacher` gets its teacher's fusion rule.
+        For a student's run, its teacher's fusion rule is written into `config.teacher`.
 
         Raises:
-          UserError: data, teacher or VGG16 weights are not as they must be.
+          UserError: the data, the teacher or the VGG16 weights cannot be used.
         """
         self.config = config
         self.teacher, frozen = networks.build_teacher(config), {}
         if config.kind == "student":
             self.teacher, frozen = load_teacher(config.teacher.dir)
-            _settle_rule(config, self.teacher)
-            _compare_rules(config.model, self.teacher)
+            _copy_fusion_rule(config, self.teacher)
+            _warn_of_other_skip(config.model, self.teacher)
         elif config.loss.percep:
             frozen = vgg.load(config.loss.vgg_path)
         self.frozen_fingerprint = trees.fingerprint(frozen)
@@ -126,7 +133,7 @@ class Run:
         self._programs: dict[str, Callable] = {}
 
     def _placed(self, tree: Any) -> Any:
-        """Shapes and dtypes of a tree of arrays, as lying on every device."""
+        """Shapes and dtypes of a tree of arrays that is replicated on every device."""
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
             tree,
@@ -145,32 +152,34 @@ class Run:
         return create(self.config, self.optimizer, params)
 
     def init_state(self) -> TrainState:
-        """The state at step 0, born on the mesh.
+        """The state at step 0, created on the mesh.
 
         Raises:
           UserError: `config.init_from` does not fit the run.
         """
         start = {}
-        if self.config.init_from:  # only here: a resumed run needs it no more
+        if self.config.init_from:  # only here: a resumed run no longer needs it
             start = load_start(self.config.init_from, self.config.scale, self._params)
             if self.config.init_freeze and "upsampler" not in start["sr"]:
                 raise UserError(
                     "config.init_freeze would keep an upsampler with random weights: "
                     f"config.init_from={self.config.init_from} is of another scale."
                 )
-        # It runs once: on a CPU, optimising it takes longer than all else it does.
-        quickly = {"xla_backend_optimization_level": 0}
+        # It runs once, and on a CPU optimising it would take longer than running it.
+        unoptimized = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(
-            self._fresh_state, out_shardings=self.replicated, compiler_options=quickly
+            self._fresh_state,
+            out_shardings=self.replicated,
+            compiler_options=unoptimized,
         )
         return fresh(jax.device_put(start, self.replicated))
 
     def phase_at(self, step: int) -> int:
-        """The phase of a step; a teacher's run is all one phase."""
+        """The phase of a step, 1 or 2; a teacher's run has only phase 1."""
         return schedules.phase_at(self.config, step, self.epoch_steps)
 
     def train_step(self, phase: int) -> steps.TrainStep:
-        """The step of a phase; the state is donated."""
+        """The training step of a phase, to which the state is donated."""
         return self._program(f"phase {phase}")
 
     def val_step(self) -> steps.ValStep:
@@ -178,7 +187,7 @@ class Run:
         return self._program("validation")
 
     def _program(self, name: str) -> Any:
-        """A step by its name: compiled by `compile`, or compiled at its first call."""
+        """A step by its name: compiled by `compile`, or else at its first call."""
         if name not in self._programs:
             self._programs[name] = self._jitted(name)
         return self._programs[name]
@@ -197,14 +206,14 @@ class Run:
         return jax.jit(step, out_shardings=self.replicated)
 
     def compile(self, start: int) -> None:
-        """Compiles every program of the run from step `start` on, before the loop.
+        """Compiles every program that the run needs from step `start` on.
 
-        To be called when the state is on the devices. Says on stderr what memory each
-        program takes: a run that does not fit stops here, and not at the first step of
-        phase 2 or at the first validation.
+        Call it when the state is on the devices. It reports on stderr how much memory
+        each program takes. A run that does not fit therefore stops here, and not at the
+        first step of phase 2 or at the first validation.
 
         Raises:
-          UserError: a program takes more memory than there is.
+          UserError: a program takes more memory than is free.
         """
         if start >= self.total_steps:
             return
@@ -239,21 +248,23 @@ class Run:
         except jax.errors.JaxRuntimeError as error:
             if not memory.is_exhausted(error):
                 raise
-            raise UserError(_does_not_fit(name, "more than there is", free)) from error
+            raise UserError(
+                _does_not_fit(name, "more than the available", free)
+            ) from error
         beyond, with_arguments = (
             memory.needed_bytes(program, device, self.mesh.size, arguments)
             for arguments in (False, True)
         )
         text = memory.format_bytes(with_arguments)
         if jax.process_index() == 0:
-            whose = "in all" if device.platform == "cpu" else "a device"
-            print(f"Compiled {name}: takes about {text} {whose}.", file=sys.stderr)
-        if beyond > free:  # state and frozen parameters have their memory already
-            raise UserError(_does_not_fit(name, f"about {text}", free))
+            share = "in all" if device.platform == "cpu" else "per device"
+            print(f"Compiled {name}: takes about {text} {share}.", file=sys.stderr)
+        if beyond > free:  # the state and the frozen parameters are in memory already
+            raise UserError(_does_not_fit(name, f"about {text} of", free))
         self._programs[name] = program
 
     def batches(self) -> Iterator:
-        """Endless training batches; the iterator's state can be saved and set."""
+        """Endless training batches; the iterator's state can be saved and restored."""
         batch_size = self.config.train.batch_size
         return loader.train_batches(
             self.train_source,
@@ -266,24 +277,27 @@ class Run:
         )
 
     def _val_batch_size(self) -> int:
-        """About 4 images, and divisible by the devices."""
+        """About 4 images, and divisible by the number of devices."""
         return self.mesh.size * max(1, 4 // self.mesh.size)
 
     def validate(
         self,
         params: Params,
         with_metrics: bool = False,
-        stop_asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> tuple[dict[str, float], dict[str, Any]] | None:
-        """Means over the validation pairs, and pictures of the first of them.
+        """Computes means over the validation pairs, and pictures of the first ones.
 
         Args:
-          params: of the network that is trained.
-          with_metrics: also the fusion metrics that `val_metrics` names.
-          stop_asked: asked after each batch; True ends the validation.
+          params: parameters of the network that is trained.
+          with_metrics: whether to compute the metrics that `val_metrics` names too.
+          stop_requested: called before each batch; True ends the validation.
 
         Returns:
-          See `validation.validate`; None where it was ended early.
+          The means and pictures of `validation.validate`; None if it was ended early.
+
+        Raises:
+          UserError: a file is broken, or a picture is smaller than the crop.
         """
         batch_size = self._val_batch_size()
         batches = loader.val_batches(
@@ -299,7 +313,7 @@ class Run:
             self.mesh,
             self.config.val_samples,
             metrics.select(self.config.val_metrics) if with_metrics else (),
-            stop_asked,
+            stop_requested,
         )
 
 

@@ -1,4 +1,4 @@
-"""What depends on the step number: the phase and the step size."""
+"""The phase and the step size as functions of the step number."""
 
 import math
 
@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 
 
 def steps_per_epoch(config: ConfigDict, samples: int) -> int:
-    """Whole batches in an epoch of `samples` crops, at least one."""
+    """Number of full batches in an epoch of `samples` crops, at least one."""
     return max(1, samples // config.train.batch_size)
 
 
 def phase1_steps(config: ConfigDict, epoch_steps: int) -> int:
-    """Steps of phase 1 (Eq. 22), which comes first; 0 for a teacher's run."""
+    """Number of steps of phase 1 (Eq. 22), which comes first; 0 for a teacher's run."""
     if config.kind == "teacher":
         return 0
     return config.train.phase1_epochs * epoch_steps
@@ -22,7 +22,7 @@ def phase1_steps(config: ConfigDict, epoch_steps: int) -> int:
 def phase_at(config: ConfigDict, step: int, epoch_steps: int) -> int:
     """Phase of a step: 1 (fusion part alone, Eq. 22) or 2 (Eq. 23).
 
-    A teacher's run is all one phase, 1.
+    A teacher's run has only phase 1.
     """
     if config.kind == "teacher":
         return 1
@@ -32,19 +32,19 @@ def phase_at(config: ConfigDict, step: int, epoch_steps: int) -> int:
 def learning_rate(
     config: ConfigDict, epoch_steps: int, total_steps: int
 ) -> optax.Schedule:
-    """The step size as a function of the step: one schedule a phase, joined.
+    """The step size as a function of the step, joined from one schedule per phase.
 
-    A phase begins with a linear warm-up, `lr / warmup_steps` at its first step, which
-    multiplies a constant, a half cosine that reaches 0 at the phase's end, or a
-    constant that is halved at each milestone (a share of the phase).
+    Within a phase it is constant, or follows a half cosine that reaches 0 at the end of
+    the phase, or is halved at each milestone (a share of the phase). This is multiplied
+    by a linear warm-up, with `lr / warmup_steps` at the first step of the phase.
 
     Args:
-      config: reads `optim`, and the length of phase 1.
-      epoch_steps: steps an epoch.
-      total_steps: of the whole run, both phases.
+      config: the run's; `optim`, `train.phase1_epochs` and `kind` are read.
+      epoch_steps: number of steps per epoch.
+      total_steps: number of steps in the run, both phases together.
 
     Returns:
-      (int32 step, from 0) -> float32 scalar.
+      A function from the int32 step, counted from 0, to a float32 scalar.
     """
     first = min(phase1_steps(config, epoch_steps), total_steps)
     lengths = [length for length in (first, total_steps - first) if length]

@@ -16,14 +16,14 @@ Params = Mapping[str, Any]
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a run needs to go on, but for the data iterator.
+    """Everything a run needs to continue, except the data iterator.
 
     Attributes:
-      step: int32, steps taken, skipped ones included.
+      step: int32, number of steps taken, including skipped ones.
       params: the network's parameters; the top level names the groups that are
         trained or frozen together (`fusion`, `sr`, `adapter`; `encoder`, `decoder`).
-      opt_state: of `optimizer.make_optimizer`.
-      ema: averaged params, or None when averaging is off.
+      opt_state: state of the optimizer that `optimizer.make_optimizer` makes.
+      ema: averaged parameters, or None if averaging is off.
     """
 
     step: jax.Array
@@ -32,17 +32,17 @@ class TrainState:
     ema: Params | None
 
     def best_params(self) -> Params:
-        """The averaged parameters where there are some, else the current ones."""
+        """The averaged parameters if averaging is on, otherwise the current ones."""
         return self.params if self.ema is None else self.ema
 
     @property
     def bad_row(self) -> jax.Array:
-        """int32, how many steps just before had a loss or gradient not finite."""
+        """int32 number of steps in a row, up to the last one, that were not finite."""
         return skipped(self.opt_state).notfinite_count
 
 
 def create(config: ConfigDict, optimizer: Optimizer, params: Params) -> TrainState:
-    """A state at step 0 around fresh parameters."""
+    """The state at step 0 with the given parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -59,25 +59,26 @@ def apply_gradients(
     gradients: Params,
     loss: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of the optimizer.
+    """Takes one step of the optimizer.
 
-    When the loss or the gradient's norm is not finite nothing moves but the counters.
+    If the loss or the norm of the gradient is not finite, only the counters change.
 
     Args:
-      config: reads `optim.ema`.
+      config: the run's; `optim` is read.
       optimizer: see `optimizer.make_optimizer`.
-      state: before the step.
-      gradients: of some or all of the top-level groups of `state.params`; the others
-        count as 0.
+      state: the state before the step.
+      gradients: gradients of some or all of the top-level groups of `state.params`;
+        those of the other groups count as 0.
       loss: scalar that the gradients belong to.
 
     Returns:
-      The state after the step, and `lr`, `grad_norm` (before clipping), `skipped`
-      (steps that were not finite so far) and `bad_row` (those that lie just before).
+      The state after the step, and the scalars `lr`, `grad_norm` (before clipping),
+      `skipped` (number of steps so far that were not finite) and `bad_row` (number of
+      such steps in a row, up to this one).
     """
     norm = optax.tree.norm(gradients)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    # The optimizer looks at the gradients alone.
+    # The optimizer sees only the gradients, so a bad loss must show up in them.
     gradients = jax.tree.map(lambda g: jnp.where(good, g, jnp.nan), gradients)
     everywhere = {
         group: gradients.get(group, jax.tree.map(jnp.zeros_like, tree))
@@ -93,7 +94,7 @@ def apply_gradients(
     ema = state.ema
     if ema is not None:
         share = jnp.where(good, 1.0 - average_decay(config, state.step), 0.0)
-        # What the step does not train has an average already: itself.
+        # Groups that the step does not train need no update: their average is equal.
         ema = dict(ema) | {
             group: optax.incremental_update(params[group], ema[group], share)
             for group in gradients

@@ -1,8 +1,8 @@
 """Pure training and validation steps; `training.run` jits them.
 
-A batch is what the host sends: uint8 high-resolution crops `ir` and `vis`,
-[N, crop, crop, 1].  Flips, the low-resolution images and the frozen teacher are made
-here, on the device.
+A batch, as the host sends it, holds the uint8 high-resolution crops `ir` and `vis`,
+[N, crop, crop, 1].  The flips, the low-resolution images and the labels of the frozen
+teacher are computed here, on the device.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,12 +28,12 @@ TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 # (params, frozen parameters, batch)
 #   -> (sums over the batch, pictures by name, each uint8 [N, H, W, 1])
 ValStep = Callable[[Params, Params, Batch], tuple[Scalars, dict[str, jax.Array]]]
-# As they are drawn, left to right.
+# In the order in which they are drawn, left to right.
 PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 
 
 def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
-    """Randomness of one stream at one step: a function of (seed, step) alone."""
+    """The random key of one stream at one step, a function of the seed and the step."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     return jax.random.fold_in(key, stream)
 
@@ -41,7 +41,7 @@ def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
 def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
     """Mirrors each sample left-right and top-bottom, each with probability 1/2.
 
-    All `images` [N, H, W, 1] of a sample are mirrored alike.
+    All `images`, [N, H, W, 1] each, are mirrored alike.
     """
     n = images[0].shape[0]
     for axis, coin in zip((1, 2), jax.random.bernoulli(key, shape=(2, n)), strict=True):
@@ -53,7 +53,7 @@ def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
 def _augmented(
     config: ConfigDict, step: jax.Array, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """The batch's IR and VIS as floats, flipped."""
+    """The batch's IR and VIS as float32 in [0, 1], flipped at random."""
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
     return _flip(_step_key(config, step, stream=0), ir, vis)
 
@@ -64,13 +64,13 @@ def train_step(
     teacher: Teacher,
     phase: int,
 ) -> TrainStep:
-    """The step of a phase of a teacher's or a student's run, to be jitted.
+    """The training step of a phase of a teacher's or a student's run, not yet jitted.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       optimizer: see `optimizer.make_optimizer`.
-      teacher: the frozen one of a student's run; a teacher's run has its own.
-      phase: 1 or 2; a teacher's run has only 1.
+      teacher: the frozen teacher of a student's run; not used for a teacher's run.
+      phase: 1 or 2; a teacher's run has only phase 1.
     """
     if config.kind == "teacher":
         return teacher_train_step(config, optimizer)
@@ -80,8 +80,8 @@ def train_step(
 def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
     """The step that trains the teacher on single images (Eq. 17).
 
-    Each sample is the IR or the VIS of its pair, at random.  The frozen parameters are
-    VGG16's, or empty where `loss.percep` is 0.
+    Each sample is the IR or the VIS image of its pair, at random.  The frozen
+    parameters are VGG16's, or empty if `loss.percep` is 0.
     """
     model = build_teacher(config)
 
@@ -127,16 +127,16 @@ def student_train_step(
     teacher: Teacher,
     phase: int,
 ) -> TrainStep:
-    """The step of a student's phase; the frozen parameters are the teacher's.
+    """The step that trains a student; the frozen parameters are its teacher's.
 
-    Phase 1 (Eq. 22) runs and trains the fusion part alone.  Phase 2 (Eq. 23) trains
-    all groups, but for the super-resolution part where `init_freeze` is set.  With
-    `loss.phi` 0 it compares images alone.
+    Phase 1 (Eq. 22) runs and trains only the fusion part.  Phase 2 (Eq. 23) trains all
+    groups, except the super-resolution part if `init_freeze` is set.  It compares only
+    images if `loss.phi` is 0.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       optimizer: see `optimizer.make_optimizer`.
-      teacher: the frozen one.
+      teacher: the frozen teacher.
       phase: 1 or 2.
     """
     student = build_student(config)
@@ -179,7 +179,16 @@ def student_train_step(
 
 
 def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array:
-    """The student's upsampler output, with 64 channels: Eq. 23's third-to-last."""
+    """The output of the student's upsampler with 64 channels, for Eq. 23.
+
+    Args:
+      config: the run's; `precision` is read.
+      params: parameters of the student, with the group `adapter` if it has one.
+      upsampled: [N, H, W, C] features.
+
+    Returns:
+      [N, H, W, 64]: the features after the adapter, or as they are without one.
+    """
     if "adapter" not in params:
         return upsampled
     adapter = FeatureAdapter(config.precision)
@@ -191,7 +200,7 @@ def _named(terms: Scalars) -> Scalars:
 
 
 def _sums(mask: jax.Array, values: Scalars) -> Scalars:
-    """Sums of per-image values over the images that are not padding; their count."""
+    """Sums of per-image values over the images without fillers, and their count."""
     sums = {name: jnp.sum(mask * value) for name, value in values.items()}
     return sums | {"count": jnp.sum(mask)}
 
@@ -204,7 +213,12 @@ def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
 
 
 def teacher_val_step(config: ConfigDict) -> ValStep:
-    """How well the teacher reconstructs IR and VIS; pictures of IR, VIS, fused."""
+    """The step that measures how well the teacher reconstructs IR and VIS.
+
+    `psnr_ir`, `ssim_ir`, `psnr_vis`, `ssim_vis`: PSNR in dB and SSIM of the
+    reconstructions; `psnr`, `ssim`: their means over IR and VIS.
+    The pictures are IR, VIS and fused.
+    """
     model = build_teacher(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
@@ -223,13 +237,14 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
 
 
 def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
-    """Student against the teacher's label of the high-resolution pair.
+    """The step that compares the student with its teacher's high-resolution label.
 
-    `psnr`, `ssim`: of the student's image; `psnr_bicubic`, `ssim_bicubic`: of what one
-    would do without a student, the teacher on the low-resolution pair, then bicubic.
+    `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
+    `ssim_bicubic`: those of the alternative without a student, in which the teacher
+    fuses the low-resolution pair and bicubic interpolation enlarges the result.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
-    one where `loss.phi` is not 0.
-    `alive`: the share of F_f^s's channels that are not 0 all over the picture; at 0,
+    one only if `loss.phi` is not 0.
+    `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
     nothing reaches the super-resolution part.
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """

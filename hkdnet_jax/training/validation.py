@@ -1,4 +1,4 @@
-"""Validation during training: means over the held-out pairs, and pictures of some."""
+"""Validation during training: means over the validation pairs, and some pictures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,33 +20,34 @@ def validate(
     mesh: Mesh,
     pictures_wanted: int,
     metric_names: Sequence[str] = (),
-    stop_asked: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]] | None:
     """Runs the validation step over all batches.
 
     Args:
       val_step: a `steps.ValStep` with its parameters bound.
       batches: this process's rows, as `loader.val_batches` makes them.
-      names: of all pairs, in their order in the batches.
-      mesh: over which the batches are spread.
+      names: names of all pairs, in the order of the batches.
+      mesh: the devices that share each batch.
       pictures_wanted: number of pairs to draw.
-      metric_names: of `metrics.METRICS`, computed of the picture `fused` and the two
-        high-resolution sources, on the host.
-      stop_asked: asked once a batch, by all processes; True ends the validation.
+      metric_names: names from `metrics.METRICS`; these metrics compare the picture
+        `fused` with the two high-resolution sources, and are computed on the host.
+      stop_requested: called once per batch by all processes; True ends the validation.
 
     Returns:
-      The same in every process: `val/NAME` to the mean over the pairs, for a metric
-      over those pairs for which it has a value; and pair names to uint8 [H, k * W], k
-      pictures side by side. None where it was ended early.
+      None if the validation was ended early; otherwise two dicts, the same in every
+      process. One maps `val/NAME` to the mean over the pairs, for a metric over the
+      pairs for which it has a value. The other maps pair names to uint8 [H, k * W], k
+      pictures side by side.
     """
     sums: dict[str, float] = {}
     strips: dict[str, np.ndarray] = {}
     scores: list[np.ndarray] = []  # [local batch, metrics] each; NaN: no value
     for batch in batches:
-        if stop_asked():
+        if stop_requested():
             return None
-        got, pictures = val_step(sharding.put_batch(batch, mesh))
-        for key, value in jax.device_get(got).items():
+        batch_sums, pictures = val_step(sharding.put_batch(batch, mesh))
+        for key, value in jax.device_get(batch_sums).items():
             sums[key] = sums.get(key, 0.0) + float(value)
         if metric_names:
             fused = jax.device_get(pictures["fused"])
@@ -65,10 +66,11 @@ def validate(
 def _draw(
     pictures: Mapping[str, jax.Array], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Strips of the first pairs of a batch; of all if there are as many names."""
+    """The strips of the first pairs of a batch, one for each of `names` at most."""
     drawn = [pictures[name] for name in steps.PICTURES if name in pictures]
     strips = np.concatenate(jax.device_get(drawn), axis=2)[..., 0]
-    # There may be fewer names, and fillers for them, or more, of later batches.
+    # `names` is shorter if fillers end the batch, and longer if it goes on with the
+    # names of later batches.
     named = zip(names, strips, strict=False)
     return {name.replace("/", "_"): strip for name, strip in named}
 
@@ -81,11 +83,11 @@ def _score(
 
 
 def _metric_means(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
-    """Means of [pairs of this process, metrics] over the pairs of all processes."""
+    """Means over the pairs of all processes; `scores` is [own pairs, metrics]."""
     finite = np.isfinite(scores)
     sums = np.stack([np.where(finite, scores, 0).sum(0), finite.sum(0)])
     if jax.process_count() > 1:
-        with jax.transfer_guard("allow"):  # jax's own function copies unasked
+        with jax.transfer_guard("allow"):  # jax's function makes an implicit copy
             sums = multihost_utils.process_allgather(sums).sum(0)
     total, count = sums
     means = total / np.where(count > 0, count, np.nan)

@@ -1,4 +1,4 @@
-"""A run's folder: checked, held for one process, trained in."""
+"""A run's folder: checking it, locking it for one process, and training in it."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from hkdnet_jax.training.writers import Writer, write_run_info
 
 
 def check_workdir(config: ConfigDict, workdir: Any) -> None:
-    """Raises UserError when `workdir`, a path, holds a run with another network."""
+    """Raises UserError if the path is a file or holds a run of another network."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: name a folder.")
     file = workdir / "config.json"
@@ -31,7 +31,7 @@ def check_workdir(config: ConfigDict, workdir: Any) -> None:
         old = describe_network(ConfigDict(json.loads(file.read_text())))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{file} is not of a run of this program: choose another --workdir."
+            f"{file} was not written by this program: choose another --workdir."
         ) from None
     new = describe_network(config)
     differing = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
@@ -44,16 +44,17 @@ def check_workdir(config: ConfigDict, workdir: Any) -> None:
 
 @contextlib.contextmanager
 def sole_user(workdir: Any) -> Iterator[None]:
-    """Holds `workdir` for this process; two runs in it would undo each other's saves.
+    """Locks `workdir` for this process; two runs in it would undo each other's saves.
 
-    The lock is the operating system's, so it ends with the process, however killed. An
-    object store has no locks: there nothing is held.
+    The lock is the operating system's, so it ends with the process, even a killed one.
+    An object store has no locks, so nothing is locked there.
 
     Args:
-      workdir: a path; made when it is missing.
+      workdir: a path, created if it is missing.
 
     Raises:
-      UserError: another process holds it, or the folder cannot be written.
+      UserError: another process holds the lock.
+      OSError: the folder cannot be created or written to.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -69,35 +70,39 @@ def sole_user(workdir: Any) -> Iterator[None]:
         ) from None
 
 
-def _say_what_is_unusual(training: Run) -> None:
-    """On stderr, what a user may not have meant."""
-    config, used, present = training.config, training.mesh.size, jax.device_count()
+def _warn_of_oversights(training: Run) -> None:
+    """Warns on stderr of settings that the user may not have intended."""
+    config, used, available = training.config, training.mesh.size, jax.device_count()
     if not config.data.roots:
         print(
             f"Warning: config.data.roots is empty, so all {config.train.epochs} epochs "
-            f"of this run train on {config.data.scenes} drawn scenes and on no real "
-            "picture; name folders that hold ir/ and vis/ with "
+            f"of this run train on {config.data.scenes} procedural scenes and on no "
+            "real pictures; name folders that hold ir/ and vis/ with "
             "--config.data.roots=FOLDER,FOLDER.",
             file=sys.stderr,
         )
-    if used < present:
+    if used < available:
         print(
-            f"Warning: config.mesh.data={used} leaves {present - used} of {present} "
-            "devices idle; 0 uses all of them.",
+            f"Warning: config.mesh.data={used} leaves {available - used} of "
+            f"{available} devices idle; 0 uses all of them.",
             file=sys.stderr,
         )
 
 
 def run(config: ConfigDict, workdir: str) -> bool:
-    """Trains what `config` says in `workdir`; True when the run is complete.
+    """Trains the run that `config` describes in `workdir`.
 
     Args:
       config: locked configuration.
       workdir: a folder of this machine, or an address such as gs://bucket/runs/x2.
 
+    Returns:
+      True if the run is complete, False if SIGTERM ended it early and it was saved.
+
     Raises:
-      UserError: configuration, data, teacher or workdir are not as they must be, or
-        another process trains in the workdir.
+      UserError: the configuration, the data, the teacher or the workdir cannot be used,
+        a program does not fit into memory, training diverged, or another process is
+        training in the workdir.
     """
     folder = as_path(workdir)
     check_config(config)
@@ -109,7 +114,7 @@ def run(config: ConfigDict, workdir: str) -> bool:
             stack.enter_context(sole_user(folder))
             devices = [device.device_kind for device in training.mesh.devices.flat]
             write_run_info(folder, config.to_dict(), devices)
-            _say_what_is_unusual(training)
+            _warn_of_oversights(training)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
         writer = Writer(
             folder,

@@ -1,14 +1,15 @@
-"""Where a training run's numbers and pictures go; the only file that imports clu.
+"""Writes a training run's numbers and pictures; the only file that imports clu.
 
-In the run's folder (WORKDIR):
-  metrics.jsonl                    one JSON object a line: {"step": 100, "loss": 0.5}
+Files in the run's folder (WORKDIR):
+  metrics.jsonl                    one JSON object per line: {"step": 100, "loss": 0.5}
   tensorboard/                     the same numbers and pictures, for TensorBoard
   samples/step_00000100/NAME.png   pictures
-  config.json, environment.json    what was run, and with which software
+  config.json, environment.json    configuration, software and devices of the run
 
-A number that is not finite is `null` in metrics.jsonl, for JSON has no NaN; TensorBoard
-gets it as it is. TensorFlow, which clu needs, is imported only when a Writer with
-`tensorboard=True` is made; where that fails the run goes on without TensorBoard.
+A number that is not finite is `null` in metrics.jsonl, because JSON has no NaN;
+TensorBoard gets it unchanged. TensorFlow, which clu needs, is imported only when a
+Writer with `tensorboard=True` is created; if that fails, the run continues without
+TensorBoard.
 """
 
 import contextlib
@@ -32,16 +33,17 @@ from hkdnet_jax.common.paths import as_path, is_local
 
 
 class Writer:
-    """Writes scalars and pictures of one run.
+    """Writes the scalars and pictures of one run.
 
     Args:
-        workdir: the run's folder, created when it is missing.
-        start_step: step of the checkpoint that the run goes on from, 0 for a new run.
-            Rows of metrics.jsonl that an earlier, killed run wrote after it are
-            dropped, as the run will write them again; 0 drops all rows. TensorBoard
-            keeps its points, and draws the repeated ones over them.
-        tensorboard: whether to write for TensorBoard too.
-        enabled: False (all processes but one of a multi-process run) writes nothing.
+      workdir: the run's folder, created if it is missing.
+      start_step: step of the checkpoint that the run continues from, 0 for a new run.
+        Rows of metrics.jsonl that an earlier, killed run wrote after this step are
+        dropped, because the run will write them again; 0 drops all rows. TensorBoard
+        keeps its points and draws the repeated ones over them.
+      tensorboard: whether to write for TensorBoard too.
+      enabled: if False, nothing is written; to be set in all processes but one of a
+        multi-process run.
     """
 
     def __init__(
@@ -51,7 +53,11 @@ class Writer:
         tensorboard: bool = True,
         enabled: bool = True,
     ):
-        """Open the run's files."""
+        """Opens the run's files.
+
+        Raises:
+          UserError: metrics.jsonl cannot be written.
+        """
         self._workdir = as_path(workdir)
         self._enabled = enabled
         self._rows = None
@@ -62,7 +68,7 @@ class Writer:
             self._tensorboard = _open_tensorboard(self._workdir / "tensorboard")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row; on return it survives a kill of this process."""
+        """Writes one row, which survives a kill of this process after the return."""
         if not self._enabled:
             return
         values = {name: float(value) for name, value in values.items()}
@@ -73,9 +79,12 @@ class Writer:
             self._tensorboard.flush()
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Write pictures: name -> uint8 [H,W] or [H,W,3].
+        """Writes pictures.
 
-        A '/' in a name becomes '_' in the file's name.
+        Args:
+          step: number of steps taken.
+          images: uint8 [H, W] or [H, W, 3] by name; a '/' in a name becomes '_' in the
+            name of the file.
         """
         if not self._enabled:
             return
@@ -89,7 +98,7 @@ class Writer:
             self._tensorboard.flush()
 
     def close(self) -> None:
-        """Close the run's files; nothing can be written afterwards."""
+        """Closes the run's files; nothing can be written afterwards."""
         if self._rows:
             self._rows.close()
         if self._tensorboard:
@@ -97,22 +106,22 @@ class Writer:
 
 
 class _Rows:
-    """The lines of metrics.jsonl: appended to, or (on an object store) written anew."""
+    """The lines of metrics.jsonl; an object store gets the file anew for each line."""
 
     def __init__(self, path: Any, start_step: int):
-        """Drops the rows after `start_step`, all for 0, and what a kill cut short."""
+        """Drops incomplete rows and those after `start_step`; all rows if it is 0."""
         self._path = path
         text = path.read_bytes().decode(errors="replace") if path.exists() else ""
         lines = text.splitlines()
         kept = [line for line in lines if start_step and _step_of(line) <= start_step]
         self._content = "".join(f"{line}\n" for line in kept)
-        # Also with nothing to drop: it tells early that the place is not writable.
+        # Even if nothing is dropped: a place that is not writable shows up early.
         atomic_files.write_atomically(path, self._content.encode())
-        # Until `close`.
+        # Stays open until `close`.
         self._file = path.open("a", encoding="utf-8") if is_local(path) else None
 
     def append(self, line: str) -> None:
-        """Adds a line; on return it survives a kill of this process."""
+        """Adds a line, which survives a kill of this process after the return."""
         if self._file:
             self._file.write(f"{line}\n")
             self._file.flush()
@@ -129,15 +138,18 @@ class _Rows:
 def write_run_info(
     workdir: Any, config: Mapping[str, Any], devices: Sequence[str]
 ) -> None:
-    """Write config.json and environment.json, replacing those of an earlier start.
+    """Writes config.json and environment.json, replacing those of an earlier start.
 
-    To be called by one process of a multi-process run.
+    Only one process of a multi-process run may call it.
 
     Args:
-        workdir: the run's folder, created when it is missing.
-        config: nested dict that JSON can hold.
-        devices: one name per device of the run, e.g. `[d.device_kind for d in
-            jax.devices()]`.
+      workdir: the run's folder, created if it is missing.
+      config: JSON-serialisable nested dict.
+      devices: one name per device of the run, e.g. `[d.device_kind for d in
+        jax.devices()]`.
+
+    Raises:
+      UserError: a file cannot be written.
     """
     workdir = as_path(workdir)
     environment = {
@@ -153,10 +165,12 @@ def write_run_info(
 
 
 def git_revision(folder: Path) -> dict[str, Any] | None:
-    """`{"revision": hash, "dirty": bool}` of the checkout that tracks it, or None.
+    """The revision of the checkout that tracks the folder.
 
-    Dirty: files that git tracks differ from the revision. None also for a copy of this
-    package inside somebody else's checkout (an ignored .venv, say) and without git.
+    Returns:
+      `{"revision": hash, "dirty": bool}`, where dirty means that files which git tracks
+      differ from the revision. None if no checkout tracks the folder (as for a copy of
+      this package in an ignored .venv of another checkout), or if git is missing.
     """
     if not _git(folder, "ls-files"):
         return None
@@ -168,7 +182,7 @@ def git_revision(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command that changes nothing, or None when it fails."""
+    """The output of a read-only git command, or None if it fails."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -183,7 +197,7 @@ def _installed_packages() -> dict[str, str]:
 
 
 def _step_of(line: str) -> float:
-    """Step of a row; infinity for what is no row."""
+    """The step of a row; infinity if the line is not a row."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -191,23 +205,23 @@ def _step_of(line: str) -> float:
 
 
 def _open_tensorboard(folder: Path) -> Any:
-    """A clu writer, or None with one sentence on stderr when it cannot be had."""
+    """A clu writer, or None with one sentence on stderr if TensorFlow is unusable."""
     try:
         with _quiet_tensorflow():
             import tensorflow as tf
             from clu import metric_writers
 
-            # JAX owns the accelerator; TensorFlow would take all of its memory.
+            # The accelerator is for jax; TensorFlow would take all of its memory.
             tf.config.set_visible_devices([], "GPU")
             return metric_writers.SummaryWriter(str(folder))
-    # A broken installation raises whatever it likes; a log must not stop the training.
+    # A broken installation can raise anything; a log must not stop the training.
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if isinstance(error, ModuleNotFoundError):
             reason = f"{reason}: {install_command('train')}"
         print(
-            f"Warning: no TensorBoard files are written, for TensorFlow cannot be used "
-            f"({reason}); metrics.jsonl holds the numbers.",
+            f"Warning: no TensorBoard files are written, because TensorFlow cannot be "
+            f"used ({reason}); metrics.jsonl holds the numbers.",
             file=sys.stderr,
         )
         return None
@@ -215,10 +229,10 @@ def _open_tensorboard(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
-    """Silence TensorFlow's start-up lines and the deprecations inside it.
+    """Silences TensorFlow's start-up messages and its deprecation warnings.
 
-    The variables are as before afterwards: XLA obeys the first one too. A value of the
-    user's stays.
+    The environment variables are restored afterwards, because XLA obeys the first one
+    too. Values that the user has set are kept.
     """
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
     added = [name for name in quiet if name not in os.environ]

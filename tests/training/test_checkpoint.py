@@ -161,7 +161,7 @@ def test_saving_the_latest_step_again_does_nothing(tmp_path, opened):
 def test_saving_an_earlier_step_is_refused(tmp_path, opened):
     checkpoints = opened(tmp_path)
     checkpoints.save(3, make_state(), {}, {})
-    with pytest.raises(ValueError, match="step 2 lies before the saved step 3"):
+    with pytest.raises(ValueError, match="step 2 is before the saved step 3"):
         checkpoints.save(2, make_state(), {}, {})
 
 

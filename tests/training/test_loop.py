@@ -250,7 +250,7 @@ def _scored(run, scores):
     """The run with made-up validation scores, and the weights that were scored."""
     other, seen, scores = copy.copy(run), [], iter(scores)
 
-    def validate(params, with_metrics, stop_asked):
+    def validate(params, with_metrics, stop_requested):
         seen.append(jax.device_get(params))
         return {"val/psnr": next(scores)}, {}
 
@@ -319,7 +319,7 @@ def test_a_program_that_does_not_fit_is_one_sentence(run, monkeypatch):
     other = copy.copy(run)
     other._programs = {}
     monkeypatch.setattr(memory, "free", lambda device: 10_000)
-    with pytest.raises(UserError, match=r"phase 1 takes about .* MB memory, and 0 MB"):
+    with pytest.raises(UserError, match=r"phase 1 takes about .* MB of memory, and 0"):
         other.compile(start=0)
     assert not other._programs.get("validation")
 
@@ -386,7 +386,7 @@ def test_a_run_terminated_while_it_validates_saves_before_it_ends(
     assert len(batches) == 1, "the second batch is not begun"
     assert _latest(tmp_path) == 4
     assert not [row for row in read_rows(tmp_path) if "val/psnr" in row]
-    assert _restore(run, tmp_path)[2]["validation_owed"] is True
+    assert _restore(run, tmp_path)[2]["validation_due"] is True
     # The next start makes up for it, and ends as if nothing had been.
     assert _train(run, tmp_path) is True
     _assert_same_end(run, tmp_path, finished)
