@@ -227,7 +227,9 @@ def test_drawn_scenes_and_idle_devices_are_said(
     assert main.main([*argv, "--config.mesh.data=2"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "roots is empty, so all 2 epochs of this run train on 8 procedural" in said[0]
+    assert (
+        "roots is empty, so all 2 epochs of this run train on 8 procedural" in said[0]
+    )
     assert "config.mesh.data=2 leaves 2 of 4 devices idle" in said[1]
 
     root = make_root(tmp_path / "root", count=5, size=40)

@@ -100,7 +100,7 @@ class Train:
     epochs: int = key(250, "number of epochs in the run", at_least=1)
     phase1_epochs: int = key(
         60,
-        "student only: number of these epochs, at the start of the run, that train the "
+        "student only: how many of these epochs, at the start of the run, train the "
         "fusion part alone (phase 1)",
         at_least=0,
     )
