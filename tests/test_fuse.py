@@ -143,7 +143,7 @@ def test_tiles_are_blended_and_said(tmp_path, capfd):
     model = Model.load(tmp_path / "calm")
     for name, tile, says in (
         ("whole", 150, "none was cut"),
-        ("tiled", 64, "1 of 1 inputs cut into 6 tiles of at most 64x64 pixels"),
+        ("tiled", 64, "1 of 1 inputs were cut into 6 tiles of at most 64x64 pixels"),
     ):
         args = (*files, "--model", tmp_path / "calm", "--tile", tile)
         code, said, errors = run(capfd, *args, "--out", tmp_path / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Fuses many pairs of files, on all devices, in the memory that there is."""
+"""Fuses many pairs of files on all devices, within the memory that is free."""
 
 import dataclasses
 import math
@@ -34,9 +34,9 @@ class Options:
     Attributes:
       normalize: see `fuse_pair`.
       stretch: see `fuse_pair`.
-      tile: longest side in pixels of the tiles that larger inputs are cut into; None
-        for whole images.
-      max_memory: bytes; see `programs.budget`.
+      tile: longest side, in pixels, of the tiles that larger inputs are cut into; None
+        if images are not cut.
+      max_memory: limit in bytes; see `programs.budget`.
     """
 
     normalize: str = "unit"
@@ -50,8 +50,8 @@ class Job:
     """A pair of files and the file that its fused picture is written to.
 
     Attributes:
-      pair: the inputs.
-      out: its suffix decides the format.
+      pair: the infrared and the visible input.
+      out: the file to write; its suffix decides the format.
     """
 
     pair: Pair
@@ -63,25 +63,26 @@ def fuse_files(
 ) -> list[str]:
     """Fuses pairs of files, on all devices, with a progress bar on stderr.
 
-    Pairs of one size go to the devices together, first those that need most memory.  A
-    picture appears whole or not at all; an existing one is replaced.
+    Pairs of the same size go to the devices together; those that need the most memory
+    come first.  A picture is written completely or not at all; an existing file is
+    replaced.
 
     Args:
       model: see `Model.load`.
-      jobs: what to do; their outputs are files in folders that exist.
-      options: the defaults when None.
+      jobs: the pairs to fuse; their outputs are files in folders that exist.
+      options: how to fuse them; the default options if None.
 
     Returns:
-      One sentence for each pair that failed, in the order of `jobs`; all the others are
-      done.
+      One sentence for each pair that failed, in the order of `jobs`; all other pairs
+      have been fused.
 
     Raises:
-      UserError: the memory does not suffice for the largest image.  Nothing is written.
+      UserError: the largest image does not fit into memory.  Nothing has been written.
     """
     options = options or Options()
     failures: dict[Job, str] = {}
     groups = _by_size(jobs, options.tile, failures)
-    # Asked once: what smaller images leave allocated, the next ones use again.
+    # Measured once: later images reuse the memory that earlier ones leave allocated.
     free = programs.budget(jax.local_devices()[0], options.max_memory)
     with tqdm(total=len(jobs), unit="pair", file=sys.stderr) as bar:
         bar.update(len(failures))
@@ -100,12 +101,12 @@ def fuse_files(
 def _prepare(
     model: Model, jobs: Sequence[Job], options: Options, free: int | None
 ) -> "_Work | dict[Job, str]":
-    """The work on jobs of one size; a sentence for each if the memory is too small."""
+    """The work on jobs of one size, or a sentence for each if they do not fit."""
     try:
         return _Work(model, jobs, options, free)
     except programs.DoesNotFit as problem:
         return {job: _refusal(job, problem, options) for job in jobs}
-    except jax.errors.JaxRuntimeError as error:  # TPU's compiler refuses by itself
+    except jax.errors.JaxRuntimeError as error:  # the TPU compiler refuses by itself
         if not memory.is_exhausted(error):
             raise
         return {
@@ -116,9 +117,9 @@ def _prepare(
 def _by_size(
     jobs: Sequence[Job], tile: int | None, failures: dict[Job, str]
 ) -> dict[tuple[int, int], list[Job]]:
-    """Jobs by (height, width), those first of which most pixels go to a device at once.
+    """Groups jobs by (height, width); the largest input of the network comes first.
 
-    What cannot be fused gets a sentence in `failures`.
+    Jobs that cannot be fused get a sentence in `failures` instead.
     """
     groups: dict[tuple[int, int], list[Job]] = {}
     for job in jobs:
@@ -144,15 +145,15 @@ def _by_size(
 
 
 class _Work:
-    """The jobs of one image size, and the program that does them."""
+    """The jobs of one image size, and the program that fuses them."""
 
     def __init__(
         self, model: Model, jobs: Sequence[Job], options: Options, free: int | None
     ):
-        """Compiles.
+        """Compiles the program.
 
         Raises:
-          programs.DoesNotFit: it takes more than `free` bytes.
+          programs.DoesNotFit: every program takes more than `free` bytes.
         """
         self.model = model
         self.jobs = jobs
@@ -173,21 +174,21 @@ class _Work:
         )
 
     def _host_bytes(self) -> int:
-        """What an image takes beside the networks when it is put together of tiles."""
+        """Bytes of host memory for assembling an image from tiles."""
         tiled = len(self.places) * math.prod(self.tile)
-        # All tiles twice for a moment; the image's sum, weights, and quotient.
+        # All tiles, twice for a moment; the image's sum, weights and quotient.
         pixels = 2 * tiled + 3 * math.prod(self.shape)
         return 4 * pixels * self.model.scale**2
 
     def do(self, bar: tqdm) -> dict[Job, str]:
-        """Fuses; returns a sentence for each job that failed.
+        """Fuses all pairs; returns a sentence for each job that failed.
 
-        While the devices are at work on some images, those before are written and the
-        next ones read.
+        While the devices are working on a batch, the previous one is written and the
+        next one is read.
         """
         at_once = self.program.batch if len(self.places) == 1 else 1
         running, counted = None, 0
-        # One round more than there are batches, to finish the last one.
+        # One more round than there are batches, to finish the last batch.
         for first in range(0, len(self.jobs) + at_once, at_once):
             read = self._read(self.jobs[first : first + at_once])
             done = self._collect(running) if running else {}
@@ -196,7 +197,7 @@ class _Work:
                 self._attempt([job], self._write, job, picture)
             bar.update(len(done))
             counted += len(done)
-        bar.update(len(self.jobs) - counted)  # those that failed before
+        bar.update(len(self.jobs) - counted)  # jobs that failed on the way
         return self.failures
 
     def _read(self, jobs: Sequence[Job]) -> dict[Job, tuple[np.ndarray, np.ndarray]]:
@@ -225,10 +226,10 @@ class _Work:
                 np.asarray(run(params, *(x[first : first + batch] for x in pieces)))
                 for first in range(0, len(self.places), batch)
             ]
-            whole = tiles.blend(
+            blended = tiles.blend(
                 np.concatenate(parts)[..., 0], self.places, self.shape, self.model.scale
             )
-            image = jnp.asarray(whole[None, :, :, None])
+            image = jnp.asarray(blended[None, :, :, None])
         return finish(image, self.options.stretch)
 
     def _collect(self, running: tuple[list[Job], jax.Array]) -> dict[Job, np.ndarray]:
@@ -242,7 +243,7 @@ class _Work:
         atomic_files.write_atomically(job.out, encode(picture, job.out))
 
     def _attempt(self, jobs: Sequence[Job], function: Callable, *args: Any) -> Any:
-        """What the function returns; None where it fails for these jobs."""
+        """Calls the function; notes a failure of these jobs and returns None for it."""
         try:
             return function(*args)
         except UserError as error:
@@ -257,18 +258,19 @@ class _Work:
 
 
 def _refusal(job: Job, problem: programs.DoesNotFit, options: Options) -> str:
-    """The sentence for an image that does not fit, with a way out."""
+    """The sentence for an image that does not fit, with a remedy."""
     shape = image_size(job.pair.ir)
     height, width = tiles.tile_shape(shape, options.tile)
     side = int(math.sqrt(0.8 * problem.free / problem.needed * height * width))
     side -= side % tiles.MIN_TILE
-    way_out = f"give --tile {side}" if side else "use a smaller model"
+    remedy = f"give --tile {side}" if side else "use a smaller model"
     needed, free = map(memory.format_bytes, (problem.needed, problem.free))
-    given, also = "free", ""
+    available = "free"
     if options.max_memory is not None:
-        given, also = "left of --max-memory", ", or raise the limit"
-    whole = "" if (height, width) == shape else f" in tiles of {width}x{height}"
+        available = "left of --max-memory"
+        remedy += ", or raise the limit"
+    tiled = "" if (height, width) == shape else f" in tiles of {width}x{height}"
     return (
         f"{job.pair.ir} is {shape[1]}x{shape[0]} pixels, which take about "
-        f"{needed}{whole}, but only {free} are {given}: {way_out}{also}."
+        f"{needed}{tiled}, but only {free} are {available}: {remedy}."
     )

@@ -1,4 +1,4 @@
-"""What there is to fuse, and how: from what a user gives to jobs and options."""
+"""Turns a user's paths and flags into jobs and options, and checks them."""
 
 import contextlib
 from collections.abc import Sequence
@@ -17,28 +17,34 @@ def collect_jobs(ir: Path, vis: Path, out: Path) -> tuple[list[Job], list[str]]:
 
     Args:
       ir: an infrared picture, or a folder of them.
-      vis: the visible picture, or a folder: files of equal stem are a pair.
-      out: the file to write, or for folders the folder that gets a STEM.png for each.
+      vis: the visible picture, or a folder; files with the same stem form a pair.
+      out: the file to write, or for folders the folder that receives a STEM.png for
+        each pair.
 
     Returns:
-      The jobs, and a sentence for each file that is in no pair.
+      The jobs, and a sentence for each file that has no partner.
 
     Raises:
-      UserError: the three do not fit together, or there are no pictures.
+      UserError: a path does not exist, the paths do not fit together, or the folders
+        hold no pictures.
     """
     if not check_paths(ir, vis, out):
         return [Job(Pair(ir.stem, ir, vis), out)], []
     pairs, problems = match_folders(ir, vis)
     if not pairs and not problems:
         raise UserError(
-            f"{ir} and {vis} hold no pictures: give folders with files of equal stems "
-            f"({', '.join(IMAGE_SUFFIXES)})."
+            f"{ir} and {vis} hold no pictures: give folders whose files have the same "
+            f"stems ({', '.join(IMAGE_SUFFIXES)})."
         )
     return [Job(pair, out / f"{pair.name}.png") for pair in pairs], problems
 
 
 def check_paths(ir: Path, vis: Path, out: Path) -> bool:
-    """Whether these are folders; UserError unless the three fit together."""
+    """Whether the inputs are folders.
+
+    Raises:
+      UserError: an input does not exist, or the three paths do not fit together.
+    """
     for flag, path in (("--ir", ir), ("--vis", vis)):
         if not path.exists():
             raise UserError(f"{flag} {path} does not exist.")
@@ -74,16 +80,16 @@ def check_paths(ir: Path, vis: Path, out: Path) -> bool:
 def read_options(
     normalize: str, stretch: bool, tile: int | None, max_memory: str | None
 ) -> Options:
-    """The options as a user gives them.
+    """Checks the options that a user gives.
 
     Args:
-      normalize: see `Options`; so are `stretch` and `tile`.
-      stretch: likewise.
-      tile: likewise.
-      max_memory: an amount such as 4GB; None for what is free.
+      normalize: see `Options`.
+      stretch: see `Options`.
+      tile: see `Options`.
+      max_memory: an amount such as 4GB; None for the memory that is free.
 
     Raises:
-      UserError: tiles of so few pixels, or no such amount of memory.
+      UserError: the tiles are too small, or `max_memory` is not an amount of memory.
     """
     if tile is not None and tile < tiles.MIN_TILE:
         raise UserError(
@@ -99,16 +105,16 @@ def read_options(
 
 
 def describe_tiling(jobs: Sequence[Job], tile: int) -> str:
-    """What --tile means for these pictures, as a sentence."""
+    """A sentence on how --tile cut these pictures."""
     counts = []
     for job in jobs:
-        with contextlib.suppress(UserError):  # a broken file, reported by itself
+        with contextlib.suppress(UserError):  # a broken file, reported elsewhere
             shape = image_size(job.pair.ir)
             counts.append(len(tiles.corners(shape, tiles.tile_shape(shape, tile))))
     cut = [count for count in counts if count > 1]
     if not cut:
         return f"No input is larger than {tile}x{tile} pixels: none was cut into tiles."
     return (
-        f"{len(cut)} of {len(jobs)} inputs cut into {sum(cut)} tiles of at most "
-        f"{tile}x{tile} pixels, blended where they overlap."
+        f"{len(cut)} of {len(jobs)} inputs were cut into {sum(cut)} tiles of at most "
+        f"{tile}x{tile} pixels, which are blended where they overlap."
     )

@@ -30,23 +30,25 @@ def fuse_pair(
     normalize: str = "unit",
     stretch: bool = False,
 ) -> UInt8[np.ndarray, "{model.scale*ir.shape[0]} {model.scale*ir.shape[1]}"]:
-    """Fuses one registered pair; each new image size compiles once a process.
+    """Fuses one registered pair; each new image size is compiled once per process.
 
     Args:
       model: see `Model.load`.
-      ir: [H, W] uint8 or uint16, H and W at least MIN_SIDE.
-      vis: [H, W] uint8 or uint16, of its own depth.
+      ir: [H, W] uint8 or uint16; H and W are at least MIN_SIDE.
+      vis: [H, W] uint8 or uint16; its dtype may differ from that of `ir`.
       normalize: `unit` divides each input by the largest value of its dtype;
-        `minmax` maps each input's own minimum and maximum to 0 and 1.
-      stretch: maps the minimum and maximum of the output (before it is clipped) to 0
-        and 255, a flat output to 0. Otherwise [0, 1] is mapped and the rest clipped.
+        `minmax` maps the minimum and maximum of each input to 0 and 1.
+      stretch: if True, the minimum and maximum of the output (before clipping) are
+        mapped to 0 and 255, and a flat output to 0. If False, the output is clipped to
+        [0, 1], which is mapped to 0 and 255.
 
     Returns:
       uint8 [scale * H, scale * W].
 
     Raises:
-      ValueError: another shape or `normalize`.
-      TypeError: another dtype.
+      ValueError: the shapes differ, are too small or not two-dimensional, or
+        `normalize` is unknown.
+      TypeError: an input has another dtype.
     """
     if ir.ndim != 2 or ir.shape != vis.shape or min(ir.shape) < MIN_SIDE:
         raise ValueError(
@@ -60,16 +62,20 @@ def fuse_pair(
     return np.asarray(finish(image, stretch))[0, :, :, 0]
 
 
-# Apart from the network, so that neither the inputs' depths nor the options make the
-# network, which takes seconds to compile, compile again.
+# Separate from the network, which takes seconds to compile and would otherwise be
+# compiled again for other input dtypes and options.
 def prepare(
     image: Shaped[np.ndarray, "h w"], normalize: str
 ) -> Float32[Array, "1 h w 1"]:
-    """uint8 or uint16 [H, W] to float32 [1, H, W, 1] in [0, 1]; see `fuse_pair`."""
+    """Maps uint8 or uint16 [H, W] to float32 [1, H, W, 1] in [0, 1]; see `fuse_pair`.
+
+    Raises:
+      TypeError: the image has another dtype.
+    """
     if image.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"fuse_pair takes uint8 or uint16, got {image.dtype}")
-    # NumPy divides exactly; XLA multiplies with the rounded 1/255 or 1/65535, so that
-    # 8 and 16 bits of the same content would give different pictures at a few pixels.
+    # NumPy divides exactly; XLA multiplies by the rounded 1/255 or 1/65535, so that 8
+    # and 16 bits of the same content would give pictures that differ at a few pixels.
     levels = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
     levels = jax.device_put(levels[None, :, :, None])
     return arrays.normalize_minmax(levels) if normalize == "minmax" else levels
@@ -80,7 +86,10 @@ _forward = jax.jit(programs.forward, static_argnames="network")
 
 @partial(jax.jit, static_argnames="stretch")
 def finish(image: Float32[Array, "n h w 1"], stretch: bool) -> UInt8[Array, "n h w 1"]:
-    """float32 [N, H, W, 1] to uint8; `stretch` as in `fuse_pair`, each by itself."""
+    """Maps float32 [N, H, W, 1] to uint8; `fuse_pair` says what `stretch` does.
+
+    Each image of the batch is stretched by itself.
+    """
     return arrays.to_uint8(arrays.normalize_minmax(image) if stretch else image)
 
 
@@ -89,9 +98,12 @@ def explain_out_of_memory(path: Path | str, height: int, width: int) -> Iterator
     """Turns running out of memory inside the `with` block into a UserError.
 
     Args:
-      path: the image at work, for the sentence.
-      height: of that image, in pixels.
-      width: likewise.
+      path: the image in use, for the sentence.
+      height: height of that image, in pixels.
+      width: width of that image, in pixels.
+
+    Raises:
+      UserError: the block ran out of memory; all other errors pass unchanged.
     """
     try:
         yield
@@ -102,8 +114,8 @@ def explain_out_of_memory(path: Path | str, height: int, width: int) -> Iterator
 
 
 def out_of_memory(path: Path | str, height: int, width: int) -> str:
-    """The sentence for an image of so many pixels that ran out of memory."""
+    """The sentence for an image of this size that ran out of memory."""
     return (
-        f"{path} is {width}x{height} pixels, for which the memory does not suffice: "
+        f"{path} is {width}x{height} pixels, for which there is not enough memory: "
         "crop it, or use a smaller model or a device with more memory."
     )

@@ -1,4 +1,4 @@
-"""Forward passes compiled ahead: on which devices, how many images, what memory."""
+"""Compiles forward passes ahead of time, for the devices and memory that are free."""
 
 import dataclasses
 import functools
@@ -14,21 +14,21 @@ from jax.sharding import Mesh
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.runtime import memory, sharding
 
-# Small images go to a device together, up to so many input pixels: a single one would
-# not keep it busy.
+# Small images go to a device together, up to this many input pixels, because a single
+# one would not keep it busy.
 _PIXELS_AT_ONCE = 256**2
-# Rows of an image split over devices that each gets at least; with fewer, what they
-# exchange at their borders is no longer small beside what they compute.
+# The fewest rows that each device gets of an image that is split over devices. With
+# fewer rows, the exchange at the borders is no longer small beside the computation.
 _MIN_ROWS = 32
-_PROGRAMS_KEPT = 8  # compiled, in memory; tens of megabytes each
+_PROGRAMS_KEPT = 8  # number of compiled programs in memory; tens of megabytes each
 
 
 class DoesNotFit(Exception):
-    """An image needs more memory than there is.
+    """An image needs more memory than is free.
 
     Attributes:
       needed: bytes that the program takes, on one device or on the machine.
-      free: bytes that there are for it.
+      free: bytes that it may take.
     """
 
     def __init__(self, needed: int, free: int):
@@ -43,9 +43,9 @@ class Program:
     """The forward pass of one network for a batch of images of one size, compiled.
 
     Attributes:
-      batch: images at a time.
-      mesh: of the devices that share the work.
-      compiled: (params, ir, vis) -> fused.
+      batch: number of images per call.
+      mesh: the devices that share the work.
+      compiled: the function (params, ir, vis) -> fused.
     """
 
     batch: int
@@ -55,25 +55,25 @@ class Program:
     def run(
         self, params: Mapping[str, Any], ir: np.ndarray, vis: np.ndarray
     ) -> jax.Array:
-        """Starts to fuse pairs; what is returned may still be being computed.
+        """Starts to fuse pairs; the result may still be being computed on return.
 
         Args:
-          params: of the network.
+          params: parameters of the network.
           ir: float32 [n, h, w, 1] in [0, 1], n at most `batch`.
-          vis: likewise.
+          vis: float32 [n, h, w, 1] in [0, 1].
 
         Returns:
           float32 [n, scale * h, scale * w, 1].
         """
         params = jax.device_put(params, sharding.replicated(self.mesh))
         count = len(ir)
-        filled = np.arange(self.batch) % count  # the last batch of many is not full
+        filled = np.arange(self.batch) % count  # the last batch may not be full
         split = sharding.split_height(self.mesh)
         images = (jax.device_put(x[filled], split) for x in (ir, vis))
         return self.compiled(params, *images)[:count]
 
     def needed(self) -> int:
-        """Bytes it takes: on one accelerator, or of a CPU's memory for all devices."""
+        """Bytes it takes on one accelerator, or in a CPU's memory for all devices."""
         device = self.mesh.devices.flat[0]
         return memory.needed_bytes(self.compiled, device, self.mesh.size)
 
@@ -86,21 +86,21 @@ def choose(
     free: int | None = None,
     beside: int = 0,
 ) -> Program:
-    """The program for `count` images: that which keeps most devices busy and fits.
+    """The program for `count` images that keeps the most devices busy and fits.
 
     Args:
-      model: its network.
-      size: (height, width) of the images.
-      count: how many of this size there are.
-      devices: that may share the work.
-      free: bytes that it may take, see `budget`; None for any number.
-      beside: bytes of the host's memory that the caller needs meanwhile.
+      model: the model whose network is compiled.
+      size: (height, width) of the images, in pixels.
+      count: number of images of this size.
+      devices: the devices that may share the work.
+      free: bytes that the program may take, see `budget`; None for no limit.
+      beside: bytes of host memory that the caller needs at the same time.
 
     Raises:
-      DoesNotFit: there is no program that takes so little memory.
+      DoesNotFit: every program takes more than `free` bytes.
     """
     problem, shapes = None, _shapes(model.params)
-    for batch, mesh in _ways(size, count, devices):
+    for batch, mesh in _candidates(size, count, devices):
         program = _compile(model.network, shapes, size, batch, mesh)
         needed = program.needed() + (beside if _on_cpu(devices[0]) else 0)
         if free is None or needed <= free:
@@ -110,12 +110,13 @@ def choose(
     raise problem
 
 
-def _ways(
+def _candidates(
     size: tuple[int, int], count: int, devices: Sequence[jax.Device]
 ) -> Iterator[tuple[int, Mesh]]:
-    """(batch, mesh), the best one first; a later one needs less memory.
+    """Yields (batch, mesh), the best one first; later ones need less memory.
 
-    An image is split over as many devices as divide its height: the parts are equal.
+    An image is split only over a number of devices that divides its height, so that all
+    parts are equal.
     """
     at_once = max(1, _PIXELS_AT_ONCE // (size[0] * size[1]))
     if count > 1:
@@ -131,7 +132,7 @@ def _ways(
         if height >= part * _MIN_ROWS:
             yield 1, sharding.mesh_over(devices[:part], sharding.HEIGHT)
             if not _on_cpu(devices[0]):
-                return  # an accelerator needs more for the whole than for a part
+                return  # on an accelerator, an image takes more memory unsplit
             break
     yield 1, sharding.mesh_over(devices[:1])
 
@@ -141,12 +142,12 @@ def _on_cpu(device: jax.Device) -> bool:
 
 
 def budget(device: jax.Device, max_memory: int | None = None) -> int | None:
-    """Bytes that programs may take from now on, or None where that is not known.
+    """Bytes that programs may take from now on, or None if that is not known.
 
     Args:
-      device: one of those that share the work.
-      max_memory: bytes; on CPUs for the process as a whole, else for each device.  None
-        for what is free.
+      device: one of the devices that share the work.
+      max_memory: limit in bytes, on CPUs for the entire process, otherwise for each
+        device.  None for the memory that is free.
     """
     if max_memory is None:
         return memory.free(device)
@@ -169,10 +170,10 @@ def _compile(
 ) -> Program:
     image = jax.ShapeDtypeStruct((batch, *size, 1), jnp.float32)
     params = jax.tree.unflatten(*shapes)
-    whole, split = sharding.replicated(mesh), sharding.split_height(mesh)
+    replicated, split = sharding.replicated(mesh), sharding.split_height(mesh)
     jitted = jax.jit(
         sharding.on_mesh(functools.partial(forward, network), mesh),
-        in_shardings=(whole, split, split),
+        in_shardings=(replicated, split, split),
         out_shardings=split,
     )
     return Program(batch, mesh, jitted.lower(params, image, image).compile())
@@ -181,6 +182,6 @@ def _compile(
 def forward(
     network: nn.Module, params: Mapping[str, Any], ir: jax.Array, vis: jax.Array
 ) -> jax.Array:
-    """The fused image float32 [N, scale * H, scale * W, 1] of [N, H, W, 1] each."""
+    """Fuses float32 [N, H, W, 1] each to float32 [N, scale * H, scale * W, 1]."""
     image, _ = network.apply({"params": params}, ir, vis)
     return image

@@ -1,7 +1,8 @@
-"""A large image as overlapping tiles, and the picture blended of what became of them.
+"""Cuts a large image into overlapping tiles, and blends the fused tiles.
 
-Only for images that no device has the memory for: attention and channel gates see one
-tile instead of the whole image, so the picture is not exactly that of the whole.
+This is only for images that fit into no device's memory: the attention and the channel
+gates see one tile instead of the full image, so the result differs a little from that
+of the full image.
 """
 
 import itertools
@@ -10,30 +11,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MIN_TILE = 64  # pixels a side; below it most of a tile would be overlap
-_OVERLAP = 4  # neighbours share at least a fourth of their side
-# Of the overlap, the share along a tile's own edge that is not used at all: what the
-# network makes of pixels beside an edge depends on its padding.
+MIN_TILE = 64  # pixels per side; most of a smaller tile would be overlap
+_OVERLAP = 4  # neighbours share at least a quarter of their side
+# The share of the overlap, along a tile's own edge, that is not used at all, because
+# the network's output beside an edge depends on its padding.
 _MARGIN = 1 / 8
 Corner = tuple[int, int]  # top, left
 
 
 def tile_shape(shape: tuple[int, int], tile: int | None) -> tuple[int, int]:
-    """(height, width) of the tiles of an image; its own where it has but one.
+    """(height, width) of the tiles of an image; the image's own if one tile is enough.
 
     Args:
-      shape: (height, width) of the image.
-      tile: longest side of a tile; None for the whole image.
+      shape: (height, width) of the image, in pixels.
+      tile: longest side of a tile, in pixels; None if the image is not cut.
     """
     return shape if tile is None else (min(shape[0], tile), min(shape[1], tile))
 
 
 def corners(shape: tuple[int, int], tile: tuple[int, int]) -> list[Corner]:
-    """Where the tiles of an image lie: evenly spaced, all of one size.
+    """(top, left) corners of the tiles, which are evenly spaced and of one size.
 
     Args:
-      shape: (height, width) of the image.
-      tile: (height, width) of a tile, at most the image's.
+      shape: (height, width) of the image, in pixels.
+      tile: (height, width) of a tile, in pixels; at most the image's.
     """
     tops, lefts = (_starts(*sides) for sides in zip(shape, tile, strict=True))
     return list(itertools.product(tops, lefts))
@@ -49,7 +50,7 @@ def _starts(length: int, tile: int) -> list[int]:
 def cut(
     image: np.ndarray, places: Sequence[Corner], tile: tuple[int, int]
 ) -> np.ndarray:
-    """[H, W, ...] to [tiles, *tile, ...]."""
+    """Cuts the tiles at `places` out of [H, W, ...]; returns [tiles, *tile, ...]."""
     height, width = tile
     return np.stack(
         [image[top : top + height, left : left + width] for top, left in places]
@@ -59,33 +60,33 @@ def cut(
 def blend(
     tiles: np.ndarray, places: Sequence[Corner], shape: tuple[int, int], scale: int
 ) -> np.ndarray:
-    """Puts tiles together again; where they overlap one fades into the other.
+    """Reassembles tiles; where they overlap, one fades into the other.
 
     Args:
-      tiles: float32 [tiles, scale * h, scale * w], of tiles h high and w wide.
-      places: of the tiles, before they were scaled.
-      shape: (height, width) of the image, before it was scaled.
+      tiles: float32 [tiles, scale * h, scale * w], from tiles of h x w pixels.
+      places: corners of the tiles before they were scaled.
+      shape: (height, width) of the image before it was scaled.
       scale: pixels of a tile per pixel of the image, along each side.
 
     Returns:
       float32 [scale * H, scale * W].
     """
     height, width = tiles.shape[1:]
-    whole = (shape[0] * scale, shape[1] * scale)
-    total = np.zeros(whole, np.float32)
-    weights = np.zeros(whole, np.float32)
+    full_size = (shape[0] * scale, shape[1] * scale)
+    total = np.zeros(full_size, np.float32)
+    weights = np.zeros(full_size, np.float32)
     for tile, (top, left) in zip(tiles, places, strict=True):
         top, left = top * scale, left * scale
-        rows = _fade(top, height, whole[0])
-        weight = rows[:, None] * _fade(left, width, whole[1])[None, :]
+        rows = _fade(top, height, full_size[0])
+        weight = rows[:, None] * _fade(left, width, full_size[1])[None, :]
         window = np.s_[top : top + height, left : left + width]
         total[window] += weight * tile
         weights[window] += weight
     return total / weights
 
 
-def _fade(start: int, length: int, whole: int) -> np.ndarray:
-    """Weights along a tile's side: 1, but falling to 0 where a neighbour goes on."""
+def _fade(start: int, length: int, full_length: int) -> np.ndarray:
+    """Weights along a tile's side: 1, but falling to 0 towards a neighbour."""
     overlap = length // _OVERLAP
     margin = overlap * _MARGIN
     distance = np.arange(length, dtype=np.float32) + 0.5  # from the tile's edge
@@ -94,6 +95,6 @@ def _fade(start: int, length: int, whole: int) -> np.ndarray:
     weights = np.ones(length, np.float32)
     if start > 0:
         weights *= smooth
-    if start + length < whole:
+    if start + length < full_length:
         weights *= smooth[::-1]
     return weights

@@ -88,6 +88,6 @@ def test_tiling_in_words(folders, tmp_path):
     (tmp_path / "ir" / "c.png").write_text("no image")
     jobs, _ = collect_jobs(*folders, tmp_path / "out")
     assert describe_tiling(jobs, 64).startswith(
-        "1 of 3 inputs cut into 2 tiles of at most 64x64 pixels"
+        "1 of 3 inputs were cut into 2 tiles of at most 64x64 pixels"
     )
     assert "none was cut" in describe_tiling(jobs, 100)

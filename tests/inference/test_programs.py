@@ -57,7 +57,7 @@ def test_small_images_fill_a_batch_and_large_ones_do_not(model, monkeypatch):
     monkeypatch.setattr(programs, "_PIXELS_AT_ONCE", 64 * 64)
     device = jax.devices()[:1]
     batches = {
-        (size, count): next(programs._ways(size, count, device))[0]
+        (size, count): next(programs._candidates(size, count, device))[0]
         for size in ((16, 16), (32, 64), (64, 65))
         for count in (1, 3, 100)
     }
@@ -74,7 +74,7 @@ def test_a_device_of_several_takes_a_third_of_the_memory():
     whole, split = (
         programs._compile(network, shapes, (512, 512), 1, mesh)
         for _, mesh in (
-            next(programs._ways((512, 512), 1, devices))
+            next(programs._candidates((512, 512), 1, devices))
             for devices in (jax.devices()[:1], jax.devices())
         )
     )
@@ -104,7 +104,7 @@ def test_a_smaller_program_is_chosen_where_memory_is_short(model):
     )
     first, second = (
         compile_(batch, mesh)
-        for batch, mesh in list(programs._ways((16, 20), 8, jax.devices()))[:2]
+        for batch, mesh in list(programs._candidates((16, 20), 8, jax.devices()))[:2]
     )
     assert (first.batch, second.batch) == (8, 4)
     assert first.needed() > second.needed()
@@ -115,7 +115,7 @@ def test_a_smaller_program_is_chosen_where_memory_is_short(model):
     assert choose(first.needed()).batch == 8
     assert choose(first.needed() + 10, beside=11).batch == 4
     assert choose(first.needed() - 1).batch == 4
-    last = compile_(*list(programs._ways((16, 20), 8, jax.devices()))[-1])
+    last = compile_(*list(programs._candidates((16, 20), 8, jax.devices()))[-1])
     with pytest.raises(programs.DoesNotFit) as problem:
         choose(last.needed() - 1)
     assert problem.value.needed == last.needed()
