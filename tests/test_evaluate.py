@@ -227,8 +227,8 @@ def test_flat_images_are_warned_about(sources, fused, tmp_path, capfd):
     code, out, lines = run(capfd, *args, "--out", tmp_path / "s.json")
     assert code == 0
     assert lines == [
-        f"warning: {tmp_path / 'ir' / 'a.png'} is flat: no CC there.",
-        f"warning: {fused / 'b.png'} is flat: no CC there.",
+        f"warning: {tmp_path / 'ir' / 'a.png'} is flat: no value for CC.",
+        f"warning: {fused / 'b.png'} is flat: no value for CC.",
     ]
     content = json.loads((tmp_path / "s.json").read_text())
     assert content["errors"] == []

@@ -1,4 +1,4 @@
-"""The methods that a user compares: from folders and names to scores."""
+"""Compares methods that a user names: from folders and models to scores."""
 
 import os
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from hkdnet_jax.pretrained.arguments import load_model
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to be scored.
+    """The pairs and methods to score.
 
     Attributes:
-      pairs: the sources, at least one.
-      methods: name in the tables -> method, in the order of the tables.
-      protocol: of PROTOCOLS, as the methods have it.
-      scale: of the model; the sources are cropped to multiples of it.
-      problems: a sentence for each file that is left out.
+      pairs: the sources, at least one pair.
+      methods: methods by their name in the tables, in the order of the tables.
+      protocol: the protocol of the methods, a key of PROTOCOLS.
+      scale: scale of the model; the sources are cropped to multiples of it.
+      problems: one sentence for each file that is left out.
     """
 
     pairs: Sequence[Pair]
@@ -40,12 +40,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a comparison.
+    """The result of a comparison.
 
     Attributes:
-      scores: with a sentence for each thing that could not be scored.
-      warnings: a sentence for each image whose content leaves a metric without value.
-      cropped: how many pairs were cropped.
+      scores: the scores, with one sentence for each image that could not be scored.
+      warnings: one sentence for each image for which a metric has no value.
+      cropped: number of pairs that were cropped.
     """
 
     scores: Scores
@@ -65,15 +65,16 @@ def collect(
 
     Args:
       ir: folder of infrared images.
-      vis: folder of visible images; files of equal stem are a pair.
+      vis: folder of visible images; files with the same stem form a pair.
       fused: `DIR` or `NAME=DIR` of each method's fused images, as in `--fused`.
       model: name or directory of a model, see `load_model`.
-      scale: of the model; None for its own.
-      protocol: of PROTOCOLS.
+      scale: scale of the model; None for the model's own.
+      protocol: a key of PROTOCOLS.
 
     Raises:
-      UserError: there is nothing to score, no pair, no fused image of any pair, no such
-        folder or model, or two methods have one name.
+      UserError: there is nothing to score, the folders hold no pair, a folder of fused
+        images holds none of any pair, a folder or model does not exist, `scale` is
+        given without a model, or two methods have the same name.
     """
     folders = _named_folders(fused, model, scale)
     if scale and not model:
@@ -81,8 +82,8 @@ def collect(
     pairs, problems = match_folders(ir, vis)
     if not pairs:
         raise UserError(
-            f"{ir} and {vis} hold no pairs: give folders with pictures of equal stems "
-            f"({', '.join(IMAGE_SUFFIXES)})."
+            f"{ir} and {vis} hold no pairs: give folders whose pictures have the same "
+            f"stems ({', '.join(IMAGE_SUFFIXES)})."
         )
     methods: dict[str, Method] = {}
     for name, folder in folders.items():
@@ -90,7 +91,7 @@ def collect(
         if not files:
             raise UserError(
                 f"--fused {folder} holds no fused picture of any pair: give a folder "
-                f"whose files are named as the sources, such as {pairs[0].name}.png."
+                f"whose files are named like the sources, such as {pairs[0].name}.png."
             )
         methods[name] = SavedImages(files, protocol)
         problems += unmatched
@@ -104,7 +105,12 @@ def collect(
 def _named_folders(
     fused: Sequence[str], model: str | None, scale: int | None
 ) -> dict[str, Path]:
-    """Method -> folder of its fused images; UserError unless all names differ."""
+    """Maps each method's name to the folder of its fused images.
+
+    Raises:
+      UserError: there is nothing to score, or a method has no name, no folder or the
+        name of another method.
+    """
     if not fused and not model:
         raise UserError(
             "There is nothing to score: give --fused DIR or --model NAME_OR_DIR."
@@ -128,7 +134,7 @@ def _named_folders(
 
 
 def _model_name(model: str, scale: int | None) -> str:
-    """What to call a model in a table: the name of its directory."""
+    """The name of a model in a table, which is that of its directory."""
     return _last_part(pretrained.locate(model, scale))
 
 
@@ -141,7 +147,7 @@ def compare(comparison: Comparison, metrics: Sequence[str]) -> Found:
 
     Args:
       comparison: see `collect`.
-      metrics: names of `metrics.METRICS`.
+      metrics: names from `metrics.METRICS`.
     """
     pairs, methods = comparison.pairs, comparison.methods
     outcomes = score_pairs(pairs, methods, metrics, comparison.scale)
@@ -161,6 +167,6 @@ def compare(comparison: Comparison, metrics: Sequence[str]) -> Found:
         comparison.protocol,
         [f"{sentence.rstrip('.')}." for sentence in errors],
     )
-    # Several methods meet the same flat source.
+    # Each source is listed once, although every method reports it.
     warnings = list(dict.fromkeys(w for o in outcomes for w in o.warnings))
     return Found(scores, warnings, sum(outcome.cropped for outcome in outcomes))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 def markdown_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> str:
-    """The lines of a table, each with its newline; `|` in a cell is escaped.
+    """The text of a table, which ends with a newline; `|` in a cell is escaped.
 
     Args:
-      header: a title for each column.
-      rows: cells, as many each as there are columns.
-      text_columns: how many of the first columns hold text, which is aligned to the
-        left; the others hold numbers, aligned to the right.
+      header: the titles of the columns.
+      rows: the cells of each row, one for each column.
+      text_columns: number of leading columns that hold text, which is aligned to the
+        left; the others hold numbers, which are aligned to the right.
     """
     numbers = len(header) - text_columns
     rule = ["---"] * text_columns + ["---:"] * numbers

@@ -1,6 +1,6 @@
 """Arithmetic on pictures: gray images as files hold them, uint8 [H, W].
 
-What is compared and scored is always the 8-bit picture, never the network's output.
+Comparisons and scores always use the 8-bit picture, never the network's output.
 """
 
 from functools import partial
@@ -10,24 +10,24 @@ import numpy as np
 
 from hkdnet_jax.common import arrays
 
-IR_SHARE = 2 / 3  # of the weighted average: that of the authors' released pictures
+IR_SHARE = 2 / 3  # of the weighted average, as in the authors' released pictures
 Picture = np.ndarray  # uint8 [H, W]
 
 
 def as_batch(picture: Picture) -> jax.Array:
-    """uint8 [H, W] to float32 [1, H, W, 1] in [0, 1]."""
+    """Maps uint8 [H, W] to float32 [1, H, W, 1] in [0, 1]."""
     return arrays.to_float(picture[None, :, :, None])
 
 
 def crop_to_multiple(picture: Picture, multiple: int) -> Picture:
-    """Cuts rows and columns off at the bottom and right until both sides divide."""
+    """Crops at the bottom and right until `multiple` divides both sides."""
     height, width = (side - side % multiple for side in picture.shape)
     return picture[:height, :width]
 
 
 @partial(jax.jit, static_argnames="scale")
 def degrade_picture(picture: Picture, scale: int) -> jax.Array:
-    """The low-resolution picture as training sees it.
+    """Makes the low-resolution picture as training does.
 
     Args:
       picture: uint8 [H, W]; H and W divisible by `scale`.
@@ -40,13 +40,13 @@ def degrade_picture(picture: Picture, scale: int) -> jax.Array:
 
 
 def enlarge(picture: Picture, scale: int) -> Picture:
-    """Bicubic, clipped and rounded as saved: uint8 [scale * H, scale * W]."""
+    """Bicubic enlargement, clipped and rounded to uint8 [scale * H, scale * W]."""
     large = arrays.resize_bicubic(as_batch(picture), scale)
     return np.asarray(arrays.to_uint8(large))[0, :, :, 0]
 
 
 def average(ir: Picture, vis: Picture) -> Picture:
-    """2/3 infrared, 1/3 visible."""
+    """The average of 2/3 infrared and 1/3 visible, rounded to uint8 [H, W]."""
     mean = IR_SHARE * ir.astype(np.float64) + (1 - IR_SHARE) * vis
     return np.round(mean).astype(np.uint8)
 
@@ -55,10 +55,10 @@ def stretch(picture: Picture) -> Picture:
     """Maps the minimum and maximum of a picture to 0 and 255; a flat one becomes 0.
 
     The exact quotient is rounded, half to even. `arrays.normalize_minmax`, which
-    stretches float images before they are rounded at all, would not do: in float32 an
-    exact half such as (2 - 1) * 255 / (3 - 1) falls to either side, and one level in a
-    hundred (23,994 of the 2,829,056 triples of minimum, maximum and level) comes out
-    one off.
+    stretches float images before any rounding, would not do: in float32 an exact half
+    such as (2 - 1) * 255 / (3 - 1) is rounded to either side, so that one level in a
+    hundred (23,994 of the 2,829,056 triples of minimum, maximum and level) is off by
+    one.
     """
     low, high = int(picture.min()), int(picture.max())
     levels = (picture.astype(np.float64) - low) * 255 / max(high - low, 1)

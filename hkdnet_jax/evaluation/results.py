@@ -1,4 +1,4 @@
-"""What the models that come with the package, and what they compare with, score."""
+"""Scores the models that come with the package, and the methods beside them."""
 
 import dataclasses
 import math
@@ -35,10 +35,10 @@ from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import SCALES
 
-# Name -> folder of its ir/ and vis/ below the data folder.
+# Name -> folder below the data folder that holds its ir/ and vis/.
 SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
 STUDENT_SCALES = SCALES[1:]
-MULTIPLE = math.lcm(*STUDENT_SCALES)  # images are cropped to it: one size for all
+MULTIPLE = math.lcm(*STUDENT_SCALES)  # crops to multiples of it suit every scale
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
 OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
 ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
@@ -47,39 +47,44 @@ Fuse = Callable[[Picture, Picture], Picture]
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The teacher, and the student of each scale."""
+    """The teacher, and the students by their scale."""
 
     teacher: Model
     students: Mapping[int, Model]
 
     @classmethod
     def shipped(cls) -> "Models":
-        """Those that come with the package."""
+        """The models that come with the package."""
         students = {scale: pretrained.load(scale) for scale in STUDENT_SCALES}
         return cls(pretrained.load(1), students)
 
 
 def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
-    """What makes a large picture of a low-resolution pair, under a protocol.
+    """The methods, each a function from a low-resolution pair to a large picture.
 
-    ORACLE is given the high-resolution pair instead.
+    ORACLE takes the high-resolution pair instead.
+
+    Args:
+      models: the teacher and the students.
+      scale: 2, 3 or 4.
+      protocol: a key of PROTOCOLS.
     """
     options = fuse_options(protocol)
 
-    def as_asked(picture: Picture) -> Picture:
+    def stretched(picture: Picture) -> Picture:
         return stretch(picture) if options["stretch"] else picture
 
     def small(ir: Picture, vis: Picture) -> Picture:
         return fuse_pair(models.teacher, ir, vis, **options)
 
     def mean(ir: Picture, vis: Picture) -> Picture:
-        return average(as_asked(ir), as_asked(vis))
+        return average(stretched(ir), stretched(vis))
 
     return {
         OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis, **options),
-        TEACHER: lambda ir, vis: as_asked(enlarge(small(ir, vis), scale)),
-        AVERAGE: lambda ir, vis: as_asked(enlarge(mean(ir, vis), scale)),
-        ORACLE: lambda ir, vis: as_asked(mean(ir, vis)),
+        TEACHER: lambda ir, vis: stretched(enlarge(small(ir, vis), scale)),
+        AVERAGE: lambda ir, vis: stretched(enlarge(mean(ir, vis), scale)),
+        ORACLE: lambda ir, vis: stretched(mean(ir, vis)),
     }
 
 
@@ -91,22 +96,25 @@ def measure_pair(
     vgg_params: Mapping[str, Any] | None,
     released: Path | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """What each method scores on one pair at one scale.
+    """Scores each method on one pair at one scale.
 
     Args:
-      models: see `Models`.
-      pair: of the high resolution.
+      models: the teacher and the students.
+      pair: files of the high-resolution pair.
       scale: 2, 3 or 4.
-      names: fusion metrics.
-      vgg_params: see `vgg.load`; None leaves that distance out.
-      released: the authors' picture of this pair, where there is one.
+      names: fusion metrics to compute.
+      vgg_params: see `vgg.load`; None omits the VGG distance.
+      released: the authors' picture of this pair; None if there is none.
 
     Returns:
-      `full_reference` (against the teacher's picture of the whole pair), `plain` and
-      `paper` (the fusion metrics), each method -> name -> value.
+      `full_reference` (against the teacher's picture of the high-resolution pair),
+      `plain` and `paper` (the fusion metrics); each maps method -> name -> value.
+
+    Raises:
+      UserError: a file cannot be read.
     """
-    whole = (to_8_bit(image) for image in read_pair(pair))
-    ir, vis = (crop_to_multiple(image, MULTIPLE) for image in whole)
+    images = (to_8_bit(image) for image in read_pair(pair))
+    ir, vis = (crop_to_multiple(image, MULTIPLE) for image in images)
     low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
 
     def pictures(protocol: str) -> dict[str, Picture]:
@@ -122,7 +130,7 @@ def measure_pair(
         }
     }
     start = time.perf_counter()
-    fuse_pair(models.students[scale], *low)  # compiled by now
+    fuse_pair(models.students[scale], *low)  # has been compiled above
     ours = found["full_reference"][OURS]
     ours["seconds"] = time.perf_counter() - start
     ours["gigabytes"] = _memory(models.students[scale], low[0].shape) / 1e9
@@ -130,7 +138,7 @@ def measure_pair(
         return found
     for protocol in PROTOCOLS:
         fused = plain if protocol == "plain" else pictures(protocol)
-        if released is not None:  # stretched already, as the authors wrote it
+        if released is not None:  # the authors have already stretched it
             fused[RELEASED] = crop_to_multiple(read_gray(released), MULTIPLE)
         found[protocol] = {
             name: {k: float(v) for k, v in metrics.score(ir, vis, x, names).items()}
@@ -142,11 +150,17 @@ def measure_pair(
 def full_reference(
     picture: Picture, label: Picture, vgg_params: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """`psnr` (dB), `ssim`, and `vgg` with weights of VGG16, of 8-bit pictures.
+    """Compares two 8-bit pictures by `psnr` (dB), `ssim` and, given weights, `vgg`.
 
-    `vgg` is the squared distance of the features after relu1_2, relu2_2 and relu3_3,
-    each pixel's scaled to length 1 over channels; mean over pixels, sum over layers.
-    It is LPIPS without its learned weights (Zhang et al., CVPR 2018).
+    `vgg` is the squared distance of the VGG16 features after relu1_2, relu2_2 and
+    relu3_3, with the features of each pixel scaled to length 1 over the channels,
+    averaged over pixels and summed over layers. It is LPIPS without its learned weights
+    (Zhang et al., CVPR 2018).
+
+    Args:
+      picture: uint8 [H, W].
+      label: uint8 [H, W], the reference.
+      vgg_params: see `vgg.load`; None omits `vgg`.
     """
     a, b = as_batch(picture), as_batch(label)
     values = {"psnr": quality.psnr(a, b), "ssim": quality.ssim(a, b)}
@@ -166,7 +180,7 @@ def _vgg_distance(params: Mapping[str, Any], a: jax.Array, b: jax.Array) -> jax.
 
 
 def _memory(model: Model, size: tuple[int, int]) -> int:
-    """Bytes that fusing one pair of this size (height, width) takes, as planned."""
+    """Bytes that the compiler plans for fusing one pair of this (height, width)."""
     return programs.choose(model, size, 1, jax.local_devices()[:1]).needed()
 
 
@@ -179,11 +193,19 @@ def measure(
 ) -> dict[str, Any]:
     """Measures every pair of the sets at every scale, with a progress bar on stderr.
 
+    Args:
+      models: the teacher and the students.
+      data: folder that holds the data sets.
+      sets: keys of SETS.
+      names: fusion metrics to compute.
+      vgg_params: see `vgg.load`; None omits the VGG distance.
+
     Returns:
-      set -> scale (as text, for JSON) -> pair -> what `measure_pair` returns.
+      set -> scale (a string, for JSON) -> pair -> the result of `measure_pair`.
 
     Raises:
-      UserError: a set is not there, or has pictures without a partner.
+      UserError: a set is missing, or has pictures without a partner or that cannot be
+        read.
     """
     tasks = [task for name in sets for task in _tasks(data, name)]
     found: dict[str, Any] = {name: {} for name in sets}
@@ -204,7 +226,7 @@ def measure(
             for (name, scale, pair, _), result in zip(group, results, strict=True):
                 found[name].setdefault(str(scale), {})[pair.name] = result
                 bar.update()
-            jax.clear_caches()  # each size has programs of its own
+            jax.clear_caches()  # each size has its own programs
     return found
 
 
@@ -220,9 +242,13 @@ def _tasks(data: Path, name: str) -> Iterator[tuple[str, int, Pair, Path | None]
 
 
 def means(pairs: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
-    """Method -> name -> mean over the pairs, of one kind of `measure_pair`.
+    """Means over the pairs: method -> name -> mean.
 
-    Without the methods that not all pairs have.
+    Methods that are missing for some pair are left out.
+
+    Args:
+      pairs: results of `measure_pair` by the pairs' names.
+      kind: the part of these results to average, such as `plain`.
     """
     first, *others = (pair[kind] for pair in pairs.values())
     methods = {k: v for k, v in first.items() if all(k in other for other in others)}
@@ -236,6 +262,6 @@ def means(pairs: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
 
 
 def gains(pairs: Mapping[str, Any]) -> list[float]:
-    """PSNR of ours over "teacher, bicubic", each pair's, ascending."""
-    of = (pair["full_reference"] for pair in pairs.values())
-    return sorted(row[OURS]["psnr"] - row[TEACHER]["psnr"] for row in of)
+    """Each pair's gain in PSNR (dB) of OURS over TEACHER, in ascending order."""
+    rows = (pair["full_reference"] for pair in pairs.values())
+    return sorted(row[OURS]["psnr"] - row[TEACHER]["psnr"] for row in rows)

@@ -1,4 +1,4 @@
-"""Files of scores; the suffix of a file's name decides its format."""
+"""Writes files of scores; the suffix of a file's name decides its format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ WRITERS = {
 
 
 def check(outs: Sequence[Path]) -> None:
-    """UserError unless all are names of files in a format of WRITERS."""
+    """Raises UserError unless all are file names with a suffix of WRITERS."""
     for out in outs:
         if out.suffix.lower() not in WRITERS:
             raise UserError(
@@ -28,7 +28,7 @@ def check(outs: Sequence[Path]) -> None:
 
 
 def write(scores: Scores, outs: Sequence[Path]) -> list[str]:
-    """Writes every file that can be written; one sentence for each other one."""
+    """Writes the files; returns one sentence for each that could not be written."""
     failures = []
     for out in outs:
         try:

@@ -1,7 +1,8 @@
 """Scores the fused images of one or several methods, pair by pair.
 
 A method is a folder of fused images, or a model, which gets each pair at 1/scale of its
-resolution and is scored at the full one.  Images are scored as saved: 8 bit, gray.
+resolution and is scored at the full resolution.  Images are scored as they are saved:
+8-bit gray.
 """
 
 import os
@@ -31,9 +32,9 @@ from hkdnet_jax.inference.pair import explain_out_of_memory, fuse_pair
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 
-# Sizes whose compiled programs stay in memory: tens of megabytes each.
+# Number of sizes whose compiled programs stay in memory; tens of megabytes each.
 _SIZES_KEPT = 8
-# What is done to the images before they are scored, see `SavedImages`, `ModelImages`.
+# Treatment of the images before they are scored; see `SavedImages` and `ModelImages`.
 PROTOCOLS = {
     "plain": "inputs and fused images as they are",
     "paper": "model inputs and fused images stretched to their own range",
@@ -50,12 +51,20 @@ class SavedImages:
     """A method whose fused images are files."""
 
     def __init__(self, files: Mapping[str, Path], protocol: str):
-        """`files`: name of a pair -> fused image, see `match_fused`."""
+        """Reads nothing yet.
+
+        Args:
+          files: fused images by the name of their pair, see `match_fused`.
+          protocol: a key of PROTOCOLS.
+        """
         self.files = files
         self.stretch = protocol == "paper"
 
     def fuse(self, pair: Pair, ir: np.ndarray, vis: np.ndarray) -> np.ndarray | None:
-        """uint8 [H, W] of the file as it is or stretched; None if there is no file.
+        """Reads the fused image of a pair, and stretches it under protocol `paper`.
+
+        Returns:
+          uint8 [H, W], or None if the pair has no fused image.
 
         Raises:
           UserError: the file cannot be read.
@@ -67,7 +76,7 @@ class SavedImages:
         return stretch(image) if self.stretch else image
 
     def label(self, pair: Pair) -> str:
-        """What to call the fused image of `pair` in a sentence."""
+        """The name of the fused image of `pair` in a sentence."""
         return str(self.files[pair.name])
 
 
@@ -75,11 +84,17 @@ class ModelImages:
     """A method that fuses degraded pairs with a model, on all devices at once."""
 
     def __init__(self, model: Model, name: str, protocol: str):
-        """`name`: the method's, for sentences."""
+        """Puts the model on all devices.
+
+        Args:
+          model: see `Model.load`.
+          name: the method's name, for sentences.
+          protocol: a key of PROTOCOLS.
+        """
         self.scale = model.scale
         self.name = name
         self.options = fuse_options(protocol)
-        # Whoever fuses takes a device out and puts it back: one pair at a time on each.
+        # A thread takes a device out while it fuses, so each device has one pair.
         self.free = queue.SimpleQueue()
         for device in jax.local_devices():
             self.free.put((device, model.on(device)))
@@ -88,15 +103,15 @@ class ModelImages:
         """Fuses a pair degraded by the model's scale.
 
         Args:
-          pair: for sentences.
-          ir: uint8 [H, W], sides divisible by the scale.
-          vis: likewise.
+          pair: its files, for sentences.
+          ir: uint8 [H, W]; the scale divides both sides.
+          vis: uint8 [H, W].
 
         Returns:
           uint8 [H, W].
 
         Raises:
-          UserError: the degraded pair is too small, or the memory does not suffice.
+          UserError: the degraded pair is too small, or does not fit into memory.
         """
         height, width = ir.shape
         if min(height, width) < MIN_SIDE * self.scale:
@@ -116,8 +131,8 @@ class ModelImages:
             self.free.put((device, model))
 
     def label(self, pair: Pair) -> str:
-        """What to call the fused image of `pair` in a sentence."""
-        return f"what {self.name} makes of {pair.ir}"
+        """The name of the fused image of `pair` in a sentence."""
+        return f"the picture that {self.name} makes of {pair.ir}"
 
 
 Method = SavedImages | ModelImages
@@ -125,13 +140,13 @@ Method = SavedImages | ModelImages
 
 @dataclass
 class Outcome:
-    """What came of one pair.
+    """The result for one pair.
 
     Attributes:
       values: method -> metric -> value, without the methods that failed.
-      errors: a sentence for each thing that could not be scored.
-      warnings: a sentence for each image whose content leaves a metric without value.
-      cropped: whether the sources lost pixels to be divisible by the scale.
+      errors: one sentence for each image that could not be scored.
+      warnings: one sentence for each image for which a metric has no value.
+      cropped: whether the sources were cropped to multiples of the scale.
     """
 
     values: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -146,11 +161,20 @@ def score_pairs(
     names: Sequence[str],
     scale: int = 1,
 ) -> list[Outcome]:
-    """`score_pair` of each pair, in their order, with a progress bar on stderr.
+    """Scores each pair by `score_pair`, with a progress bar on stderr.
 
-    As many are at work as there are cores, or devices where these are more; no others
-    have images in memory. Those of one size come together, for each size has programs
-    of its own.
+    As many pairs are scored at the same time as there are cores, or devices if there
+    are more of them; no other pairs are in memory. Pairs of the same size are scored
+    together, because each size has its own programs.
+
+    Args:
+      pairs: files of the sources.
+      methods: methods by their name.
+      names: names from `metrics.METRICS`.
+      scale: see `score_pair`.
+
+    Returns:
+      The outcomes, in the order of `pairs`.
     """
     task = partial(score_pair, methods=methods, names=names, scale=scale)
     sizes = {pair: _header_size(pair.ir) for pair in pairs}
@@ -170,13 +194,13 @@ def score_pairs(
                 jax.clear_caches()
                 compiled.clear()
     finally:
-        # After Ctrl-C no other pair is begun.
+        # After Ctrl-C no other pair is started.
         pool.shutdown(cancel_futures=True)
     return [outcomes[pair] for pair in pairs]
 
 
 def _header_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header, (0, 0) if that is broken."""
+    """(height, width) from the file's header; (0, 0) if the header is broken."""
     try:
         return image_size(path)
     except UserError:
@@ -190,24 +214,26 @@ def score_pair(
 
     Args:
       pair: files of the sources.
-      methods: name -> method.
-      names: of `metrics.METRICS`.
+      methods: methods by their name.
+      names: names from `metrics.METRICS`.
       scale: the sources are cropped at the right and bottom to multiples of it, and so
-        are saved images of the whole size: all are scored on the same pixels.
+        are saved images of the sources' full size, so that every method is scored on
+        the same pixels.
 
     Returns:
-      See `Outcome`. Bad files are sentences in it and raise nothing.
+      The outcome. A file that cannot be used is a sentence in it and raises nothing.
     """
     outcome = Outcome()
     try:
-        whole = [to_8_bit(image) for image in read_pair(pair)]
-        ir, vis = (crop_to_multiple(image, scale) for image in whole)
+        images = [to_8_bit(image) for image in read_pair(pair)]
+        ir, vis = (crop_to_multiple(image, scale) for image in images)
         if not ir.size:
             raise UserError(f"{pair.ir} is smaller than the scale {scale}: remove it.")
     except UserError as error:
         outcome.errors.append(str(error))
         return outcome
-    outcome.cropped = ir.shape != whole[0].shape
+    full_shape = images[0].shape
+    outcome.cropped = ir.shape != full_shape
     small = [n for n in names if min(ir.shape) < metrics.METRICS[n].min_side]
     if small:
         outcome.errors.append(_too_small(pair, ir.shape, small))
@@ -216,9 +242,9 @@ def score_pair(
             fused = method.fuse(pair, ir, vis)
             if fused is None:
                 continue
-            if fused.shape == whole[0].shape:
+            if fused.shape == full_shape:
                 fused = crop_to_multiple(fused, scale)
-            _check_size(method.label(pair), fused.shape, pair, whole[0].shape, ir.shape)
+            _check_size(method.label(pair), fused.shape, pair, full_shape, ir.shape)
             with explain_out_of_memory(pair.ir, *ir.shape):
                 scored = metrics.score(ir, vis, fused, names)
         except UserError as error:
@@ -248,24 +274,29 @@ def _check_size(
     label: str,
     fused: tuple[int, int],
     pair: Pair,
-    whole: tuple[int, int],
+    full: tuple[int, int],
     cropped: tuple[int, int],
 ) -> None:
-    """UserError unless a fused image has the size that is scored."""
+    """Raises UserError unless a fused image has the size that is scored."""
     if fused == cropped:
         return
-    also = f" (or {_size(cropped)})" if cropped != whole else ""
+    also = f" (or {_size(cropped)})" if cropped != full else ""
     raise UserError(
-        f"{label} is {_size(fused)} but its source {pair.ir} is {_size(whole)}{also}; "
-        "give sources of the fused image's own size."
+        f"{label} is {_size(fused)} but its source {pair.ir} is {_size(full)}{also}; "
+        "give sources of the fused image's size."
     )
 
 
 def _undefined(shown: Mapping[Path | str, np.ndarray], names: Sequence[str]) -> str:
-    """Why metrics have no value; `shown` holds both sources and the fused image."""
+    """A sentence on why metrics have no value.
+
+    Args:
+      shown: both sources and the fused image, by their names in the sentence.
+      names: the metrics without a value.
+    """
     listed = ", ".join(names)
     flat = [str(label) for label, x in shown.items() if x.min() == x.max()]
     if flat:
-        return f"{' and '.join(flat)} is flat: no {listed} there."
+        return f"{' and '.join(flat)} is flat: no value for {listed}."
     *_, fused = shown
-    return f"{fused} has no finite {listed}: it may equal a source."
+    return f"{fused} has no finite {listed}: it may be equal to a source."

@@ -1,4 +1,4 @@
-"""A sheet of made scenes: low-resolution inputs, bicubic, ours."""
+"""A sheet that compares bicubic enlargement with our student on procedural scenes."""
 
 from pathlib import Path
 
@@ -21,12 +21,22 @@ from hkdnet_jax.model_files.model import Model
 SCALE = 2
 SEED = 0  # of the scenes
 SHOWN = 4  # scenes on the sheet
-SIZE = (192, 256)  # height and width of their high-resolution pictures
-CAPTION = 16  # pixels above each row of the sheet
+SIZE = (192, 256)  # height and width of the high-resolution pictures, in pixels
+CAPTION = 16  # height of the caption above each picture, in pixels
 
 
 def draw(out: Path) -> Path:
-    """Fuses scenes at low resolution and draws them beside what bicubic gives."""
+    """Fuses low-resolution scenes and draws them beside bicubic enlargement.
+
+    Args:
+      out: folder for the scenes, the fused pictures and the sheet.
+
+    Returns:
+      The file of the sheet.
+
+    Raises:
+      UserError: the folder cannot be written to, or a pair cannot be fused.
+    """
     atomic_files.make_writable(out)
     scenes.write_pairs(out / "high", SEED, 0, SHOWN, *SIZE)
     for modality in ("ir", "vis"):
@@ -51,7 +61,7 @@ def draw(out: Path) -> Path:
 
 
 def _row(out: Path, pair: Pair, teacher: Model) -> np.ndarray:
-    """IR, VIS, bicubic of the low-resolution fusion, ours; uint8, captioned."""
+    """One row of the sheet, uint8: IR, VIS, the teacher's fusion enlarged, ours."""
     name = f"{pair.name}.png"
     ir, vis = (read_gray(out / "high" / m / name) for m in ("ir", "vis"))
     label = fuse_pair(teacher, ir, vis)

@@ -22,11 +22,11 @@ class Scores:
     """The scores of several methods on one set of image pairs.
 
     Attributes:
-      metrics: names of `METRICS`, in the order of the columns.
-      methods: method -> image -> its values; what could not be scored is absent.
-      pairs: how many pairs there are to score.
-      protocol: of PROTOCOLS.
-      errors: one sentence for each thing that could not be scored.
+      metrics: names from `METRICS`, in the order of the columns.
+      methods: method -> image -> its values, without images that could not be scored.
+      pairs: number of pairs to score.
+      protocol: a key of PROTOCOLS.
+      errors: one sentence for each image that could not be scored.
     """
 
     metrics: Sequence[str]
@@ -36,20 +36,21 @@ class Scores:
     errors: Sequence[str] = ()
 
     def count(self, method: str, metric: str) -> int:
-        """How many images the mean is over."""
+        """Number of images that the mean is over."""
         return len(self._valued(method, metric))
 
     def mean(self, method: str, metric: str) -> float:
-        """Mean over the images that have a value; NaN if none has."""
+        """Mean over the images that have a value; NaN if there are none."""
         images = self.methods[method]
         values = [images[name][metric] for name in self._valued(method, metric)]
         return math.fsum(values) / len(values) if values else math.nan
 
     def marks(self, metric: str) -> dict[str, str]:
-        """method -> "best" or "second"; equal means share a mark.
+        """Maps methods to "best" or "second"; equal means share a mark.
 
-        A mean that leaves out an image which another method has a value for is not
-        ranked, for that image may be the hard one; nor is one that is left alone.
+        A mean that lacks an image for which another method has a value is not ranked,
+        because that image may be the difficult one. Nothing is ranked if fewer than two
+        means remain.
         """
         valued = {method: self._valued(method, metric) for method in self.methods}
         every = set().union(*valued.values())
@@ -67,9 +68,10 @@ class Scores:
 
 
 def to_json(scores: Scores) -> str:
-    """`images`, `mean` and `count` of the one method, or of each under `methods`.
+    """The scores as JSON, in which NaN is null.
 
-    NaN is null.  `protocol` and `errors` stand beside them.
+    It holds `images`, `mean` and `count` of a single method, or of each method under
+    `methods`; and `protocol` and `errors`.
     """
     methods = {method: _json_method(scores, method) for method in scores.methods}
     single = len(methods) == 1
@@ -93,9 +95,9 @@ def _json_method(scores: Scores, method: str) -> dict:
 
 
 def to_csv(scores: Scores) -> str:
-    """One row for each method and image, and one for each method's mean.
+    """The scores as CSV: one row for each method and image, one for each method's mean.
 
-    A value that is not there is an empty field.
+    A missing value is an empty field.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -110,13 +112,13 @@ def to_csv(scores: Scores) -> str:
 
 
 def to_markdown(scores: Scores) -> str:
-    """The methods' means as a Markdown table, the best bold, the second underlined."""
+    """The means as a Markdown table; the best is bold, the second underlined."""
     header, *rows = _cells(scores, lambda text, mark: _MARKDOWN[mark].format(text))
     return f"{markdown_table(header, rows)}\n{_caption(scores)}\n"
 
 
 def to_terminal(scores: Scores) -> str:
-    """The same in aligned columns, with the escape sequences of a terminal."""
+    """The means in aligned columns, marked by the escape sequences of a terminal."""
     plain = _cells(scores, lambda text, mark: text)
     marked = _cells(scores, lambda text, mark: _ANSI[mark].format(text))
     widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
@@ -130,7 +132,7 @@ def to_terminal(scores: Scores) -> str:
 
 
 def _cells(scores: Scores, mark: Callable[[str, str], str]) -> list[list[str]]:
-    """Header and rows; `mark` gets the text of a best or second cell, and which."""
+    """Header and rows; `mark` gets a cell's text and its mark, "best" or "second"."""
     arrows = {True: "\N{UPWARDS ARROW}", False: "\N{DOWNWARDS ARROW}"}
     header = [f"{m} {arrows[METRICS[m].higher_is_better]}" for m in scores.metrics]
     marks = {metric: scores.marks(metric) for metric in scores.metrics}
@@ -157,8 +159,8 @@ def _caption(scores: Scores) -> str:
     protocol = f"{scores.protocol} ({PROTOCOLS[scores.protocol]})"
     text = f"Means over {scores.pairs} images; protocol {protocol}."
     if any(scores.marks(metric) for metric in scores.metrics):
-        text += " Best bold, second underlined."
+        text += " The best is bold, the second underlined."
     cells = itertools.product(scores.methods, scores.metrics)
     if any(scores.count(*cell) < scores.pairs for cell in cells):
-        text += " Cells with n are over n of them only, not ranked beside fuller ones."
+        text += " Cells with n cover only n images and are not ranked against more."
     return text

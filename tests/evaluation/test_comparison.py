@@ -68,7 +68,7 @@ def test_values_are_collected_by_method_and_image(root):
 def test_a_flat_source_is_warned_about_once(root):
     write(root / "ir" / "a.png", np.full((H, W), 77, np.uint8))
     found = compare(collect("ir", "vis", ["ours", "again=ours"]), CHEAP)
-    assert found.warnings == ["ir/a.png is flat: no CC there."]
+    assert found.warnings == ["ir/a.png is flat: no value for CC."]
 
 
 @pytest.mark.parametrize(

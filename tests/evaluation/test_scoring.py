@@ -180,8 +180,8 @@ def test_flat_images_are_warned_about(tmp_path):
     outcomes = score_pairs(pairs_of(tmp_path), {"f": saved(tmp_path / "f")}, CHEAP)
     assert sentences(outcomes) == []
     assert sentences(outcomes, "warnings") == [
-        f"{tmp_path / 'ir' / 'a.png'} is flat: no CC there.",
-        f"{tmp_path / 'f' / 'b.png'} is flat: no CC there.",
+        f"{tmp_path / 'ir' / 'a.png'} is flat: no value for CC.",
+        f"{tmp_path / 'f' / 'b.png'} is flat: no value for CC.",
     ]
     values = [outcome.values["f"] for outcome in outcomes]
     assert [np.isnan(v["CC"]) for v in values] == [True, True, False]

@@ -109,7 +109,7 @@ def test_markdown():
         "| long name | 0.1250 | **1.0000** |\n"
         "\n"
         "Means over 2 images; protocol plain (inputs and fused images as they are). "
-        "Best bold, second underlined.\n"
+        "The best is bold, the second underlined.\n"
     )
 
 
@@ -132,7 +132,7 @@ def test_terminal_has_the_same_in_aligned_columns():
         "long name  0.1250  1.0000\n"
         "\n"
         "Means over 2 images; protocol plain (inputs and fused images as they are). "
-        "Best bold, second underlined.\n"
+        "The best is bold, the second underlined.\n"
     )
     bold, underlined = "\x1b[1m{}\x1b[0m", "\x1b[4m{}\x1b[0m"
     assert bold.format("0.7500") in text and bold.format("1.0000") in text
