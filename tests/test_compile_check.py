@@ -109,7 +109,7 @@ def test_an_unknown_chip():
     ("argv", "named"),
     [
         ([TINY], "--topology is missing"),
-        ([TINY, "--topology=v5e:2x4", "--phase=3"], "--phase 3 is none"),
+        ([TINY, "--topology=v5e:2x4", "--phase=3"], "--phase 3 is not a phase"),
         ([TINY, "--topology=v5e:2x4", "--out=no/such/x.json"], "--out no/such/x.json"),
         ([TINY, "--topology=v5e:2x4", "--out=x.txt"], "--out x.txt must be a FILE"),
         ([TINY, "--topology=v5e:2x4", "--config.scale=7"], "config.scale is 7"),

@@ -1,1 +1,1 @@
-"""Speed, memory, operations, and compilation for machines that are not there."""
+"""Measures speed, memory and operations; compiles for machines that are absent."""

@@ -1,7 +1,7 @@
 """Floating-point operations of a function, counted in its jaxpr.
 
-A compiler's own count looks at the body of a loop once, however often it runs; here the
-body of a scan counts as often as it is run.
+A compiler's own count includes the body of a loop only once; here the body of a scan
+counts as often as it is run.
 """
 
 import math
@@ -13,15 +13,15 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 def count(function: Callable[..., Any], *args: Any) -> int:
-    """Multiplications and additions of all convolutions and matrix products.
+    """Counts the multiplications and additions of convolutions and matrix products.
 
-    What is elementwise is left out: in these networks it is below one percent.  Of the
-    branches of a condition the most expensive one counts; a `while` loop whose number
-    of iterations is not in the program counts once.
+    Elementwise operations are left out; in these networks they are below one percent.
+    Of the branches of a condition, only the most expensive one counts; a `while` loop
+    whose number of iterations is not in the program counts once.
 
     Args:
-      function: traceable.
-      *args: arrays or jax.ShapeDtypeStructs.
+      function: a function that jax can trace.
+      *args: its arguments, arrays or jax.ShapeDtypeStructs.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -44,7 +44,7 @@ def _of_equation(equation: JaxprEqn) -> int:
         return 2 * products * math.prod(equation.outvars[0].aval.shape)
     inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "cond":
-        # One branch a platform, the default last: others pad for reasons of their own.
+        # One branch per platform, the default last; the others may add padding.
         return inner[-1] if params.get("branches_platforms") else max(inner)
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid) * sum(inner)

@@ -1,6 +1,7 @@
-"""A function called in a process of its own, so that one row knows nothing of another.
+"""Calls a function in a new process, so that measurements do not affect each other.
 
-Its memory starts at that of a fresh interpreter, and nothing is compiled yet.
+The memory of the process starts at that of a fresh interpreter, and nothing has been
+compiled in it yet.
 """
 
 import contextlib
@@ -19,19 +20,19 @@ from hkdnet_jax.common.errors import UserError
 
 
 class Skipped(Exception):
-    """A row that this machine cannot measure; the sentence says why."""
+    """This machine cannot measure a row; the sentence says why."""
 
 
 def call_fresh(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function in a new process, with jax's cache of programs switched off.
+    """Calls a function in a new process, in which jax's compilation cache is off.
 
     Args:
-      function: of a module, so that the process can import it.
-      *args: picklable.
-      **kwargs: picklable.
+      function: a top-level function of a module, so that the process can import it.
+      *args: picklable arguments.
+      **kwargs: picklable arguments.
 
     Returns:
-      What the function returns; picklable.
+      The result of the function, which must be picklable.
 
     Raises:
       UserError: the function raised one, its program failed or ran out of memory, or
@@ -41,15 +42,15 @@ def call_fresh(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_answer, args=(sender, function, args, kwargs), daemon=True
+        target=_run_and_send, args=(sender, function, args, kwargs), daemon=True
     )
     process.start()
-    sender.close()  # here, so that the end of the process is the end of the pipe
+    sender.close()  # in this process, so that the pipe ends with the new one
     try:
-        error, answer = receiver.recv()
+        error, result = receiver.recv()
     except EOFError:
         process.join()
-        raise UserError(_last_words(process.exitcode)) from None
+        raise UserError(_reason_of(process.exitcode)) from None
     except BaseException:  # Ctrl-C
         process.kill()
         raise
@@ -57,17 +58,17 @@ def call_fresh(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         process.join()
         receiver.close()
     if error:
-        raise error(answer)
-    return answer
+        raise error(result)
+    return result
 
 
-def _answer(
+def _run_and_send(
     sender: Connection, function: Callable[..., Any], args: tuple, kwargs: dict
 ) -> None:
     """Runs in the new process: sends (None, result) or (exception, sentence)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's to handle
-    threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    # Where memory runs out, Linux ends this process and not another.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles it
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    # When memory runs out, Linux ends this process and not another.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     jax.config.update("jax_enable_compilation_cache", False)
@@ -76,19 +77,19 @@ def _answer(
     except (UserError, Skipped) as error:
         sender.send((type(error), str(error)))
     except MemoryError:
-        sender.send((UserError, "the memory does not suffice."))
-    except jax.errors.JaxRuntimeError as error:  # among them: out of memory
+        sender.send((UserError, "there is not enough memory."))
+    except jax.errors.JaxRuntimeError as error:  # such as being out of memory
         reason = str(error).strip().splitlines()[0]
         sender.send((UserError, f"the program failed ({reason})."))
 
 
-def _end_with_the_caller() -> None:
-    """Else a killed command would leave a process that measures for nobody."""
+def _end_with_caller() -> None:
+    """Ends this process when its caller ends, even if the caller is killed."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def _last_words(exit_code: int) -> str:
+def _reason_of(exit_code: int) -> str:
     if exit_code == -signal.SIGKILL:
-        return "the process was killed, most likely since the memory did not suffice."
-    return f"the process ended with exit code {exit_code}; its reason stands above."
+        return "the process was killed, most likely because memory ran out."
+    return f"the process ended with exit code {exit_code}; see its output above."

@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, read from its text (HLO)."""
+"""Reads the collectives of a compiled program from its text (HLO)."""
 
 import math
 import re
@@ -22,14 +22,14 @@ _ARRAY = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 
 
 def collectives(text: str) -> list[dict[str, int | str]]:
-    """The collectives that one device runs: those in a loop as often as it turns.
+    """Counts the collectives that one device runs, including each turn of a loop.
 
     Args:
       text: `compiled.as_text()`.
 
     Returns:
-      For each kind that occurs, `kind`, `count` (arrays; the compiler combines several
-      in one operation), `bytes` (of their results).
+      One dict for each kind that occurs: `kind`, `count` (number of arrays, several of
+      which the compiler may combine in one operation) and `bytes` (of their results).
     """
     computations = _computations(text)
     totals: dict[str, list[int]] = {}
@@ -50,7 +50,7 @@ def collectives(text: str) -> list[dict[str, int | str]]:
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """Lines of each computation by name; the main one is named ENTRY as well."""
+    """The lines of each computation by name; the main one is also named ENTRY."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
@@ -67,7 +67,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 def _executed(
     computations: dict[str, list[str]], name: str, times: int = 1
 ) -> Iterator[tuple[str, int]]:
-    """Every instruction that `name` runs, with the number of times."""
+    """Yields every instruction that `name` runs, and how often it runs."""
     for line in computations[name]:
         yield line, times
         loop = _WHILE.search(line)
@@ -85,13 +85,13 @@ def _executed(
 
 
 def _turns(condition: list[str]) -> int:
-    """Number of turns of a loop that counts up to a constant; 1 where it does not."""
+    """Number of turns of a loop that counts up to a constant; 1 for other loops."""
     limits = re.findall(r"s32\[\].* constant\((\d+)\)", "\n".join(condition))
     return int(limits[0]) if len(limits) == 1 else 1
 
 
 def _sizes(result: str) -> list[int]:
-    """Bytes of each array in the text of an instruction's type."""
+    """The size in bytes of each array in the text of an instruction's type."""
     sizes = []
     for dtype, shape in _ARRAY.findall(result):
         bits = _BITS.get(dtype) or int(re.sub(r"\D", "", dtype))

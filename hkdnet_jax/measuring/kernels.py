@@ -1,4 +1,4 @@
-"""How fast the operations are that take most of the time: attention, convolutions."""
+"""Times the operations that take most of the time: attention and convolutions."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -36,7 +36,7 @@ Params = Mapping[str, Any]
 Function = Callable[..., Any]
 OURS = ("ours-scanned", "ours-unrolled")
 XLA = "xla-unrolled"
-_MATMUL_SIDE = 3072  # of the square matrices whose product the others are compared to
+_MATMUL_SIDE = 3072  # side of the square matrices of the product used for comparison
 
 
 def _normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -45,7 +45,7 @@ def _normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def _with_gradients(function: Function) -> Function:
-    """(gradient of the output, *args) -> (output, gradients of all arguments)."""
+    """A function (gradient of the output, *args) -> (output, gradients of all args)."""
 
     def both(gradient: jax.Array, *args: Any) -> Any:
         output, pull_back = jax.vjp(function, *args)
@@ -60,15 +60,17 @@ def measure_attention(
     """Times the position attention over all N = H * W positions.
 
     Args:
-      settings: the preset's width is the number of channels; the scale plays no role.
-      size: H, W.
+      settings: settings of the run; the preset's width is the number of channels, and
+        the scale is not used.
+      size: (H, W) of the features, in pixels.
       implementation: `materialized` or `blocked`.
-      passes: `forward`, or `forward+backward`: both in one program.
+      passes: `forward`, or `forward+backward` for both in one program.
 
     Returns:
-      One row; `program_bytes` is what the compiler plans beyond the input (on a CPU
-      without what its fused operations hold inside), `rss_above_baseline_bytes` the
-      most that the process held during the calls beyond what it held before them.
+      One row. `program_bytes` is the memory that the compiler plans beyond the input
+      (on a CPU without the memory inside fused operations); `rss_above_baseline_bytes`
+      is the peak of the process's memory during the calls, minus its memory before
+      them.
 
     Raises:
       Skipped: the program takes more memory than is free.
@@ -77,7 +79,7 @@ def measure_attention(
     args = [_normal(seed, shape, settings.dtype) for seed in range(2)]
     args = args if passes == BOTH else args[:1]
     program, compile_seconds = compiled(_attention(implementation, passes), *args)
-    # A CPU's fused operations hold memory that the compiler's plan does not list.
+    # On a CPU, fused operations use memory that the compiler's plan does not list.
     affinity = 4 * settings.batch * (size[0] * size[1]) ** 2
     least = affinity if implementation == "materialized" else 0
     _check_memory(max(least, memory.program_bytes(program)))
@@ -97,7 +99,7 @@ def measure_attention(
         "positions": size[0] * size[1],
         **statistics(seconds),
         "compile_seconds": compile_seconds,
-        # Of the definition: what a block computes again is no progress.
+        # Operations of the definition: recomputation in a block does not count.
         "gflops": _gflops(_attention("materialized", passes), args, seconds),
         "program_bytes": memory.program_bytes(program),
         "rss_above_baseline_bytes": None if baseline is None else peaks[1] - baseline,
@@ -125,42 +127,43 @@ def _gflops(function: Function, args: Any, seconds: list[float]) -> float:
 
 
 def attention_fits(rows: list[Row]) -> list[Row]:
-    """The exponents p of time and memory ~ N**p, for each implementation and passes.
+    """Fits exponents p of time and memory ~ N**p for each implementation and passes.
 
-    None where there are fewer than two sizes, or a figure is missing or 0.
+    An exponent is None if there are fewer than two sizes, or a figure is missing or 0.
     """
     fits = []
     kinds = dict.fromkeys((row["implementation"], row["passes"]) for row in rows)
     for kind in kinds:
-        some = [row for row in rows if (row["implementation"], row["passes"]) == kind]
+        group = [row for row in rows if (row["implementation"], row["passes"]) == kind]
         fit = dict(zip(("implementation", "passes"), kind, strict=True))
         for key in ("seconds", "program_bytes", "rss_above_baseline_bytes"):
-            positions = [row["positions"] for row in some]
-            values = [row[key] for row in some]
+            positions = [row["positions"] for row in group]
+            values = [row[key] for row in group]
             fit[f"{key.removesuffix('_bytes')}_exponent"] = exponent(positions, values)
         fits.append(fit)
     return fits
 
 
 def measure_conv(settings: Settings, size: Size) -> list[Row]:
-    """Times a residual group (RCABs and a 3x3 convolution) against XLA's own way.
+    """Times a residual group (RCABs and a 3x3 convolution) against XLA's convolutions.
 
-    `ours-scanned` is the group as the networks have it, `ours-unrolled` the same
-    blocks one after the other, `xla-unrolled` the same with XLA's own convolutions
-    and their gradients; `matmul` a large matrix product.  All run in turns, so that
-    what else the machine does meets all alike.
+    `ours-scanned` is the group as the networks have it, `ours-unrolled` the same blocks
+    one after the other, and `xla-unrolled` the same with XLA's own convolutions and
+    their gradients; `matmul` is a large matrix product.  They run in turns, so that
+    other work of the machine affects all of them alike.
 
     Args:
-      settings: the preset gives the width, and the number of RCABs in its
-        super-resolution part's groups; the scale plays no role.
-      size: of the features.
+      settings: settings of the run; the preset gives the width and the number of RCABs
+        in a group of the super-resolution part, and the scale is not used.
+      size: (H, W) of the features, in pixels.
 
     Returns:
-      A row each for `matmul`, and for each of the three the forward pass and both
-      passes in one program.  `share_of_matmul` compares the rates; on ours,
-      `speedup_over_xla` is that over `xla-unrolled`, `difference_to_xla` the largest of
-      |ours - XLA's| over the largest |XLA's| of an array, among outputs and gradients.
-      The memory of the process is that of all together.
+      One row for `matmul`, and two rows for each of the others: the forward pass, and
+      both passes in one program.  `share_of_matmul` compares the rates of operations.
+      The rows of ours also have `speedup_over_xla`, relative to `xla-unrolled`, and
+      `difference_to_xla`: the largest |ours - XLA's| of an array over its largest
+      |XLA's|, maximised over the outputs and gradients.  The memory of the process is
+      that of all programs together.
     """
     calls = _conv_calls(settings, size)
     built = {key: compiled(function, *args) for key, (function, args) in calls.items()}
@@ -182,7 +185,7 @@ def measure_conv(settings: Settings, size: Size) -> list[Row]:
             "passes": passes,
             **statistics(seconds[key]),
             "compile_seconds": compile_seconds,
-            # Of the direct convolutions, whatever method computes them.
+            # Operations of direct convolutions, whichever algorithm computes them.
             "gflops": _gflops(*calls[reference], seconds[key]),
             "program_bytes": memory.program_bytes(program),
         }
@@ -197,7 +200,7 @@ def measure_conv(settings: Settings, size: Size) -> list[Row]:
 def _conv_calls(
     settings: Settings, size: Size
 ) -> dict[tuple[str, str], tuple[Function, tuple]]:
-    """Function and arguments by way and passes; the matrix product comes first."""
+    """Functions and arguments by variant and passes; the matrix product comes first."""
     config, dtype = PRESETS[settings.preset], jnp.dtype(settings.dtype)
     shape = (settings.batch, *size, config.width)
     x, gradient = (_normal(seed, shape, dtype) for seed in range(2))
@@ -207,14 +210,14 @@ def _conv_calls(
     square = _normal(3, (_MATMUL_SIDE, _MATMUL_SIDE), dtype)
 
     calls: dict = {("matmul", FORWARD): (jnp.matmul, (square, square))}
-    for name, way in _ways(group).items():
-        calls[name, FORWARD] = (way, (params, x))
-        calls[name, BOTH] = (_with_gradients(way), (gradient, params, x))
+    for name, variant in _variants(group).items():
+        calls[name, FORWARD] = (variant, (params, x))
+        calls[name, BOTH] = (_with_gradients(variant), (gradient, params, x))
     return calls
 
 
-def _ways(group: ResidualGroup) -> dict[str, Function]:
-    """(parameters, features) -> features, each computing the same."""
+def _variants(group: ResidualGroup) -> dict[str, Function]:
+    """Functions (parameters, features) -> features, all of which compute the same."""
     rcab, gate = (kind(group.reduction, group.dtype) for kind in (RCAB, ChannelGate))
 
     def our_conv(params: Params, x: jax.Array) -> jax.Array:
@@ -254,10 +257,10 @@ def _xla_conv(params: Params, x: jax.Array) -> jax.Array:
 
 
 def _difference(ours: Any, theirs: Any) -> float:
-    """The largest |a - b| / max |b| of the arrays of two trees."""
+    """The largest of max |a - b| / max |b| over the arrays a, b of two trees."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return max(_of_largest(np.float64(a), np.float64(b)) for a, b in pairs)
+    return max(_relative_error(np.float64(a), np.float64(b)) for a, b in pairs)
 
 
-def _of_largest(a: np.ndarray, b: np.ndarray) -> float:
+def _relative_error(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))

@@ -1,4 +1,4 @@
-"""Time, memory, the machine, and laws fitted to figures."""
+"""Measures time and memory, describes the machine, and fits laws to the figures."""
 
 import dataclasses
 import math
@@ -23,14 +23,14 @@ Size = tuple[int, int]  # height, width
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all rows of a run have in common.
+    """The settings that all rows of a run share.
 
     Attributes:
-      preset: of the student: full, lite or tiny.
+      preset: preset of the student: full, lite or tiny.
       scale: output pixels per input pixel along each side; 1 is the teacher.
-      batch: images or samples at a time.
-      repeats: timed calls for each row.
-      dtype: of the arithmetic: float32 or bfloat16.
+      batch: number of images or samples at a time.
+      repeats: number of timed calls for each row.
+      dtype: type of the arithmetic: float32 or bfloat16.
     """
 
     preset: str
@@ -41,19 +41,19 @@ class Settings:
 
 
 def size_text(size: Sequence[int]) -> str:
-    """`64x80` for (64, 80)."""
+    """A size as text, such as `64x80` for (64, 80)."""
     return f"{size[0]}x{size[1]}"
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds of one call; what it returns is waited for."""
+    """Seconds that one call takes until its result is ready."""
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start
 
 
 def statistics(seconds: Sequence[float]) -> Row:
-    """Median, minimum and maximum."""
+    """The median, minimum and maximum of the timed calls, in seconds."""
     return {
         "seconds": median(seconds),
         "seconds_min": min(seconds),
@@ -64,11 +64,11 @@ def statistics(seconds: Sequence[float]) -> Row:
 def compiled(
     function: Callable[..., Any], *args: Any
 ) -> tuple[jax.stages.Compiled, float]:
-    """The program of a function (jitted already or not), and the seconds it took.
+    """Compiles a function; returns its program, and the seconds that this took.
 
     Args:
-      function: traceable.
-      *args: arrays or jax.ShapeDtypeStructs.
+      function: a function that jax can trace, jitted or not.
+      *args: its arguments, arrays or jax.ShapeDtypeStructs.
     """
     jitted = function if hasattr(function, "lower") else jax.jit(function)
     start = time.perf_counter()
@@ -77,10 +77,10 @@ def compiled(
 
 
 def process_row() -> Row:
-    """What a row says of the process that measured it.
+    """The part of a row that describes the process which measured it.
 
-    `peak_rss_bytes` is the largest memory of the process since its start (or since the
-    peak was restarted), `peak_device_bytes` that of an accelerator, None without one.
+    `peak_rss_bytes` is the peak of the process's memory since its start (or since the
+    peak was restarted), `peak_device_bytes` that of an accelerator (None on a CPU).
     """
     stats = jax.devices()[0].memory_stats()
     return {
@@ -91,7 +91,7 @@ def process_row() -> Row:
 
 
 def machine() -> Row:
-    """What the figures depend on: processor, memory, versions, devices."""
+    """Describes what the figures depend on: processor, memory, versions, devices."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -123,11 +123,11 @@ def _memory() -> int | None:
 
 
 def line(x: Sequence[float], y: Sequence[float | None]) -> tuple[float, float] | None:
-    """Least squares y = slope * x + intercept.
+    """Fits y = slope * x + intercept by least squares.
 
     Returns:
-      (slope, intercept), or None where there are fewer than two different x, or a y is
-      missing.
+      (slope, intercept), or None if there are fewer than two different x, or a y is
+      None.
     """
     if len(set(x)) < 2 or None in y:
         return None
@@ -136,14 +136,14 @@ def line(x: Sequence[float], y: Sequence[float | None]) -> tuple[float, float] |
 
 
 def exponent(x: Sequence[float], y: Sequence[float | None]) -> float | None:
-    """The p of y ~ x**p, by least squares of the logarithms.
+    """Fits y ~ x**p by least squares of the logarithms.
 
     Args:
-      x: positive.
-      y: of x's length.
+      x: positive numbers.
+      y: as many numbers as in `x`, or None for missing ones.
 
     Returns:
-      None as for `line`, or where a y is not positive.
+      The exponent p, or None if `line` finds none or a y is not positive.
     """
     if any(value is None or value <= 0 for value in y):
         return None

@@ -1,4 +1,4 @@
-"""How fast the fusion metrics are, against their plain NumPy transcription."""
+"""Times the fusion metrics against their plain NumPy transcription."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,27 +15,27 @@ from hkdnet_jax.measuring.measure import Row, Size, size_text, statistics, timed
 from hkdnet_jax.runtime import memory
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
-# Plain Python takes a minute for the windows of one image; so many of them, drawn at
-# random, take half a second and time one to a few percent.
+# Plain Python takes a minute for all windows of one image. This many of them, drawn at
+# random, take half a second and give the time per window to a few percent.
 _PLAIN_WINDOWS = 5000
 _PLAIN_REPEATS = 3
 _FEATURE_MAPS = {"FMI_dct": plain_metrics.dct_map, "FMI_w": plain_metrics.wavelet_map}
-# Pairs for each thread of a batch: with some, the last ones count little.
+# Pairs for each thread of a batch, so that idle threads at its end matter little.
 _PAIRS_PER_WORKER = 4
 
 
 def measure_metrics(sizes: Sequence[Size], repeats: int) -> Iterator[Row]:
-    """Times the six metrics of the paper on made scenes.
+    """Times the six metrics of the paper on procedural scenes.
 
     Args:
-      sizes: no two alike.
-      repeats: timed calls for each row.
+      sizes: (height, width) of the images in pixels, all different.
+      repeats: number of timed calls for each row.
 
     Yields:
-      For each size one row for each metric alone, one for all six together ("paper"),
-      and one for a batch whose pairs are spread over threads, one a core, as `evaluate`
-      scores a folder ("paper", with `pairs`).  Seconds are for one pair;
-      `plain_seconds` are those of the NumPy transcription, for FMI inferred from
+      For each size, one row for each metric alone, one for all six together ("paper"),
+      and one for a batch of pairs that one thread per core scores, as `evaluate` scores
+      a folder ("paper", with `pairs`).  `seconds` are for one pair; `plain_seconds` are
+      those of the NumPy transcription, for FMI extrapolated from
       `extrapolated_from_windows` windows; `speedup` is their ratio to `seconds`.
     """
     for size in sizes:
@@ -49,7 +49,7 @@ def measure_metrics(sizes: Sequence[Size], repeats: int) -> Iterator[Row]:
 
 
 def _scene(index: int, size: Size) -> Triple:
-    """A made pair of `size`, and its plain average for the fused image."""
+    """A procedural pair of `size`, and its plain average as the fused image."""
     ir, vis = scenes.render(0, index, *size)
     return ir, vis, ((ir.astype(np.uint16) + vis + 1) // 2).astype(np.uint8)
 
@@ -60,7 +60,7 @@ def _metric_row(name: str, images: Triple, repeats: int) -> Row:
 
 
 def _paper_row(images: Triple, repeats: int, alone: Sequence[Row]) -> Row:
-    """All six in one program, against the sum of the plain ones."""
+    """All six metrics in one program, against the sum of the plain ones."""
     row = _time_score(metrics.PAPER, images, repeats)
     plain_seconds = sum(other["plain_seconds"] for other in alone)
     windows = sum(other.get("extrapolated_from_windows", 0) for other in alone)
@@ -84,7 +84,7 @@ def _threads_row(size: Size, repeats: int) -> Row:
         def score_all() -> None:
             list(pool.map(lambda images: metrics.score(*images), pairs))
 
-        score_all()  # starts the threads; compiles, unless `_paper_row` has
+        score_all()  # starts the threads, and compiles unless `_paper_row` has
         memory.restart_peak()
         seconds = [timed(score_all) / len(pairs) for _ in range(repeats)]
     return {
@@ -115,7 +115,7 @@ def _time_score(names: Sequence[str], images: Triple, repeats: int) -> Row:
 
 
 def _time_plain(name: str, images: Triple) -> tuple[float, int]:
-    """Seconds of the plain metric; of how many windows, or 0 if of the whole image."""
+    """Seconds of the plain metric, and the number of windows timed; 0 if all were."""
     if name not in _FEATURE_MAPS:
         score = partial(plain_metrics.PAPER[name], *images)
         return median(timed(score) for _ in range(_PLAIN_REPEATS)), 0

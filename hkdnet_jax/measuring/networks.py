@@ -1,4 +1,4 @@
-"""How fast the networks fuse and train."""
+"""Times fusing and training with the networks."""
 
 import math
 import time
@@ -38,28 +38,28 @@ from hkdnet_jax.training.config import default_config, use_preset
 from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
 from hkdnet_jax.training.state import Params, TrainState, create
 
-# Operations are counted with the attention as the paper defines it: a kernel's cannot
-# be seen, and what a block computes again in the backward pass is no progress.
+# Operations are counted with the attention as the paper defines it: those of a kernel
+# cannot be seen, and recomputation in the backward pass does not count.
 _COUNTED_ATTENTION = "materialized"
 _SCENES = 8
 _ROOM = 32  # rows and columns of a scene beyond the crop, as in training
-# More than the loader keeps ready: the loop then starts with nothing in store, as if
-# it had run for long.
+# More batches than the loader keeps ready: the loop then starts with an empty buffer,
+# as if it had been running for long.
 _DRAINED_BATCHES = 16
-_EPOCH_STEPS = 10**6  # of the one epoch, more than are timed
+_EPOCH_STEPS = 10**6  # length of the only epoch, more steps than are timed
 
 
 def measure_fuse(settings: Settings, size: Size) -> list[Row]:
-    """Times `fuse_pair`: uint8 arrays in host memory to a uint8 array there.
+    """Times `fuse_pair`, from uint8 arrays in host memory to a uint8 array there.
 
-    The weights are random; a batch is so many pairs, one after the other.
+    The weights are random; the pairs of a batch are fused one after the other.
 
     Args:
-      settings: scale 1 is the teacher, whatever the preset.
-      size: of the inputs.
+      settings: settings of the run; scale 1 is the teacher, whatever the preset.
+      size: (height, width) of the inputs, in pixels.
 
     Returns:
-      One row; `seconds` are for the whole batch.
+      One row; `seconds` are for all pairs of the batch.
     """
     model = _random_model(settings)
     shape = (settings.batch, 2, *size)
@@ -87,11 +87,11 @@ def measure_fuse(settings: Settings, size: Size) -> list[Row]:
 
 
 def fuse_fits(rows: list[Row]) -> list[Row]:
-    """The process's memory as a line over the pixels of an input, where it has one.
+    """Fits the process's memory as a linear function of the pixels of an input.
 
     Returns:
-      At most one fit, of `bytes_per_input_pixel` and `fixed_bytes`; none where there
-      are fewer than two sizes or the system does not tell the memory.
+      One fit with `bytes_per_input_pixel` and `fixed_bytes`; no fit if there are fewer
+      than two sizes or the system does not report the memory.
     """
     pixels = [math.prod(map(int, row["size"].split("x"))) for row in rows]
     fit = line(pixels, [row["peak_rss_bytes"] for row in rows])
@@ -112,9 +112,9 @@ def _random_model(settings: Settings) -> Model:
 
 
 def _random(shapes: Any) -> Any:
-    """Small numbers for every parameter, drawn by NumPy.
+    """Small random numbers for every parameter, drawn by NumPy.
 
-    To compile an initialisation would take longer than what is measured.
+    Compiling an initialisation would take longer than the measurement.
     """
     rng = np.random.default_rng(0)
     return jax.tree.map(
@@ -131,28 +131,30 @@ def _forward_flops(model: Model, size: Size) -> int:
 
 
 def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
-    """Times a student's real train step, fed by the real loader with made scenes.
+    """Times a student's real train step, fed by the real loader with procedural scenes.
 
     The teacher, with random weights, is part of the step, as in a real run.  The scenes
-    are rendered before, as if all had been visited; every step is waited for.
+    have been rendered before, as after the first epoch of a run.  The loop waits for
+    the end of every step.
 
     Args:
-      settings: the batch is split over all devices.
-      size: of the LOW-resolution crop, square.
+      settings: settings of the run; the batch is split over all devices.
+      size: (height, width) of the square LOW-resolution crop, in pixels.
       phase: 1 or 2.
 
     Returns:
-      One row; `seconds` are for a step with its input, `input_wait_share` is the time
-      that the loop was blocked for its next batch over the time of the loop.
+      One row; `seconds` are for a step with its input, and `input_wait_share` is the
+      time for which the loop waited for its next batch, over the time of the loop.
     """
     config = _train_config(settings, size, phase)
     mesh = sharding.make_mesh(config.mesh.data)
-    whole = sharding.replicated(mesh)
+    replicated = sharding.replicated(mesh)
     params = _random(jax.eval_shape(lambda: networks.init_params(config)))
     optimizer = make_optimizer(config, params, _EPOCH_STEPS, _EPOCH_STEPS)
-    state = jax.jit(partial(create, config, optimizer), out_shardings=whole)(params)
+    make_state = partial(create, config, optimizer)
+    state = jax.jit(make_state, out_shardings=replicated)(params)
     teacher = _random(jax.eval_shape(lambda: networks.init_teacher(config)))
-    teacher = jax.device_put(teacher, whole)
+    teacher = jax.device_put(teacher, replicated)
     batches = _batches(config)
     first = sharding.put_batch(next(batches), mesh)
     step = sharding.jit_train_step(_step(config, optimizer, phase), mesh)
@@ -180,7 +182,7 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
 
 
 def _train_config(settings: Settings, size: Size, phase: int) -> ConfigDict:
-    """The paper's run at these sizes: one epoch, all of it in one phase."""
+    """The configuration of a run at these sizes: one epoch, all of it in one phase."""
     config = use_preset(default_config(), settings.preset)
     config.scale = settings.scale
     config.dtype = settings.dtype
@@ -192,7 +194,7 @@ def _train_config(settings: Settings, size: Size, phase: int) -> ConfigDict:
 
 
 def _batches(config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
-    """Training batches of scenes that are rendered already."""
+    """Training batches of scenes that have been rendered before."""
     side = config.data.crop + _ROOM
     source = loader.SceneSource(config.seed, 0, _SCENES, side, side)
     for index in range(len(source)):
@@ -218,7 +220,7 @@ def _run_steps(
     mesh: Mesh,
     count: int,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each step, and of these the seconds waited for its batch."""
+    """Seconds of each step, and the part of them spent waiting for its batch."""
     for _ in range(_DRAINED_BATCHES):
         next(batches)
     seconds, waits = [], []

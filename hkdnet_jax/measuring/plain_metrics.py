@@ -1,10 +1,10 @@
 """The six metrics of the paper, spelled out in NumPy: slow, and easy to check by eye.
 
-A second, independent writing of what the rest of this package computes.  Tests compare
-the two, and `hkdnet_jax.benchmark` takes this one as its yardstick; for real work use
-`hkdnet_jax.metrics.score`.  Every metric takes three uint8 [H, W] images of one size,
-the infrared, the visible and the fused one, and returns a float, NaN where it has no
-value.  docs/metrics.md names the sources.
+This is a second, independent implementation of what `hkdnet_jax.metrics` computes.
+Tests compare the two, and `hkdnet_jax.benchmark` uses this one as its yardstick; for
+real work use `hkdnet_jax.metrics.score`.  Every metric takes three uint8 [H, W] images
+of the same size (infrared, visible and fused) and returns a float, which is NaN if the
+metric has no value.  docs/metrics.md names the sources.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 EPS = 2.0**-52
-# Of a window's index; smaller ones change a score by some 1e-9, if they are no noise.
+# Of a window's index; smaller ones change a score by about 1e-9 unless they are noise.
 _LEAST_VARIANCE = 1e-10
 Position = tuple[int, int]
 
@@ -33,7 +33,7 @@ def _levels(image: np.ndarray) -> np.ndarray:
 
 
 def cc(ir: np.ndarray, vis: np.ndarray, fused: np.ndarray) -> float:
-    """Mean of the correlations of the fused image with either source, -1 to 1."""
+    """Mean of the fused image's correlations with the two sources, -1 to 1."""
     a, b, f = _levels(ir), _levels(vis), _levels(fused)
     return (_correlation(a, f) + _correlation(b, f)) / 2
 
@@ -95,13 +95,13 @@ def fmi_of_maps(
 
 
 def dct_map(image: np.ndarray) -> np.ndarray:
-    """Orthonormal two-dimensional DCT-II of the whole image, [H, W] float64."""
+    """Orthonormal two-dimensional DCT-II of the image as one block, [H, W] float64."""
     height, width = image.shape
     return _dct_matrix(height) @ _unit(image) @ _dct_matrix(width).T
 
 
 def _dct_matrix(size: int) -> np.ndarray:
-    """Row k holds the k-th cosine."""
+    """The orthonormal DCT-II matrix, whose row k holds the k-th cosine."""
     frequency, sample = np.arange(size)[:, None], np.arange(size)[None, :]
     matrix = np.cos(np.pi * (sample + 0.5) * frequency / size) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
@@ -111,7 +111,7 @@ def _dct_matrix(size: int) -> np.ndarray:
 def wavelet_map(image: np.ndarray) -> np.ndarray:
     """One level of the discrete Meyer wavelet as [cA cH; cV cD], scaled to [0, 1].
 
-    Float64 of 2 floor((H + 101) / 2) x 2 floor((W + 101) / 2).
+    Returns float64 [2 floor((H + 101) / 2), 2 floor((W + 101) / 2)].
     """
     h, k = meyer_filter(), np.arange(102)
     low, high = h[::-1], h * (-1.0) ** (k + 1)
@@ -149,8 +149,9 @@ def _analyse(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
     extended = np.pad(x, ((101, 101), (0, 0)), mode="symmetric")
     count = len(x) + 101
     out = np.zeros((count, x.shape[1]))
-    # Tap by tap, so that all outputs add up in one order: where the image is flat, the
-    # coefficients are then exactly equal, and not noise that `window_score` enlarges.
+    # Tap by tap, so that all outputs are summed in the same order: where the image is
+    # flat, the coefficients are then exactly equal, without noise that `window_score`
+    # would amplify.
     for k, tap in enumerate(taps):
         out += tap * extended[101 - k : 101 - k + count]
     return out[1::2]
@@ -160,8 +161,8 @@ def window_score(x: np.ndarray, f: np.ndarray) -> float:
     """Normalised mutual information of two windows of 9 values, column by column.
 
     Each window is read as the distribution of an index 1..9.  The joint distribution
-    lies between independence and the Frechet bound, as far from it as the ratio of the
-    windows' correlation to the bound's says.
+    interpolates between independence and the Frechet bound; its weight phi is the ratio
+    of the windows' correlation to that of the bound.
     """
     if np.array_equal(x, f) or (np.ptp(x) == 0 and np.ptp(f) == 0):
         return 1.0
@@ -195,24 +196,24 @@ def window_score(x: np.ndarray, f: np.ndarray) -> float:
 
 
 def _distribution(x: np.ndarray) -> np.ndarray:
-    """Scales to [0, 1], a constant to ones, then to the sum 1."""
+    """Scales values to [0, 1] (a constant to ones), and then to the sum 1."""
     low, high = x.min(), x.max()
     scaled = (x - low) / (high - low) if high > low else np.ones_like(x)
     return scaled / scaled.sum()
 
 
 def _spread(p: np.ndarray) -> float:
-    """Standard deviation of the index, 0 where it is but rounding."""
+    """Standard deviation of the index, 0 if it is only a rounding error."""
     i = np.arange(1, 10)
     mean = (i * p).sum()
     variance = (i**2 * p).sum() - mean**2
-    # With nearly all weight on one index, as at the mean of a flat image among its DCT
-    # coefficients, the difference can even be negative; phi would be anything.
+    # With nearly all weight on one index, as around the DCT coefficient that holds the
+    # mean of a flat image, the difference can even be negative, and phi arbitrary.
     return np.sqrt(variance) if variance > _LEAST_VARIANCE else 0.0
 
 
 def _entropy(p: np.ndarray) -> float:
-    """In bits.  A joint "probability" can be negative; its logarithm's size counts."""
+    """Entropy in bits; a negative joint "probability" enters the log as its size."""
     p = p[p != 0]
     return -(p * np.log2(np.abs(p))).sum()
 
@@ -225,7 +226,7 @@ _SCALE_WEIGHTS = np.array([0.0448, 0.2856, 0.3001]) / 0.6305
 def ms_ssim(ir: np.ndarray, vis: np.ndarray, fused: np.ndarray) -> float:
     """Structural similarity for fusion on three scales; NaN for a side below 44.
 
-    NaN too if a scale's mean is negative, which has no real power.
+    It is NaN too if the mean of a scale is negative, since that has no real power.
     """
     a, b, f = _levels(ir), _levels(vis), _levels(fused)
     if min(a.shape) / 4 < _WINDOW:
@@ -241,7 +242,7 @@ def ms_ssim(ir: np.ndarray, vis: np.ndarray, fused: np.ndarray) -> float:
 
 
 def scale_quality(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> float:
-    """Mean quality of all 11x11 patches, images [H, W] of levels 0..255."""
+    """Mean quality of all 11x11 patches of images [H, W] with levels 0..255."""
     rows = [
         _patch_quality(*(_patches_of_row(image, row) for image in (a, b, f)))
         for row in range(a.shape[0] - _WINDOW + 1)
@@ -250,19 +251,19 @@ def scale_quality(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> float:
 
 
 def _patches_of_row(image: np.ndarray, row: int) -> np.ndarray:
-    """[W - 10, 121]: the patches whose upper edge lies in this row."""
+    """The patches whose upper edge is in this row, [W - 10, 121]."""
     strip = image[row : row + _WINDOW]
     count = image.shape[1] - _WINDOW + 1
     return np.array([strip[:, i : i + _WINDOW].ravel() for i in range(count)])
 
 
 def _patch_quality(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> np.ndarray:
-    """[patches] qualities of [patches, 121] fused patches against their sources."""
+    """Quality of fused patches [patches, 121] against their sources, [patches]."""
     z_a = a - a.mean(axis=1, keepdims=True)
     z_b = b - b.mean(axis=1, keepdims=True)
     e_a, e_b = _norm(z_a) + 0.001, _norm(z_b) + 0.001
 
-    # How much the structures agree decides how much the stronger one prevails.
+    # The more the structures agree, the more the stronger one prevails.
     agreement = (_norm(z_a + z_b) + EPS) / (_norm(z_a) + _norm(z_b) + EPS)
     agreement = np.where(agreement > 1, 1 - EPS, agreement)
     power = np.minimum(np.tan(np.pi / 2 * agreement), 10.0)
@@ -288,7 +289,7 @@ def _norm(z: np.ndarray) -> np.ndarray:
 
 
 def _gaussian() -> np.ndarray:
-    """[121] weights, sigma 1.5 pixels, sum 1."""
+    """Gaussian weights of a patch, [121], with sigma 1.5 pixels and sum 1."""
     offset = np.arange(_WINDOW) - _WINDOW // 2
     squared = offset[:, None] ** 2 + offset[None, :] ** 2
     weights = np.exp(-squared / (2 * 1.5**2))
@@ -296,7 +297,7 @@ def _gaussian() -> np.ndarray:
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
-    """Means of 2x2 blocks; an odd size repeats its last row or column."""
+    """Means of 2x2 blocks; the last row or column is repeated if the size is odd."""
     height, width = image.shape
     image = np.pad(image, ((0, height % 2), (0, width % 2)), mode="edge")
     upper = image[0::2, 0::2] + image[0::2, 1::2]

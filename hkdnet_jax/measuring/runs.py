@@ -1,4 +1,4 @@
-"""Runs of the benchmark: rows measured one by one, printed as they come, reported."""
+"""Runs of the benchmark, which measure rows one by one and print them as they come."""
 
 import dataclasses
 import itertools
@@ -20,8 +20,8 @@ def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
     """Measures the fusion metrics; their table goes to stdout.
 
     Args:
-      sizes: (height, width) of the images.
-      repeats: timed calls for each row.
+      sizes: (height, width) of the images, in pixels.
+      repeats: number of timed calls for each row.
 
     Returns:
       The report: `machine` and `rows`.
@@ -35,31 +35,33 @@ def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
 
 
 def run_subject(name: str, settings: Settings, sizes: Sequence[Size]) -> Row:
-    """Measures a subject, each row in a process of its own.
+    """Measures a subject, with a new process for each row.
 
-    The table, the fits and what was skipped go to stdout, a progress bar to stderr.
+    The table, the fits and the skipped rows go to stdout, a progress bar to stderr.
 
     Args:
-      name: of SUBJECTS.
-      settings: of all rows; see `settings.check_settings`.
-      sizes: (height, width); every size is measured.
+      name: a key of SUBJECTS.
+      settings: settings of all rows, checked by `settings.check_settings`.
+      sizes: (height, width) to measure, in pixels.
 
     Returns:
-      The report: `machine`, `subject`, `settings`, `rows`, `fits`, and a sentence for
-      each row that was `skipped` or is among the `failures`.
+      The report: `machine`, `subject`, `settings`, `rows`, `fits`, and `skipped` and
+      `failures` with a sentence for each such row.
 
     Raises:
-      UserError: the subject trains, and crops or batch do not suit that.
+      UserError: the subject trains, but a size is not square or the devices cannot
+        share the batch.
     """
     subject = SUBJECTS[name]
-    # In a process of its own too: this one must not take the accelerator.
+    # In a new process too, because this one must not take the accelerator.
     about = call_fresh(machine)
     if subject.trains:
         check_training(sizes, settings.batch, about["device_count"])
 
     rows, skipped, failures = [], [], []
+    names = "size", *subject.varied
     values = itertools.product(sizes, *subject.varied.values())
-    cases = [dict(zip(("size", *subject.varied), some, strict=True)) for some in values]
+    cases = [dict(zip(names, combination, strict=True)) for combination in values]
     print(header(subject.columns), flush=True)
     for case in tqdm(cases, unit="process", file=sys.stderr):
         try:

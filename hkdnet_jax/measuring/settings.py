@@ -1,4 +1,4 @@
-"""What a user asks to be measured, checked before the work starts."""
+"""Checks a user's settings of a benchmark before the work starts."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from hkdnet_jax.training.config import DTYPES
 
 
 def check_settings(subject: Subject, settings: Settings) -> None:
-    """UserError unless the subject can be measured with these settings."""
+    """Raises UserError unless the subject can be measured with these settings."""
     for flag, value, choices in (
         ("--preset", settings.preset, tuple(PRESETS)),
         ("--scale", settings.scale, subject.scales),
@@ -21,25 +21,28 @@ def check_settings(subject: Subject, settings: Settings) -> None:
     ):
         if value not in choices:
             listed = ", ".join(map(str, choices))
-            raise UserError(f"{flag} {value} is none of the choices: give {listed}.")
+            raise UserError(f"{flag} {value} is not a choice: give one of {listed}.")
     check_count("--batch", settings.batch)
 
 
 def check_count(flag: str, value: int) -> None:
-    """UserError unless the value of a flag is 1 or more."""
+    """Raises UserError unless the value of a flag is 1 or more."""
     if value < 1:
         raise UserError(f"{flag} {value} is too few: give 1 or more.")
 
 
 def parse_sizes(spec: str, least: int) -> list[Size]:
-    """The sizes that a list such as 64x64,400x500 stands for, height first.
+    """Parses a list of sizes such as 64x64,400x500.
 
     Args:
-      spec: sizes separated by commas.
+      spec: comma-separated sizes, height first.
       least: shortest side that is allowed, in pixels.
 
+    Returns:
+      (height, width) of each size, in pixels.
+
     Raises:
-      UserError: a part is no size, has a shorter side, or is there twice.
+      UserError: a part is not a size, has a side that is too short, or occurs twice.
     """
     sizes: list[Size] = []
     for part in spec.split(","):
@@ -47,8 +50,8 @@ def parse_sizes(spec: str, least: int) -> list[Size]:
         size = (int(found[1]), int(found[2])) if found else (0, 0)
         if min(size) < least:
             raise UserError(
-                f"--size {spec}: {part!r} is no height and width of at least {least} "
-                "pixels: give a size such as 400x500."
+                f"--size {spec}: {part!r} is not a height and width of at least "
+                f"{least} pixels: give a size such as 400x500."
             )
         sizes.append(size)
     if len(set(sizes)) < len(sizes):
@@ -57,7 +60,7 @@ def parse_sizes(spec: str, least: int) -> list[Size]:
 
 
 def check_training(sizes: Sequence[Size], batch: int, devices: int) -> None:
-    """UserError unless the sizes are square and the devices can share the batch."""
+    """Raises UserError unless sizes are square and the devices can share the batch."""
     for size in sizes:
         if size[0] != size[1]:
             raise UserError(
@@ -72,13 +75,13 @@ def check_training(sizes: Sequence[Size], batch: int, devices: int) -> None:
 
 
 def check_out(out: Path | None) -> None:
-    """UserError unless the file can be written, before the work and not after it."""
+    """Raises UserError unless the file can be written."""
     if out is None:
         return
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give a file for the JSON.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(
-            f"--out {out}: {out.parent} is no folder that can be written to: "
-            "make it or choose another one."
+            f"--out {out}: {out.parent} is not a folder that can be written to: "
+            "create it or choose another one."
         )

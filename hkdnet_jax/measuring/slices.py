@@ -1,7 +1,8 @@
-"""Train steps compiled for a TPU slice, on a machine that has none.
+"""Compiles train steps for a TPU slice, on a machine that has none.
 
-TPU's own compiler says how many bytes of each chip's memory a step of the configuration
-takes.  State and batch are shapes only: no data, no teacher and no weights are read.
+The TPU compiler reports how many bytes of each chip's memory a step of the
+configuration takes.  The state and the batch are only shapes: no data, teacher or
+weights are read.
 """
 
 import os
@@ -24,17 +25,17 @@ from hkdnet_jax.training import networks, steps
 from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
 from hkdnet_jax.training.state import create
 
-# Of the run, for the learning rate's schedule: it changes a constant of the program.
+# Length of the run for the learning rate's schedule; only a constant depends on it.
 _TOTAL_STEPS = 10**6
 
 
 @dataclass(frozen=True)
 class Chip:
-    """What the makers publish of a TPU chip.
+    """The published figures of a TPU chip.
 
     Attributes:
-      capacity_bytes: high-bandwidth memory.
-      peak_flops: matrix products a second in bfloat16.
+      capacity_bytes: size of its high-bandwidth memory.
+      peak_flops: peak rate of bfloat16 matrix products, in operations per second.
     """
 
     capacity_bytes: int
@@ -54,7 +55,7 @@ def tpu_devices(topology: str) -> Sequence[jax.Device]:
     """The chips of a slice such as `v5e:2x4`, which need not exist.
 
     Raises:
-      UserError: TPU's compiler is not installed, or knows no such slice.
+      UserError: the TPU compiler is not installed, or does not know the slice.
     """
     # libtpu would otherwise wait for the metadata server of a TPU machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -68,11 +69,11 @@ def tpu_devices(topology: str) -> Sequence[jax.Device]:
         reason = str(error).strip().splitlines()[0]
         if "not installed" in reason:
             raise UserError(
-                f"TPU's compiler is not installed: {install_command('tpu')} (0.7 GB; "
+                f"The TPU compiler is not installed: {install_command('tpu')} (0.7 GB; "
                 "no TPU is needed)."
             ) from error
         raise UserError(
-            f"--topology {topology} is no TPU slice that the compiler knows "
+            f"--topology {topology} is not a TPU slice that the compiler knows "
             f"({reason}): give a generation and the chips along each side, such as "
             "v5e:2x4, v4:2x2x4, v5p:2x2x2 or v6e:4x4."
         ) from error
@@ -82,17 +83,18 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
     """Compiles the train step of one phase for `devices`.
 
     Args:
-      config: of the run; neither its data nor its teacher is opened.
-      devices: of the mesh, over which the batch is split.
-      phase: 1 or 2; a teacher has only 1.
+      config: the run's configuration; neither its data nor its teacher is opened.
+      devices: the devices of the mesh, over which the batch is split.
+      phase: 1 or 2; a teacher's run has only phase 1.
 
     Returns:
-      JSON-able: `argument_bytes`, `temp_bytes`, `peak_bytes`, `capacity_bytes` and
-      `fits` of one chip; `collectives`, a list of kind, count and bytes in one chip's
-      program (those inside a loop as often as it turns); `flops` of a step over all
-      chips, and `floor_seconds`, what they take at the chips' bfloat16 peak.  Where the
-      compiler gives up for lack of memory, `fits` is False, `temp_bytes` what it says
-      it needs (None if it does not say), and the other memory and `collectives` None.
+      A JSON-serialisable dict: `phase`; `argument_bytes`, `temp_bytes`, `peak_bytes`,
+      `capacity_bytes` and `fits` of one chip; `collectives`, a list of kind, count and
+      bytes in one chip's program (those inside a loop count as often as it turns);
+      `flops` of a step over all chips; and `floor_seconds`, the time that these
+      operations take at the chips' bfloat16 peak.  If the compiler gives up for lack of
+      memory, `fits` is False, `temp_bytes` is the amount it asks for (None if it does
+      not say), and the other memory and `collectives` are None.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the chip is unknown.
@@ -100,7 +102,7 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
     kind, batch_size = devices[0].device_kind, config.train.batch_size
     if kind not in CHIPS:
         raise UserError(
-            f"The memory of a {kind} is not known here: take one of {', '.join(CHIPS)}."
+            f"The memory of a {kind} is not known here: use one of {', '.join(CHIPS)}."
         )
     if batch_size % len(devices):
         raise UserError(
@@ -122,7 +124,7 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
 
 
 def _compiled_row(lowered: jax.stages.Lowered, capacity: int) -> dict[str, Any]:
-    """The part of a row that the compiler knows."""
+    """The part of a row that the compiler reports."""
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -155,13 +157,13 @@ def _compiled_row(lowered: jax.stages.Lowered, capacity: int) -> dict[str, Any]:
 
 
 def needed_bytes(message: str) -> int | None:
-    """Bytes of temporaries that TPU's compiler says a program needs too many of."""
+    """The bytes of temporaries in the TPU compiler's out-of-memory message, or None."""
     found = re.search(r"temporaries \(([\d.]+)([KMG])\)", message)
     return found and round(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
 
 
 def _optimizer(config: ConfigDict) -> Optimizer:
-    """The run's, but for its lengths, which are constants of the program."""
+    """The run's optimizer, except for its lengths, which are only constants."""
     groups = jax.eval_shape(lambda: networks.init_params(config))
     return make_optimizer(config, groups, epoch_steps=1, total_steps=_TOTAL_STEPS)
 
@@ -183,7 +185,7 @@ def abstract_arguments(
 
 
 def report(row: dict[str, Any]) -> str:
-    """A row of `check` as lines of text."""
+    """Formats a row of `check` as lines of text."""
     if row["peak_bytes"] is None:
         needed, capacity = row["temp_bytes"], row["capacity_bytes"]
         known = f"{needed / 2**30:.2f} GiB of " if needed else "too many "
@@ -208,16 +210,16 @@ def report(row: dict[str, Any]) -> str:
     )
 
 
-def phases_of(config: ConfigDict, asked: str) -> tuple[int, ...]:
-    """The phases to compile: `asked`, or all that the run has.
+def phases_of(config: ConfigDict, requested: str) -> tuple[int, ...]:
+    """The phases to compile: `requested`, or all phases of the run if it is "".
 
     Raises:
       UserError: the run has no such phase.
     """
-    there = (1,) if config.kind == "teacher" else (1, 2)
-    if asked and asked not in map(str, there):
+    available = (1,) if config.kind == "teacher" else (1, 2)
+    if requested and requested not in map(str, available):
         raise UserError(
-            f"--phase {asked} is none of this run's: give "
-            f"{' or '.join(map(str, there))}."
+            f"--phase {requested} is not a phase of this run: give "
+            f"{' or '.join(map(str, available))}."
         )
-    return (int(asked),) if asked else there
+    return (int(requested),) if requested else available

@@ -1,4 +1,4 @@
-"""What `python -m hkdnet_jax.benchmark` measures: subjects, sizes, columns."""
+"""The subjects of `python -m hkdnet_jax.benchmark`, with their sizes and columns."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -38,19 +38,19 @@ METRICS_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A subcommand whose rows are measured in fresh processes.
+    """A subcommand whose rows are measured in new processes.
 
     Attributes:
-      what: for --help.
+      what: description for --help.
       sizes: default of --size.
-      measure: (settings, size, **varied) -> rows, in a process of its own.
-      columns: of the table.
-      varied: further arguments of `measure`, each with its values; every combination
-        has its process.
-      fits: laws found in the rows.
+      measure: function (settings, size, **varied) -> rows, called in a new process.
+      columns: columns of the table.
+      varied: values of further arguments of `measure`; each combination of them has a
+        process.
+      fits: function that fits laws to all rows.
       scales: values that --scale may have.
-      least_side: of a size, in pixels.
-      trains: sizes are square and the batch is split over the devices.
+      least_side: shortest side of a size, in pixels.
+      trains: whether sizes must be square and the devices share the batch.
     """
 
     what: str
@@ -67,7 +67,7 @@ class Subject:
 SUBJECTS = {
     "fuse": Subject(
         "fusing pairs of pictures, from arrays to arrays; scale 1 is the teacher, "
-        "which all presets share",
+        "which is the same for all presets",
         "64x64,128x128",
         networks.measure_fuse,
         (
@@ -82,7 +82,7 @@ SUBJECTS = {
     ),
     "train": Subject(
         "the student's train step in both phases, with its teacher and its input; "
-        "sizes are those of the low-resolution crop, square",
+        "sizes are those of the low-resolution crops, which are square",
         "32x32,64x64",
         networks.measure_train,
         (
@@ -101,7 +101,7 @@ SUBJECTS = {
     ),
     "attention": Subject(
         "the position attention with the preset's channels, over all HxW positions, "
-        "in the blocked and the materialized form (--scale plays no role)",
+        "in the blocked and the materialized form (--scale has no effect)",
         "80x80,112x112,160x160",
         kernels.measure_attention,
         (
@@ -118,8 +118,8 @@ SUBJECTS = {
         fits=kernels.attention_fits,
     ),
     "conv": Subject(
-        "a residual group of the preset by our 3x3 convolution and by XLA's own, "
-        "beside a large matrix product (--scale plays no role)",
+        "a residual group of the preset with our 3x3 convolution and with XLA's, "
+        "beside a large matrix product (--scale has no effect)",
         "64x64",
         kernels.measure_conv,
         (

@@ -1,4 +1,4 @@
-"""Rows as lines of a table on stdout."""
+"""Formats rows as lines of a table on stdout."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ class Column:
     """A column of a table on stdout.
 
     Attributes:
-      title: its heading.
-      key: of a row; one that lacks it, or has None there, gets a dash.
-      width: in characters.
-      decimals: of numbers that are no integers.
-      factor: from the row's unit to the heading's.
+      title: heading of the column.
+      key: key of the row's entry; a missing entry, or None, is shown as a dash.
+      width: width in characters.
+      decimals: number of decimals of floating-point numbers.
+      factor: factor from the unit of the row to that of the heading.
     """
 
     title: str
@@ -25,7 +25,7 @@ class Column:
     factor: float = 1
 
     def cell(self, row: Row) -> str:
-        """The row's entry."""
+        """The row's entry in this column, aligned to the right."""
         value = row.get(self.key)
         if value is None:
             return f"{'-':>{self.width}}"
@@ -37,16 +37,16 @@ class Column:
 
 
 def header(columns: Sequence[Column]) -> str:
-    """The headings."""
+    """The line of headings."""
     return " ".join(f"{column.title:>{column.width}}" for column in columns)
 
 
 def line(columns: Sequence[Column], row: Row) -> str:
-    """A row as text under `header`."""
+    """A row as a line that is aligned with `header`."""
     return " ".join(column.cell(row) for column in columns)
 
 
 def listing(row: Row) -> str:
-    """A row that is no line of a table: `key value, key value`."""
+    """A row as text outside a table: `key value, key value`."""
     texts = (f"{v:.4g}" if isinstance(v, float) else v for v in row.values())
     return ", ".join(f"{k} {text}" for k, text in zip(row, texts, strict=True))

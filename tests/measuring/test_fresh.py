@@ -71,7 +71,7 @@ def test_a_process_of_its_own():
     [
         ("refused", UserError, "^no such thing.$"),
         ("skipped", Skipped, "^it is too large.$"),
-        ("memory", UserError, "memory does not suffice"),
+        ("memory", UserError, "not enough memory"),
         ("program", UserError, "program failed .*(RESOURCE_EXHAUSTED|[Mm]emory)"),
         ("killed", UserError, "killed.*memory"),
         ("bug", UserError, "exit code 1"),

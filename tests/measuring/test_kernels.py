@@ -158,12 +158,12 @@ def test_rows_of_convolutions(small, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["ours-scanned", "ours-unrolled", "xla-unrolled"])
-def test_all_ways_are_a_residual_group(way):
+def test_all_variants_are_a_residual_group(way):
     group = ResidualGroup(3, reduction=2)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 4)), jnp.float32)
     shapes = jax.eval_shape(group.init, jax.random.key(0), x)["params"]
     params = ref.random_params(shapes, seed=1)
-    got = jax.jit(kernels._ways(group)[way])(params, x)
+    got = jax.jit(kernels._variants(group)[way])(params, x)
     np.testing.assert_allclose(got, ref.residual_group(params, x), atol=5e-5)
 
 
