@@ -1,7 +1,7 @@
-"""What the runs have in common: the paper's values, and how the small runs depart.
+"""The common base of the runs: the paper's values, and the changes of the small runs.
 
-Every key, with its unit, its limits and the paper's value as its default, stands in
-hkdnet_jax/training/config.py; `python -m hkdnet_jax.main --help` prints the list.
+hkdnet_jax/training/config.py defines every key, with its unit, its limits and the
+paper's value as its default; `python -m hkdnet_jax.main --help` prints the list.
 """
 
 from ml_collections import ConfigDict
@@ -10,12 +10,12 @@ from hkdnet_jax.training.config import default_config, use_preset
 
 
 def get_config() -> ConfigDict:
-    """The paper's student at x2, on the embedded scenes until `data.roots` is set."""
+    """The paper's student at x2, on procedural scenes until `data.roots` is set."""
     return default_config()
 
 
 def shrink_to_tiny(config: ConfigDict) -> ConfigDict:
-    """The `:tiny` variant of any config: some seconds on a CPU, for tests."""
+    """Turns any config into its `:tiny` variant for tests: seconds on a CPU."""
     use_preset(config, "tiny")
     config.data.crop = config.data.val_crop = 16 * config.scale
     config.data.samples_per_epoch = 32
@@ -33,10 +33,14 @@ def shrink_to_tiny(config: ConfigDict) -> ConfigDict:
 
 
 def student(scale: int, variant: str | None) -> ConfigDict:
-    """A student's run; `variant` is none (the paper's), `lite` or `tiny`.
+    """A student's run.
+
+    Args:
+      scale: super-resolution factor: 2, 3 or 4.
+      variant: None (the paper's run), `lite` or `tiny`.
 
     Raises:
-      ValueError: another variant.
+      ValueError: the variant is unknown.
     """
     config = get_config()
     config.scale = scale
@@ -51,16 +55,17 @@ def student(scale: int, variant: str | None) -> ConfigDict:
 
 
 def _lite_run(config: ConfigDict) -> ConfigDict:
-    """The run for a CPU; every departure from the paper's run stands here."""
+    """The run for a CPU; all of its differences from the paper's run are here."""
     use_preset(config, "lite")
-    # Many small crops teach more than few large ones: see docs/training-log.md.
+    # Many small crops teach more than a few large ones: see docs/training-log.md.
     config.data.crop = 16 * config.scale  # 16x16 low-resolution pixels
     config.data.max_shrink = 2.0
     config.data.samples_per_epoch = 6400
     config.train.batch_size = 32
-    config.train.epochs = 30  # of 200 steps
-    # At so large a rate Eq. 22 drives the decoder's last ReLUs to 0 within an epoch, as
-    # the teacher's are nearly everywhere, and nothing reaches the part that enlarges.
+    config.train.epochs = 30  # of 200 steps each
+    # At such a large step size, Eq. 22 drives the decoder's last ReLUs to 0 within an
+    # epoch, because the teacher's are 0 nearly everywhere, and then nothing reaches the
+    # super-resolution part.
     config.train.phase1_epochs = 0
     config.val_every_epochs = 3
     # In runs this short the feature terms cost more than they teach: see

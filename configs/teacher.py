@@ -1,4 +1,4 @@
-"""The teacher (Sec. III-A): reconstructs single images; fuses pairs when used.
+"""The teacher (Sec. III-A), which is trained on single images and used on pairs.
 
     python -m hkdnet_jax.main --config=configs/teacher.py --workdir=runs/teacher \
         --config.data.roots=DATA/roadscene --config.loss.vgg_path=vgg16.npz
@@ -15,7 +15,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     """The paper's teacher run, or the variant `lite` or `tiny`.
 
     Raises:
-      ValueError: another variant.
+      ValueError: the variant is unknown.
     """
     config = base.get_config()
     config.kind = "teacher"
@@ -30,7 +30,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.crop = 64
         config.data.samples_per_epoch = 1600
         config.train.batch_size = 16
-        config.train.epochs = 8  # of 100 steps
+        config.train.epochs = 8  # of 100 steps each
         config.teacher.alpha = 0.3
         config.teacher.damping = 1.0
         config.optim.lr = 1e-3
