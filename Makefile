@@ -1,7 +1,7 @@
-# `make demo` and `make test` do all the set-up on a fresh machine: only python3
-# (3.11 to 3.13, with venv) and make are assumed.
+# `make demo` and `make test` do all the set-up on a fresh machine, which needs only
+# python3 (3.11 to 3.13, with venv) and make.
 PYTHON ?= python3
-# Test processes; most of their time is compilation, which uses one core each.
+# Number of test processes, which spend most of their time compiling on one core each.
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# HKDNET_DATA: folder of tno/, vifb/ and hkdnet_demo/; HKDNET_VGG: VGG16 weights.
+# HKDNET_DATA: folder with tno/, vifb/ and hkdnet_demo/; HKDNET_VGG: VGG16 weights.
 results: $(STAMP)
 	$(BIN)/python -m hkdnet_jax.results --data "$(HKDNET_DATA)" --vgg "$(HKDNET_VGG)" --out docs/results.md
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command as several processes of this machine that work as one:
+# Runs a command as several processes on this machine that work together:
 #
 #   launch/local.sh 2 python -m hkdnet_jax.main --config=... --workdir=...
 #
-# Each process gets --coordinator, --processes and --process on top.  When one fails the
+# Each process also gets --coordinator, --processes and --process.  When one fails, the
 # others are ended too; SIGTERM and Ctrl-C are passed on to all.  The exit code is the
-# first that is not 0.  PORT=N names the port, if the one drawn should be in use.
+# first one that is not 0.  PORT=N sets the port, in case the random one is in use.
 set -euo pipefail
 
 if (($# < 2)) || [[ ! $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -27,10 +27,10 @@ code=0
 while ((${#running[@]})); do
     status=0
     wait -n -p ended "${!running[@]}" || status=$?
-    [[ -n ${ended:-} ]] || continue # only a signal to this script
+    [[ -n ${ended:-} ]] || continue # no process ended: this script got a signal
     unset "running[$ended]"
     ((status == 0 || code != 0)) || code=$status
-    # 143: stopped by SIGTERM and saved, which the others do as well.
+    # 143 means stopped by SIGTERM and saved, which the others do as well.
     if ((status != 0 && status != 143)); then
         kill -KILL "${!running[@]}" 2>/dev/null || true
     fi

@@ -5,13 +5,13 @@
 #       --config=configs/student_x2.py --workdir=DIR --config.teacher.dir=DIR
 #
 # TPU, ZONE  name and zone of the slice
-# FOLDER     of the checkout on every host of it, with its .venv (default: hkdnet-jax);
+# FOLDER     the checkout with its .venv on every host of the slice (default: hkdnet-jax),
 #            set up once with `python3 -m venv .venv` and
 #            `.venv/bin/pip install -r requirements.txt -r requirements-tpu.txt`
 #
-# --workdir and the data must be folders that all hosts share (Filestore or other NFS; for
-# the workdir not a bucket mounted with gcsfuse, whose renames are not atomic).  The same
-# command goes on after a preemption.
+# --workdir and the data must be folders that all hosts share (Filestore or another NFS;
+# the workdir must not be in a bucket mounted with gcsfuse, whose renames are not
+# atomic).  The same command continues the run after a preemption.
 set -euo pipefail
 
 : "${TPU:?name the slice: TPU=NAME ZONE=ZONE $0 ...}" "${ZONE:?name its zone: ZONE=...}"
