@@ -1,8 +1,8 @@
-"""Batches for training and validation: seeded, resumable, each process its own rows.
+"""Batches for training and validation: seeded, resumable, with rows for each process.
 
-A *source* gives random access to whole pairs as uint8; `train_batches` and
-`val_batches` cut crops out of it.  Nothing is augmented here: flips and the
-low-resolution versions are made on the device.
+A *source* gives random access to full-size pairs as uint8; `train_batches` and
+`val_batches` cut crops out of it.  Nothing is augmented here: the device makes the
+flips and the low-resolution images.
 """
 
 import math
@@ -22,20 +22,25 @@ from hkdnet_jax.common.pair_files import Pair, check_sizes, read_pair
 
 GIB = 2**30
 
-# Epochs of a stream without an end.  Grain's own endless `repeat()` is sys.maxsize
+# Number of epochs in an endless stream.  Grain's own endless `repeat()` is sys.maxsize
 # samples long, which its `batch(1)` cannot count.
 _ENDLESS = 2**31
 
 
 class Source:
-    """Random access to pairs, decoded once as long as they fit into `cache_bytes`.
+    """Random access to pairs, which are decoded only once if they fit into the cache.
 
     ``source[i]`` is a dict of name (str), ir and vis (uint8 [H, W, 1], read-only).
     Threads may share a source.
     """
 
     def __init__(self, names: Sequence[str], cache_bytes: int):
-        """Holds nothing yet; `names` are in the order of the indices."""
+        """Loads nothing yet.
+
+        Args:
+          names: names of the pairs, in the order of the indices.
+          cache_bytes: memory for decoded pairs.
+        """
         self.names = list(names)
         self._room = cache_bytes
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -46,7 +51,11 @@ class Source:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """The whole pair `index`; UserError if a file turns out to be broken."""
+        """The pair `index` in full size.
+
+        Raises:
+          UserError: a file is broken.
+        """
         images = self._cache.get(index)
         if images is None:
             images = self._load(index)
@@ -62,15 +71,15 @@ class Source:
         return {"name": self.names[index], "ir": ir[..., None], "vis": vis[..., None]}
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both images of pair `index`, uint8 [H, W] of one size."""
+        """Both images of pair `index`, uint8 [H, W] of the same size."""
         raise NotImplementedError
 
 
 class PairSource(Source):
     """Pairs of files; 16-bit images become uint8.
 
-    The headers of all files are checked here, so that a long run cannot meet a wrong
-    size in the middle.
+    The headers of all files are checked at the start, so that a long run cannot
+    encounter a wrong size halfway through.
     """
 
     def __init__(
@@ -80,22 +89,22 @@ class PairSource(Source):
 
         Args:
           pairs: the pairs, in the order of the indices.
-          min_size: smallest height and width that is of use, the crop size.
-          cache_bytes: memory for decoded pairs; those beyond it are decoded at each
+          min_size: smallest usable height and width, in pixels: the crop size.
+          cache_bytes: memory for decoded pairs; pairs beyond it are decoded at each
             visit.
 
         Raises:
-          UserError: no pairs; files that cannot be opened, differ in size within a pair
-            or are smaller than `min_size` (one error lists them all).
+          UserError: there are no pairs, or files cannot be opened, differ in size
+            within a pair or are smaller than `min_size` (one error lists them all).
         """
         if not pairs:
             raise UserError(
                 "There are no pairs to load; a data folder must hold ir/ and vis/ with "
-                "images of equal stems."
+                "images of the same stems."
             )
         super().__init__([pair.name for pair in pairs], cache_bytes)
         self._pairs = list(pairs)
-        # Opening a file is mostly waiting, much of it on a network disk.
+        # Opening a file is mostly waiting, above all on a network disk.
         with ThreadPoolExecutor(16) as pool:
             found = pool.map(lambda pair: _header_problem(pair, min_size), pairs)
             problems = [problem for problem in found if problem]
@@ -103,7 +112,7 @@ class PairSource(Source):
             raise UserError(
                 f"{len(problems)} of {len(pairs)} pairs cannot be used with crops of "
                 f"{min_size}x{min_size}, so remove them, list the good ones in a split "
-                "file, or (where they are too small) lower data.crop: "
+                "file, or (if they are too small) lower data.crop: "
                 f"{listing(problems)}."
             )
 
@@ -113,16 +122,16 @@ class PairSource(Source):
 
 
 def _header_problem(pair: Pair, min_size: int) -> str | None:
-    """What is wrong with a pair as far as the file headers tell."""
+    """The problem with a pair that its file headers show, or None."""
     try:
         sizes = [image_size(path) for path in (pair.ir, pair.vis)]
         check_sizes(pair, *sizes)
     except UserError as error:
-        # As an item of a list: without the advice, which the list gives once.
+        # As an item of a list, without the advice, which the list gives only once.
         return str(error).rpartition(";")[0] or str(error).rstrip(".")
     height, width = sizes[0]
     if min(height, width) < min_size:
-        return f"{pair.ir} is {width}x{height}, as its partner"
+        return f"{pair.ir} and its partner are {width}x{height}"
     return None
 
 
@@ -141,16 +150,19 @@ class SceneSource(Source):
         """Renders nothing yet.
 
         Args:
-          seed: of `scenes.render`.
+          seed: seed of `scenes.render`.
           start: number of the first scene; disjoint ranges give disjoint scenes.
-          count: how many, at least 1.
-          height: in pixels.
-          width: in pixels.
-          cache_bytes: memory for rendered scenes; those beyond it are rendered at each
+          count: number of scenes, at least 1.
+          height: height of the scenes, in pixels.
+          width: width of the scenes, in pixels.
+          cache_bytes: memory for rendered scenes; scenes beyond it are rendered at each
             visit.
+
+        Raises:
+          UserError: `count` is less than 1.
         """
         if count < 1:
-            raise UserError(f"{count} scenes are no data; ask for at least 1.")
+            raise UserError(f"{count} scenes are too few; ask for at least 1.")
         numbers = range(start, start + count)
         super().__init__([f"scene_{number:04d}" for number in numbers], cache_bytes)
         self._seed, self._start = seed, start
@@ -161,7 +173,7 @@ class SceneSource(Source):
 
 
 def epoch_samples(num_pairs: int, samples_per_epoch: int) -> int:
-    """Samples in one epoch of `train_batches`: each pair is in it at least once."""
+    """Number of samples in an epoch of `train_batches`, at least one of each pair."""
     return max(num_pairs, samples_per_epoch)
 
 
@@ -175,31 +187,34 @@ def train_batches(
     max_shrink: float = 1.0,
     rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
-    """An endless stream of random crops, a pure function of the arguments.
+    """Makes an endless stream of random crops, a pure function of the arguments.
 
-    One epoch is `epoch_samples` samples: shuffled passes over all pairs, the last one
-    cut short, so that each pair is visited equally often or once more.  Every pass has
-    an order of its own, every visit a crop of its own.  Batches do not stop at epoch
-    ends.  The samples of global batch k depend neither on `rows` nor on timing.
+    One epoch has `epoch_samples` samples: shuffled passes over all pairs, of which the
+    last one is cut short, so that the numbers of visits to any two pairs differ by one
+    at most.  Every pass has its own order, and every visit its own crop.  Batches may
+    span the end of an epoch.  The samples of global batch k depend neither on `rows`
+    nor on timing.
 
     Args:
       source: pairs, each at least `crop` high and wide.
-      crop: side of the square window, the same one in both images, in pixels.
-      batch_size: of the global batch, over all processes.
-      samples_per_epoch: samples after which the epoch ends, if there are fewer pairs.
-      seed: in [0, 2**32).
-      max_shrink: each crop is a window up to so many times as large (as far as the pair
-        allows), shrunk: smaller things, sharper edges and less noise than 1 gives.
-      rows: of the global batch, those that this process loads; all when None.
+      crop: side in pixels of the square window, which is the same in both images.
+      batch_size: number of samples in the global batch, over all processes.
+      samples_per_epoch: number of samples in an epoch, if there are fewer pairs.
+      seed: integer in [0, 2**32).
+      max_shrink: each crop is shrunk from a window whose side is up to this many times
+        the crop's (as far as the pair allows).  This gives smaller objects, sharper
+        edges and less noise; at 1 nothing is shrunk.
+      rows: rows of the global batch that this process loads; None for all.
 
     Returns:
-      An iterator over dicts of ir and vis, uint8 [rows, crop, crop, 1], filled ahead by
-      threads.  ``get_state()`` is a small dict for JSON, the same whatever the rows; an
-      equal iterator continues after ``set_state()`` with exactly the next batch.
+      An iterator over dicts of ir and vis, uint8 [rows, crop, crop, 1], which threads
+      fill in advance.  ``get_state()`` returns a small JSON-serialisable dict that does
+      not depend on the rows; an equal iterator continues after ``set_state()`` with
+      exactly the next batch.
 
     Raises:
       UserError: the seed is out of range, or (while iterating) a file is broken or an
-        image smaller than the crop.
+        image is smaller than the crop.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}; give an integer from 0 to 2**32 - 1.")
@@ -211,8 +226,8 @@ def train_batches(
         .repeat(math.ceil(samples / len(source)))
         .slice(slice(samples))
     )
-    # The crop is drawn from the position in the whole stream, hence after the endless
-    # repeat and before the processes part.
+    # The crop depends on the position in the endless stream, so it is drawn after the
+    # repeat and before each process picks its rows.
     endless = epoch.repeat(_ENDLESS)
     crops = endless.random_map(
         lambda pair, rng: _random_crop(pair, crop, max_shrink, rng)
@@ -227,23 +242,24 @@ def val_batches(
     batch_size: int,
     rows: Sequence[int] | None = None,
 ) -> Iterable[dict]:
-    """Centre crops of all pairs in order, once; may be iterated again and again.
+    """Makes centre crops of all pairs, in order; can be iterated repeatedly.
 
-    The last global batch is filled up with pairs from the start, masked out, so that
-    every process gets the same number of equally large batches.
+    The last global batch is filled with pairs from the start, which are masked out, so
+    that every process gets the same number of batches of the same size.
 
     Args:
       source: pairs, each at least `crop` high and wide.
       crop: side of the square window, in pixels.
-      batch_size: of the global batch, over all processes.
-      rows: of the global batch, those that this process loads; all when None.
+      batch_size: number of samples in the global batch, over all processes.
+      rows: rows of the global batch that this process loads; None for all.
 
     Returns:
       An iterable of dicts: ir, vis uint8 [rows, crop, crop, 1]; mask float32 [rows], 1
       for a pair and 0 for a filler.
 
     Raises:
-      UserError: while iterating, as `train_batches`.
+      UserError: (while iterating) a file is broken or an image is smaller than the
+        crop.
     """
     count = len(source)
 
@@ -258,7 +274,7 @@ def val_batches(
 def _batches(
     samples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None
 ) -> grain.IterDataset:
-    """Of every `batch_size` samples those in `rows`, stacked, made ahead."""
+    """Stacks those in `rows` of every `batch_size` samples, ahead of their use."""
     rows = range(batch_size) if rows is None else rows
 
     def pick(number: int) -> dict:
@@ -270,7 +286,7 @@ def _batches(
 
 
 def _read_options() -> grain.ReadOptions:
-    """A thread works on a whole batch; as many batches wait as there are threads."""
+    """Options by which each thread makes one batch, and as many batches may wait."""
     threads = min(8, os.cpu_count() or 1)
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
 
@@ -293,7 +309,7 @@ def _random_crop(
 
 
 def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [H, W, 1] to [side, side, 1], anti-aliased bicubic."""
+    """Shrinks uint8 [H, W, 1] to [side, side, 1] by anti-aliased bicubic resampling."""
     small = Image.fromarray(image[:, :, 0]).resize(
         (side, side), Image.Resampling.BICUBIC
     )
@@ -306,7 +322,7 @@ def _centre_crop(pair: dict, crop: int) -> dict:
 
 
 def _spare(pair: dict, crop: int) -> tuple[int, int]:
-    """Rows and columns that a crop leaves over."""
+    """Numbers of rows and columns beyond a crop; UserError if the pair is smaller."""
     height, width = pair["ir"].shape[:2]
     if min(height, width) < crop:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Data sets on disk: folders that hold ``ir/`` and ``vis/``, files of equal stems."""
+"""Data sets on disk: folders with ``ir/`` and ``vis/``, whose files share stems."""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +12,20 @@ from hkdnet_jax.common.paths import as_path, is_local
 
 
 def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
-    """All pairs of several data sets, each a folder with ``ir/`` and ``vis/``.
+    """Finds all pairs of several data sets, each a folder with ``ir/`` and ``vis/``.
 
-    Names are "rootname/stem"; roots whose last parts are equal are told apart by as
-    many parent folders as that takes ("msrs/train/0001", "llvip/train/0001").
+    Names are "rootname/stem". Roots with the same last part are distinguished by as
+    many parent folders as necessary ("msrs/train/0001", "llvip/train/0001").
+
+    Args:
+      roots: the folders, or their addresses.
+
+    Returns:
+      The pairs, sorted by name.
 
     Raises:
-      UserError: no root, a root given twice, without ``ir/`` or ``vis/``, without
-        pairs, or with an image that has no partner.
+      UserError: no root is given, or a root is given twice, has no ``ir/`` or ``vis/``,
+        has no pairs, or has an image without a partner.
     """
     if not roots:
         raise UserError("No data folder was given; name one that holds ir/ and vis/.")
@@ -29,19 +35,19 @@ def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
         if not ((root / "ir").is_dir() and (root / "vis").is_dir()):
             raise UserError(
                 f"{root} is not a data folder; it must hold ir/ and vis/ with images "
-                "of equal stems."
+                "of the same stems."
             )
         found, unpaired = match_folders(root / "ir", root / "vis")
         if not found and not unpaired:
             raise UserError(
-                f"{root} holds no pairs; put images of equal stems "
+                f"{root} holds no pairs; put images of the same stems "
                 f"({', '.join(IMAGE_SUFFIXES)}) into its ir/ and vis/."
             )
         pairs += [replace(pair, name=f"{name}/{pair.name}") for pair in found]
         problems += unpaired
     if problems:
         raise UserError(
-            "Every image needs exactly one partner of equal stem, so add it or "
+            "Every image needs exactly one partner with the same stem, so add it or "
             f"remove the image: {listing(problems)}."
         )
     return sorted(pairs, key=lambda pair: pair.name)

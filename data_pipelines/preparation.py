@@ -1,4 +1,4 @@
-"""What `data_pipelines.prepare` does: builds, reads back, exports and sums up."""
+"""Builds a data set, reads it back, exports it and summarises it."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
       The exit code: 0 only if no pair had to be left out.
 
     Raises:
-      UserError: a flag that cannot be used, or files that cannot be had.
+      UserError: a flag cannot be used, or files cannot be fetched or written.
     """
     _check_new(args.export)
     builder = _prepared(args)
@@ -48,40 +48,41 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_new(target: Path | None) -> None:
-    # Left-over images of an earlier export would become part of this one.
+    # Images of an earlier export would become part of this one.
     empty = target is None or not target.exists()
     if not (empty or (target.is_dir() and not any(target.iterdir()))):
-        raise UserError(f"--export {target} is there already; name a new folder.")
+        raise UserError(f"--export {target} already exists; name a new folder.")
 
 
 # --- building -----------------------------------------------------------------------
 
 
 def _prepared(args: argparse.Namespace) -> PairBuilder:
-    """The builder with its records written, by now or by an earlier run."""
+    """The builder, whose records have been written now or by an earlier run."""
     if args.manual_dir and not args.manual_dir.is_dir():
         raise UserError(f"--manual_dir {args.manual_dir} is not a folder.")
     try:
         args.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--data_dir {args.data_dir} cannot be made ({error.strerror})."
+            f"--data_dir {args.data_dir} cannot be created ({error.strerror}); name "
+            "another folder."
         ) from error
     modes = tfds.GenerateMode
     mode = modes.REUSE_DATASET_IF_EXISTS
     options = {}
     if args.dataset == "pairs":
         options["config"] = _folders(args)
-        # Own folders change; records of what they once held would mislead.
+        # The user's folders may change, and records of their old content would mislead.
         mode = modes.REUSE_CACHE_IF_EXISTS
     elif args.ir or args.vis:
         raise UserError(
-            f"--ir and --vis belong to --dataset pairs, not to {args.dataset}; give "
+            f"--ir and --vis are for --dataset pairs, not for {args.dataset}; give "
             "--manual_dir for files that you fetched yourself."
         )
     builder = BUILDERS[args.dataset](data_dir=str(args.data_dir), **options)
     if builder.data_path.exists() and mode == modes.REUSE_DATASET_IF_EXISTS:
-        print(f"Already prepared; delete {builder.data_path} to build it anew.")
+        print(f"Already prepared; delete {builder.data_path} to rebuild it.")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(
             manual_dir=args.manual_dir, download_mode=mode, try_download_gcs=False
@@ -91,7 +92,7 @@ def _prepared(args: argparse.Namespace) -> PairBuilder:
 
 
 def _folders(args: argparse.Namespace) -> FolderConfig:
-    """The two folders to pair, under a name that no other two folders have."""
+    """The two folders to pair, under a name that no other two folders get."""
     if args.manual_dir and not (args.ir or args.vis):
         ir, vis = args.manual_dir / "ir", args.manual_dir / "vis"
     else:
@@ -113,7 +114,7 @@ def _folders(args: argparse.Namespace) -> FolderConfig:
 
 @dataclass(frozen=True)
 class Record:
-    """One stored pair: the bytes of both files under "ir" and "vis"."""
+    """One stored pair; `images` has the bytes of both files under "ir" and "vis"."""
 
     split: str
     name: str
@@ -131,7 +132,7 @@ def _records(builder: PairBuilder) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def _new_folder(target: Path | None) -> Iterator[Path | None]:
-    """A folder to fill, which becomes `target` only when the block ends well."""
+    """A folder to fill, which becomes `target` only if the block raises nothing."""
     if target is None:
         yield None
         return
@@ -141,9 +142,10 @@ def _new_folder(target: Path | None) -> Iterator[Path | None]:
             dir=target.parent, prefix=f".{target.name}."
         )
     except OSError as error:
-        raise UserError(f"--export {target} cannot be made ({error.strerror}).") from (
-            error
-        )
+        raise UserError(
+            f"--export {target} cannot be created ({error.strerror}); name another "
+            "folder."
+        ) from error
     with scratch as parent:
         folder = Path(parent) / "export"
         for side in _SIDES:
@@ -165,13 +167,13 @@ def _write(record: Record, folder: Path) -> None:
 
 @dataclass
 class Tally:
-    """What the summary tells of the records, read from the images' headers.
+    """The figures of the summary, read from the headers of the images.
 
     Attributes:
-      names: split -> names of its pairs.
-      sizes: (width, height) of each pair.
-      depths: (side, bits a sample) -> number of images.
-      colours: (side, colour as stored) -> number of images.
+      names: names of the pairs by split.
+      sizes: (width, height) of each pair, in pixels.
+      depths: number of images by (side, bits per sample).
+      colours: number of images by (side, colour as stored).
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -216,6 +218,6 @@ def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
     if flaws:
         rows["Left out"] = f"{len(flaws)}, known flaws: {listing(flaws)}"
     if left_out:
-        rows["Left out!"] = f"{len(left_out)}, mend or remove them: {listing(left_out)}"
+        rows["Left out!"] = f"{len(left_out)}, fix or remove them: {listing(left_out)}"
     width = max(map(len, rows)) + 1
     return "\n".join(f"{f'{k}:':{width}} {v}" for k, v in rows.items() if v)

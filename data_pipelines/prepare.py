@@ -3,9 +3,9 @@
     python -m data_pipelines.prepare --dataset roadscene --data_dir data/tfds \
         --export data/roadscene
 
-Training reads folders, so ``--export`` is how a prepared data set gets to it: the
-files' own bytes as ``DIR/ir`` and ``DIR/vis``, and, if the data set has several splits,
-the names of each in ``DIR/SPLIT.txt``.
+Training reads folders, which ``--export`` makes of a prepared data set: the unchanged
+files in ``DIR/ir`` and ``DIR/vis`` and, if the data set has several splits, the names
+of the pairs of each split in ``DIR/SPLIT.txt``.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0 only if no pair had to be left out."""
+    """Runs the command; returns its exit code: 0 only if no pair was left out."""
     return exit_code(lambda: _run(argv))
 
 
@@ -35,7 +35,7 @@ def _run(argv: Sequence[str] | None) -> int:
         from absl import logging
 
         from data_pipelines import preparation
-    # tfds warns about what is meant here, such as a configuration of one's own.
+    # tfds warns of intended things, such as a configuration that it does not know.
     logging.set_verbosity(logging.ERROR)
     args = _parser(list(preparation.BUILDERS)).parse_args(argv)
     return preparation.run(args)
@@ -44,14 +44,15 @@ def _run(argv: Sequence[str] | None) -> int:
 def _parser(data_sets: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.prepare",
-        description="Fetches or takes a data set of infrared/visible pairs, checks "
-        "every pair, stores it as array_record and prints a summary.",
+        description="Download a data set of infrared/visible pairs, or read it from a "
+        "folder; check every pair, store them as array_record and print a summary.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset", required=True, choices=data_sets, help="which data set")
-    add("--data_dir", required=True, type=Path, help="for the records and downloads")
+    add("--dataset", required=True, choices=data_sets, help="data set to prepare")
+    data_dir = "folder for the records and the downloads"
+    add("--data_dir", required=True, type=Path, help=data_dir)
     add(
         "--manual_dir",
         type=Path,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SUPERSAMPLE = 2  # box-averaged at the end: cheap antialiasing of the textures
+SUPERSAMPLE = 2  # averaged over boxes at the end: cheap antialiasing of the textures
 TABLE = 64  # side of the periodic lattice of random numbers behind every texture
 
 Rng = np.random.Generator
@@ -20,14 +20,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Mood:
-    """Light and weather; brightness relative to daylight, haze per metre."""
+    """Light and weather; brightness is relative to daylight, haze is per metre."""
 
     ambient: float
     sky: float
     haze: float
     lamps: bool
     lit_windows: float  # share of windows with light behind them
-    sun_heat: float  # how much the sun has warmed what faces it
+    sun_heat: float  # how much the sun has warmed the surfaces that face it
     noise: float  # read noise of the visible sensor after its gain
     smoke: float  # probability of a smoke source
 
@@ -36,7 +36,8 @@ class Mood:
 class Light:
     """A lamp: place and size on the screen, row of the ground under it, strength.
 
-    `ground` None is the sun: it dazzles, but its light is already in the ambient.
+    If `ground` is None, the lamp is the sun: it dazzles, but its light is already part
+    of the ambient light.
     """
 
     x: float
@@ -54,7 +55,7 @@ class Canvas:
     vis: np.ndarray
     glow: np.ndarray
     depth: np.ndarray
-    detail: np.ndarray  # fine texture of everything that is painted in one colour
+    detail: np.ndarray  # fine texture of all things that are painted in one colour
     x: np.ndarray  # [1,W]
     y: np.ndarray  # [H,1], 0 at the top
     focal: float
@@ -62,7 +63,7 @@ class Canvas:
     eye: float  # camera height, metres
     mood: Mood
     # Standard normal numbers of a periodic lattice [TABLE,TABLE], flattened, and the
-    # same seen from the cell to the right, below and diagonally below.
+    # same numbers shifted to the cell to the right, below and diagonally below.
     corners: list[np.ndarray]
     lights: list[Light] = field(default_factory=list)
 
@@ -72,11 +73,11 @@ class Canvas:
         return 1.0 / self.y.shape[0]
 
     def project(self, x: float, y: float, z: float) -> Point:
-        """World (metres: right, up from the ground, away) to screen."""
+        """Projects world coordinates (metres: right, up, away) to the screen."""
         return self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> Box:
-        """Slices of the canvas that cover a screen rectangle (may be empty)."""
+        """Slices of the canvas that cover a screen rectangle; they may be empty."""
         height, width = self.ir.shape
         low = [int(y0 * height) - 1, int(x0 * height + width / 2) - 1]
         high = [int(y1 * height) + 2, int(x1 * height + width / 2) + 2]
@@ -99,7 +100,7 @@ class Canvas:
         vis: Value | None = None,
         glow: Value | None = 0.0,
     ) -> None:
-        """Blend values into the layers by a mask in [0,1]; None leaves a layer."""
+        """Blends values into the layers by a mask in [0,1]; None skips a layer."""
         for layer, value in ((self.ir, ir), (self.vis, vis), (self.glow, glow)):
             if value is not None:
                 view = layer[box]
@@ -109,7 +110,7 @@ class Canvas:
     def flat(
         self, box: Box, distance: np.ndarray, z: float, ir, vis, glow=0.0, round_=0.0
     ) -> None:
-        """Paint where distance < 0 in one colour, with fine texture and round shade."""
+        """Paints where distance < 0 in one colour, textured and with a shaded rim."""
         detail = self.detail[box]
         mask = np.clip(0.5 - distance / self.pixel, 0, 1)
         rim = 1 - 0.35 * np.clip(1 + distance / round_, 0, 1) ** 2 if round_ else 1.0
@@ -123,7 +124,7 @@ class Canvas:
         )
 
     def capsule(self, p: Point, q: Point, radius: float, z: float, **look) -> None:
-        """Paint a thick line with round ends (a disc where p == q), screen units."""
+        """Paints a thick line with round ends (a disc if p == q), in screen units."""
         radius = max(radius, 0.4 * self.pixel)
         box = self.box(
             min(p[0], q[0]) - radius,
@@ -139,7 +140,7 @@ class Canvas:
         self.flat(box, distance, z, **look, round_=radius)
 
     def polygon(self, points: list[Point], z: float, **look) -> None:
-        """Paint a convex polygon given in either direction, screen units."""
+        """Paints a convex polygon, in screen units, given in either orientation."""
         xs, ys = zip(*points, strict=True)
         box = self.box(min(xs), min(ys), max(xs), max(ys))
         x, y = self.grid(box)
@@ -158,10 +159,10 @@ class Canvas:
     def fbm(
         self, rng: Rng, x: Value, y: Value, pixel: Value, gain: float = 0.6
     ) -> np.ndarray:
-        """Fractal noise, zero mean, spread about 0.5, from one cycle a unit upwards.
+        """Fractal noise, zero mean, spread about 0.5, with one cycle per unit or more.
 
-        Octaves go up to the size of a pixel (`pixel`, in units of x and y) at any
-        resolution and distance, so there is always detail to the pixel and no alias.
+        Octaves go down to the size of a pixel (`pixel`, in units of x and y) at any
+        resolution and distance, so there is detail in every pixel and no aliasing.
         """
         x, y, pixel = (np.asarray(v, np.float32) for v in (x, y, pixel))
         shift = rng.random(2) * TABLE
@@ -187,12 +188,12 @@ class Canvas:
         return total * np.float32(np.sqrt(1 - gain * gain))
 
     def cells(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """A standard normal number for each whole-number cell (u, v)."""
+        """A standard normal number for each integer cell (u, v)."""
         return self.corners[0].take(_cell(u, v))
 
 
 def _cell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Position of the whole-number cell (u, v) in the flat, periodic lattice."""
+    """Position of the integer cell (u, v) in the flattened periodic lattice."""
     row = (v.astype(np.intp) & (TABLE - 1)) * TABLE
     return row + (u.astype(np.intp) & (TABLE - 1))
 
@@ -204,14 +205,14 @@ def soft_step(value: np.ndarray, width: float) -> np.ndarray:
 
 
 def _shrink(layer: np.ndarray) -> np.ndarray:
-    """Average SUPERSAMPLE x SUPERSAMPLE blocks."""
+    """Averages blocks of SUPERSAMPLE x SUPERSAMPLE pixels."""
     s = SUPERSAMPLE
     height, width = layer.shape
     return layer.reshape(height // s, s, width // s, s).mean((1, 3))
 
 
 def _soften(image: np.ndarray, share: float) -> np.ndarray:
-    """A 3x3 lens blur: `share` of a pixel goes to each neighbour along an axis."""
+    """Applies a 3x3 lens blur: each neighbour along an axis gets `share` of a pixel."""
     tall = np.pad(image, ((1, 1), (0, 0)), mode="edge")
     image = (1 - 2 * share) * image + share * (tall[:-2] + tall[2:])
     wide = np.pad(image, ((0, 0), (1, 1)), mode="edge")
@@ -219,7 +220,7 @@ def _soften(image: np.ndarray, share: float) -> np.ndarray:
 
 
 def _light(c: Canvas, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Light that falls on the scene, and the glare that lamps leave in the lens."""
+    """The light that falls on the scene, and the glare of lamps in the lens."""
     light = np.full((y.size, x.size), c.mood.ambient, np.float32)
     glare = np.zeros_like(light)
     for lamp in c.lights:
@@ -234,19 +235,19 @@ def _light(c: Canvas, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def develop_visible(c: Canvas, rng: Rng) -> np.ndarray:
-    """What the visible camera makes of the scene: exposure, glare, noise.
+    """The visible camera's image of the scene, with exposure, glare and noise.
 
-    Returns [H/SUPERSAMPLE, W/SUPERSAMPLE], about [0,1].
+    Returns [H/SUPERSAMPLE, W/SUPERSAMPLE] with values in about [0,1].
     """
     x = c.x.reshape(1, -1, SUPERSAMPLE).mean(-1)
     y = c.y.reshape(-1, 1, SUPERSAMPLE).mean(-1)
     light, glare = _light(c, x, y)
     air = np.exp(-c.mood.haze * c.depth)
-    # Lamps shine through haze: only their halo is lost, and glare draws that.
+    # Lamps shine through haze: only their halo is lost, which the glare replaces.
     seen = _shrink(c.glow * np.maximum(air, c.glow > 2)) + glare
     seen += light * _shrink(c.vis * air) + 0.75 * c.mood.sky * (1 - _shrink(air))
     seen = np.maximum(seen, 0)
-    # Auto exposure reaches a mid gray by day and gives up before that at night.
+    # Auto exposure reaches a medium gray by day, and stays below that at night.
     target = rng.uniform(0.45, 0.7)
     gain = min(target / (np.minimum(seen, 1).mean() + 0.02), 4.0)
     image = (1 - np.exp(-1.3 * gain * seen)) ** np.float32(0.85)
@@ -258,9 +259,9 @@ def develop_visible(c: Canvas, rng: Rng) -> np.ndarray:
 
 
 def develop_infrared(c: Canvas, rng: Rng) -> np.ndarray:
-    """What the infrared camera makes of it: soft lens, gain control, column noise.
+    """The infrared camera's image, with a soft lens, gain control and column noise.
 
-    Returns [H/SUPERSAMPLE, W/SUPERSAMPLE], about [0,1].
+    Returns [H/SUPERSAMPLE, W/SUPERSAMPLE] with values in about [0,1].
     """
     air = np.exp(-0.06 * c.mood.haze * c.depth)
     image = _shrink(0.36 + (c.ir - 0.36) * air)

@@ -1,7 +1,7 @@
-"""Painters of the procedural scenes: each puts one thing of the world on a canvas.
+"""Painters of the procedural scenes, each of which puts one object on a canvas.
 
-All take the canvas, a generator of their own and the thing's place in metres: `z` away
-from the camera, `x` to its right, heights up from the ground.
+All take the canvas, their own random generator and the object's place in metres: `z`
+away from the camera, `x` to its right, and heights above the ground.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from data_pipelines.scene_canvas import TABLE, Canvas, Light, Point, Rng, soft_s
 
 
 def sky(c: Canvas, rng: Rng) -> None:
-    """Gradient and clouds on a plane overhead; cold in IR, clouds less so."""
+    """A gradient, and clouds on a plane overhead; cold in IR, clouds less so."""
     box = c.box(c.x.min(), 0, c.x.max(), c.horizon)
     x, y = c.grid(box)
     up = np.clip((c.horizon - y) / c.horizon, 0, 1)
@@ -72,7 +72,7 @@ def ground(c: Canvas, rng: Rng, road: float, drift: float) -> None:
     zebra &= bool(rng.random() < 0.5) and road >= 3.0
     lines = (dash | zebra | (np.abs(edge - 0.4) < 0.08)) & (tar > -0.8)
     crack = np.abs(c.fbm(rng, wide * 0.5, z * 0.4, texel * 0.5, 0.7)) < 0.01
-    # Tyres polish and warm two tracks a lane; paint is as warm as what it is on.
+    # Tyres polish and warm two tracks per lane; paint is as warm as the road under it.
     worn = np.exp(-(((np.abs(np.abs(across) - road / 2) - 0.8) / 0.35) ** 2))
     c.paint(
         box,
@@ -122,9 +122,10 @@ def front_wall(
 
 
 def _facade(c, rng, box, z, along, length, height, slant) -> None:
-    """Walls with windows; all is a function of (along, up), so perspective is exact.
+    """Walls with windows, a function of (along, up), so that perspective is exact.
 
-    z and along [1,w] in metres; slant: how much coarser a pixel is along than up.
+    `z` and `along` are [1,w] in metres; `slant` is how much coarser a pixel is along
+    the wall than up.
     """
     up = c.eye - (c.y[box[0]] - c.horizon) * z / c.focal
     if up.size == 0:
@@ -156,7 +157,7 @@ def _facade(c, rng, box, z, along, length, height, slant) -> None:
 
 
 def _windows(c, rng, along, up, height, shade, heat, vis, ir):
-    """Put rows of windows on a facade; returns its vis, ir and glow."""
+    """Puts rows of windows on a facade; returns its vis, ir and glow."""
     pitch, storey = rng.uniform(2.0, 3.4), rng.uniform(2.8, 3.6)
     cell_u, cell_v = np.floor(along / pitch), np.floor(up / storey)
     u, v = np.abs(along / pitch - cell_u - 0.5), up / storey - cell_v
@@ -312,7 +313,7 @@ def person(c: Canvas, rng: Rng, z: float, x: float) -> None:
 
 
 def car(c: Canvas, rng: Rng, z: float, x: float, sideways: bool, moving: bool) -> None:
-    """A car from its front, back or side: warm where the engine and tyres work."""
+    """A car from its front, back or side; warm around the engine and the tyres."""
     paint = rng.choice([0.06, 0.12, 0.3, 0.6, 0.8])
     steel = rng.uniform(0.34, 0.46) + 0.3 * c.mood.sun_heat
     hot = rng.uniform(0.74, 0.92) if moving else steel + 0.03
@@ -368,7 +369,7 @@ def car(c: Canvas, rng: Rng, z: float, x: float, sideways: bool, moving: bool) -
 
 
 def lamp(c: Canvas, rng: Rng, z: float, x: float) -> None:
-    """A street lamp; when lit it makes a pool of light and blinds the VIS camera."""
+    """A street lamp; if lit, it makes a pool of light and blinds the VIS camera."""
     tall, toward = rng.uniform(4.5, 5.5), -np.sign(x)
     scale = c.focal / z
     post = {"ir": 0.32, "vis": 0.12}
@@ -385,14 +386,14 @@ def lamp(c: Canvas, rng: Rng, z: float, x: float) -> None:
 
 
 def wires(c: Canvas, rng: Rng, z: float, x: float, near: float) -> None:
-    """Overhead lines that run along the street from depth near to z."""
+    """Overhead lines that run along the street from depth `near` to `z`."""
     for side in rng.uniform(-0.8, 0.8, 3):
         p, q = c.project(x + side, 7.0, near), c.project(x + side, 7.0, z)
         c.capsule(p, q, 0.0, near, ir=0.3, vis=0.06)
 
 
 def shelter(c: Canvas, rng: Rng, z: float, x: float) -> None:
-    """A glass bus shelter with somebody in it: VIS sees through, IR does not."""
+    """A glass bus shelter with a person in it: VIS sees through, IR does not."""
     person(c, rng, z, x + rng.uniform(-0.5, 0.5))
     corners = [(-1.3, 0.2), (1.3, 0.2), (1.3, 2.1), (-1.3, 2.1)]
     corners = [c.project(x + a, b, z) for a, b in corners]
@@ -412,7 +413,7 @@ def smoke(
     warm: float,
     veil: float,
 ) -> None:
-    """A drifting plume: a veil in VIS, almost clear in IR but for its warm root."""
+    """A drifting plume: a veil in VIS, almost clear in IR except for its warm root."""
     scale = z / c.focal
     rise, drift = 14 * wide, rng.uniform(-0.5, 0.5)
     reach = rise * (abs(drift) + 0.5) + wide

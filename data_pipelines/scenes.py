@@ -1,10 +1,11 @@
-"""Procedural infrared/visible scene pairs: the embedded default data.
+"""Procedural infrared/visible scene pairs: the built-in default data.
 
 A scene is a small world in metres, painted from far to near (scene_painters.py) on a
-canvas (scene_canvas.py) that two cameras then look at.  The visible one needs light and
-is blinded by lamps, fog and smoke; the infrared one sees warmth through them but
-neither paint nor shadow, and nothing behind glass.  So edges of the two agree where an
-object ends and differ where only colour or only heat changes.  NumPy only.
+canvas (scene_canvas.py) that two cameras then look at.  The visible camera needs light
+and is blinded by lamps, fog and smoke; the infrared camera sees warmth through them,
+but neither paint nor shadow, and nothing behind glass.  So the edges of the two images
+agree where an object ends, and differ where only colour or only heat changes.  Only
+NumPy is needed.
 """
 
 import operator
@@ -35,13 +36,13 @@ MOODS = {
     "fog": Mood(0.7, 0.85, 0.035, False, 0.1, 0.05, 0.006, 0.0),
     "smoke": Mood(0.7, 0.8, 0.004, False, 0.0, 0.15, 0.006, 1.0),
 }
-SHARES = (0.34, 0.18, 0.28, 0.08, 0.12)  # of the moods, in their order
+SHARES = (0.34, 0.18, 0.28, 0.08, 0.12)  # probabilities of the moods, in their order
 
 Thing = tuple  # (z, painter, *arguments): called as painter(canvas, rng, z, *arguments)
 
 
 def _block(rng: Rng, sign: int, at: float, z: float, deep: float) -> list[Thing]:
-    """One plot along a street: a house with two faces to see, or a gap with trees."""
+    """One plot along a street: a house with two visible faces, or a gap with trees."""
     if rng.random() < 0.15:
         return [
             (far, paint.tree, at + 2 * sign, tall, rng.random() < 0.3)
@@ -140,7 +141,7 @@ def _field(c: Canvas, rng: Rng) -> list[Thing]:
 
 
 def _smoke(rng: Rng) -> list[Thing]:
-    """A smoke source, and somebody whom it hides from the visible camera."""
+    """A smoke source, and a person whom it hides from the visible camera."""
     z = rng.uniform(9, 20)
     x = rng.uniform(-0.25, 0.25) * z
     return [
@@ -158,7 +159,7 @@ LAYOUTS: tuple[Callable[[Canvas, Rng], list[Thing]], ...] = (
 
 
 def _canvas(rng: Rng, height: int, width: int) -> Canvas:
-    """An empty canvas of the supersampled size with a drawn camera and mood."""
+    """An empty canvas of the supersampled size, with a random camera and mood."""
     rows, columns = height * SUPERSAMPLE, width * SUPERSAMPLE
     x = (np.arange(columns, dtype=np.float32) + 0.5 - columns / 2) / rows
     y = (np.arange(rows, dtype=np.float32) + 0.5) / rows
@@ -181,11 +182,22 @@ def _canvas(rng: Rng, height: int, width: int) -> Canvas:
 def render(
     seed: int, index: int, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scene `index` of a seed as (ir, vis), each uint8 [height, width].
+    """Renders a scene, as a pure function of the arguments.
 
-    A pure function of its arguments; another size shows the same scene with finer or
-    coarser detail.  Raises ValueError for a negative seed or index or a size under 16,
-    TypeError for what is no integer.
+    Another size shows the same scene with finer or coarser detail.
+
+    Args:
+      seed: integer, at least 0.
+      index: number of the scene, at least 0.
+      height: height in pixels, at least 16.
+      width: width in pixels, at least 16.
+
+    Returns:
+      (ir, vis), each uint8 [height, width].
+
+    Raises:
+      ValueError: `seed` or `index` is negative, or a side is below 16.
+      TypeError: an argument is not an integer.
     """
     seed, index, height, width = map(operator.index, (seed, index, height, width))
     if seed < 0 or index < 0:
@@ -201,7 +213,7 @@ def render(
     if for_layout.random() < c.mood.smoke:
         things += _smoke(for_layout)
     things.sort(key=lambda thing: -thing[0])
-    # Each thing has a generator of its own: what is clipped away changes nothing else.
+    # Each thing has its own generator, so a clipped thing does not change the others.
     for (z, painter, *args), own in zip(things, rng.spawn(len(things)), strict=True):
         painter(c, own, z, *args)
     images = develop_infrared(c, for_film), develop_visible(c, for_film)
@@ -212,9 +224,24 @@ def render(
 def write_pairs(
     folder: Path | str, seed: int, start: int, count: int, height: int, width: int
 ) -> list[Pair]:
-    """Write scenes start..start+count-1 as folder/{ir,vis}/scene_0000.png.
+    """Writes scenes start..start+count-1 as folder/{ir,vis}/scene_0000.png.
 
-    The number in the name is the scene's index.  Returns the pairs in that order.
+    The number in the name is the scene's index.
+
+    Args:
+      folder: folder to write to, created if it is missing.
+      seed: see `render`.
+      start: index of the first scene, at least 0.
+      count: number of scenes, at least 1.
+      height: height in pixels, at least 16.
+      width: width in pixels, at least 16.
+
+    Returns:
+      The pairs, in the order of the scenes.
+
+    Raises:
+      ValueError: `count` is below 1, or as for `render`.
+      TypeError: as for `render`.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")

@@ -1,4 +1,4 @@
-"""Training and validation pairs: by split files, or by a hash of the stem."""
+"""Splits pairs into training and validation, by split files or a hash of the stem."""
 
 import hashlib
 import re
@@ -11,10 +11,10 @@ from hkdnet_jax.common.paths import as_path
 
 
 def read_split(path: Path | str) -> list[str]:
-    """The names in a split file: one a line; blank lines and '#' comments skipped.
+    """Reads the names in a split file, one per line; skips blank lines and # comments.
 
     Raises:
-      UserError: the file cannot be read or names nothing.
+      UserError: the file cannot be read or names no pair.
     """
     try:
         text = as_path(path).read_text(encoding="utf-8-sig")
@@ -34,13 +34,23 @@ def split_pairs(
 
     With both split files, each side is what its file names.  With one, the other side
     is the rest.  With none (empty strings), a hash of the stem decides, so a pair stays
-    on its side when others are added or the folder moves; about `val_fraction` of the
-    pairs are for validation, at least one of two or more unless the fraction is 0.
+    on its side when others are added or the folder is moved; about `val_fraction` of
+    the pairs are for validation, and at least one of two or more pairs unless the
+    fraction is 0.
+
+    Args:
+      pairs: the pairs to divide.
+      train_split: path of the file that names the training pairs, or "".
+      val_split: path of the file that names the validation pairs, or "".
+      val_fraction: share of the pairs for validation, in [0, 1).
+
+    Returns:
+      The training pairs and the validation pairs.
 
     Raises:
-      UserError: a split file names a pair that is not there, or an ambiguous one, both
-        files name the same pair, training would be empty, or the fraction is not in
-        [0, 1).
+      UserError: a split file cannot be read or names no pair, a missing one or an
+        ambiguous one, both files name the same pair, no pair is left for training, or
+        the fraction is not in [0, 1).
     """
     if train_split or val_split:
         train = _named(pairs, train_split) if train_split else None
@@ -86,17 +96,18 @@ def _named(pairs: Sequence[Pair], path: str) -> set[Pair]:
     vague = [name for name in names if len(by_name[name]) > 1]
     if vague:
         raise UserError(
-            f"Split file {path} has stems that several data folders hold, write "
+            f"Split file {path} has stems that occur in several data folders; write "
             f"rootname/stem for them: {listing(vague)}."
         )
     return {by_name[name][0] for name in names}
 
 
 def _hashed(pairs: Sequence[Pair], val_fraction: float) -> set[Pair]:
-    """The validation pairs by a hash of the stem, a number in [0, 1)."""
+    """The pairs whose stems have a hash, as a number in [0, 1), below the fraction."""
     if not 0 <= val_fraction < 1:
         raise UserError(
-            f"val_fraction is {val_fraction}; give a number from 0 to below 1."
+            f"val_fraction is {val_fraction}; give a number that is at least 0 and "
+            "below 1."
         )
 
     def score(pair: Pair) -> float:
@@ -105,8 +116,8 @@ def _hashed(pairs: Sequence[Pair], val_fraction: float) -> set[Pair]:
 
     val = {pair for pair in pairs if score(pair) < val_fraction}
     if pairs and val_fraction > 0:
-        # A handful of pairs can fall on one side; neither side may stay empty, and a
-        # single pair is for training.
+        # A few pairs may all fall on one side, but neither side may be empty; a single
+        # pair is for training.
         ranked = sorted(pairs, key=lambda pair: (score(pair), pair.name))
         val = (val | {ranked[0]}) - {ranked[-1]}
     return val

@@ -1,7 +1,7 @@
-"""What all builders share: from pairs of files to records and back.
+"""The base of all builders, which turns pairs of files into records.
 
-A record holds the bytes of the two files unchanged, so nothing is lost or encoded
-twice, and TensorFlow is not needed to write or to read one.
+A record holds the unchanged bytes of the two files, so nothing is lost or encoded
+twice, and TensorFlow is not needed to write or read records.
 """
 
 import shutil
@@ -23,15 +23,15 @@ from hkdnet_jax.common.pair_files import Pair, read_pair
 
 @dataclass(frozen=True)
 class Facts:
-    """What a user should know of a data set before using it.
+    """What a user should know about a data set before using it.
 
     Attributes:
-      title: one line: what the data set is.
-      homepage: where it is described and had from.
+      title: description of the data set in one line.
+      homepage: address where it is described and offered.
       licence: note on the terms, as far as they could be checked.
-      citation: reference the authors ask for.
-      archive: address of one zip archive; empty where a person has to fetch it.
-      manual: what to fetch by hand and how it has to lie when unpacked.
+      citation: reference that the authors ask for.
+      archive: address of a zip archive; empty if it must be fetched by hand.
+      manual: what to fetch by hand, and which folders it must have when unpacked.
     """
 
     title: str
@@ -43,9 +43,10 @@ class Facts:
 
 
 class StoredImage(tfds.features.Image):
-    """A file's bytes; decoded [H, W, 3] uint8, gray repeated, EXIF not applied.
+    """The bytes of a file, which decode to uint8 [H, W, 3].
 
-    The decoder of `tfds.features.Image` would keep the low byte of 16-bit samples.
+    Gray is repeated, and the EXIF orientation is not applied. The decoder of
+    `tfds.features.Image` would keep the low byte of 16-bit samples.
     """
 
     def decode_example_np(self, example: bytes) -> np.ndarray:
@@ -55,11 +56,11 @@ class StoredImage(tfds.features.Image):
 
 
 class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builder of records ``{ir, vis, name}``; a data set sets FACTS and `layout`.
+    """A builder of records ``{ir, vis, name}``; a data set defines FACTS and `layout`.
 
-    Pairs that cannot be used (broken file, sizes that differ) and images without a
-    partner are left out; a sentence for each is in ``info.metadata``: "known_flaws"
-    for those named in KNOWN_FLAWS, which the published archive is known to have, and
+    Pairs that cannot be used (a broken file, sizes that differ) and images without a
+    partner are left out. ``info.metadata`` has a sentence for each: "known_flaws" for
+    those named in KNOWN_FLAWS, which the published archive is known to have, and
     "left_out" for all others.
     """
 
@@ -68,16 +69,20 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     KNOWN_FLAWS: frozenset[str] = frozenset()
 
     def __init__(self, *, file_format: str = "array_record", **kwargs):
-        """As `tfds.core.DatasetBuilder`, but writes array_record."""
+        """Like `tfds.core.DatasetBuilder`, but writes array_record by default."""
         super().__init__(file_format=file_format, **kwargs)
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
-        """What tfds shows; without it tfds refuses a manual folder."""
+        """The text that tfds shows; without it, tfds refuses a manual folder."""
         return self.FACTS.manual
 
     def layout(self, root: Path) -> Layout:
-        """The pairs of the data set that is unpacked in `root`."""
+        """The pairs of the data set that has been unpacked in `root`.
+
+        Raises:
+          LayoutMissing: the folder does not hold the data set.
+        """
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -95,7 +100,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             citation=self.FACTS.citation or None,
             license=self.FACTS.licence,
             metadata=tfds.core.MetadataDict(left_out=[], known_flaws=[]),
-            # Records in the order of the names.
+            # Keeps the records in the order of the names.
             disable_shuffling=True,
         )
 
@@ -115,7 +120,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _find(self, dl_manager: tfds.download.DownloadManager) -> Layout:
-        """Pairs from the manual folder if it has them, else from the download."""
+        """The pairs in the manual folder if it has them, otherwise in the download."""
         try:
             manual = Path(dl_manager.manual_dir)
         except AssertionError:  # there is no such folder, or it is empty
@@ -129,14 +134,14 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 print(f"{error} Downloading it instead.")
         if not self.FACTS.archive:
             raise UserError(
-                f"Data set {self.name} has to be fetched by hand and none was found "
-                f"(--manual_dir): {self.FACTS.manual}"
+                f"Data set {self.name} must be fetched by hand, but --manual_dir does "
+                f"not name a folder with files: {self.FACTS.manual}"
             )
         try:
             unpacked = _unpack(Path(dl_manager.download(self.FACTS.archive)))
         except Exception as error:
-            # Types of requests, zipfile, the system and tfds' own; all mean that there
-            # is no archive to go on with.
+            # Errors of requests, zipfile, the system and tfds; all of them mean that
+            # there is no archive to continue with.
             raise UserError(
                 f"{self.FACTS.archive} could not be downloaded and unpacked "
                 f"({type(error).__name__}: {str(error).strip().rstrip('.')}); fetch it "
@@ -170,7 +175,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _unpack(archive: Path) -> Path:
-    """Unpacks a zip file beside itself, once; tfds' own way needs TensorFlow."""
+    """Unpacks a zip file beside itself, once; tfds's extraction needs TensorFlow."""
     folder = archive.with_name(archive.name + ".unpacked")
     if not folder.is_dir():
         partial = archive.with_name(archive.name + ".partial")
@@ -179,7 +184,7 @@ def _unpack(archive: Path) -> Path:
             with zipfile.ZipFile(archive) as content:
                 content.extractall(partial)
         except zipfile.BadZipFile:
-            # Else the next run would take it for downloaded.
+            # Otherwise the next run would consider it downloaded.
             archive.unlink()
             archive.with_name(archive.name + ".INFO").unlink(missing_ok=True)
             raise

@@ -1,7 +1,7 @@
-"""The data sets: where each is, what it holds and how its archive is laid out.
+"""The data sets: their addresses, contents and the layouts of their archives.
 
-Addresses, counts and terms are those of docs/data.md, which also says what could not
-be checked.
+Addresses, counts and terms are those of docs/data.md, which also says what could not be
+checked.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class RoadScene(PairBuilder):
     )
 
     def layout(self, root: Path) -> Layout:
-        """One split; the visible images in the size of the infrared ones."""
+        """One split, with visible images of the same size as the infrared ones."""
         return layouts.two_folders(root, {"train": ("cropinfrared", "crop_LR_visible")})
 
 
@@ -141,7 +141,7 @@ class M3fd(PairBuilder):
 
 
 class FlirAdas(PairBuilder):
-    """FLIR ADAS in the aligned release."""
+    """FLIR ADAS, in the aligned release."""
 
     name = "flir_adas"
     FACTS = Facts(
@@ -165,7 +165,7 @@ class FlirAdas(PairBuilder):
 
 
 class Kaist(PairBuilder):
-    """KAIST: video of a car by day and night; sets 00-05 train, 06-11 test."""
+    """KAIST: video from a car by day and night; sets 00-05 train, 06-11 test."""
 
     name = "kaist"
     FACTS = Facts(
@@ -188,7 +188,7 @@ class Kaist(PairBuilder):
 
 @dataclasses.dataclass
 class FolderConfig(tfds.core.BuilderConfig):
-    """Two folders of images with equal stems.
+    """Two folders of images with the same stems.
 
     Attributes:
       ir: folder of the infrared images.
@@ -200,19 +200,19 @@ class FolderConfig(tfds.core.BuilderConfig):
 
 
 class Pairs(PairBuilder):
-    """Any two folders: those of a `FolderConfig`, else ir/ and vis/ of the manual one.
+    """Any two folders: those of a `FolderConfig`, or ir/ and vis/ in the manual folder.
 
-    Needs a config or a manual folder; nothing is downloaded.
+    One of the two is required; nothing is downloaded.
     """
 
     name = "pairs"
     FACTS = Facts(
-        title="Own pairs: two folders of images with equal stems.",
+        title="Own pairs: two folders of images with the same stems.",
         homepage="",
         licence="Yours: the images come from your own folders.",
         citation="",
         archive="",
-        manual="give a folder that holds ir/ and vis/ with images of equal stems.",
+        manual="give a folder that holds ir/ and vis/ with images of the same stems.",
     )
 
     def _find(self, dl_manager: tfds.download.DownloadManager) -> Layout:

@@ -1,8 +1,9 @@
-"""From an unpacked archive to named pairs; pathlib only, no tfds.
+"""Finds named pairs in unpacked archives; needs only pathlib, not tfds.
 
-Each function takes the folder in which a data set was unpacked, finds the data set at
-or a few levels below it, and returns its pairs by split.  A pair's name is the file
-stem it gets when it is exported, so it is unique within the data set and has no "/".
+Each function takes the folder in which a data set was unpacked, finds the data set in
+it or a few levels below it, and returns its pairs by split.  A pair's name is the file
+stem that it gets on export, so it is unique within the data set and has no "/".  Each
+function raises `LayoutMissing` if the folder does not hold the data set.
 """
 
 import os
@@ -25,22 +26,22 @@ class LayoutMissing(UserError):
 
 @dataclass(frozen=True)
 class Layout:
-    """Pairs by split, and one sentence for each image that is in no pair."""
+    """The pairs by split, and one sentence for each image without a partner."""
 
     splits: dict[str, list[Pair]]
     problems: list[str] = field(default_factory=list)
 
 
 def two_folders(root: Path, splits: Mapping[str, tuple[str, str]]) -> Layout:
-    """Splits that are two folders of equal stems each.
+    """Finds splits that are two folders with the same stems each.
 
     Args:
-      root: where the archive was unpacked.
-      splits: split name -> (ir folder, vis folder), relative to one common folder;
-        upper and lower case count as equal.
+      root: folder in which the archive was unpacked.
+      splits: split name -> (ir folder, vis folder), relative to a common folder;
+        upper and lower case are not distinguished.
 
     Raises:
-      LayoutMissing: not all of the folders are there.
+      LayoutMissing: a folder is missing.
     """
     wanted = [folder for pair in splits.values() for folder in pair]
     base = _locate(root, wanted)
@@ -54,9 +55,9 @@ def two_folders(root: Path, splits: Mapping[str, tuple[str, str]]) -> Layout:
 
 
 def m3fd(root: Path) -> Layout:
-    """M3FD_Detection (split train) and M3FD_Fusion (test), either may be absent.
+    """M3FD_Detection (split train) and M3FD_Fusion (test), one of which may be absent.
 
-    The stems of the two archives are plain numbers, so names carry the archive's.
+    The stems of both archives are plain numbers, so names start with the archive's.
     """
     splits, problems = {}, []
     for split, archive in (("train", "M3FD_Detection"), ("test", "M3FD_Fusion")):
@@ -120,7 +121,7 @@ def flir_aligned(root: Path) -> Layout:
             vis = base / "JPEGImages" / f"{stem}_RGB.jpg"
             absent = [file for file in (ir, vis) if not file.is_file()]
             if absent:
-                problems.append(f"{path} names '{line}' but {absent[0]} is not there")
+                problems.append(f"{path} names '{line}' but {absent[0]} is missing")
             else:
                 splits[split].append(Pair(stem, ir, vis))
     return Layout(splits, problems)
@@ -134,10 +135,10 @@ _TNO_ROLES = {"lwir": "ir", "ir": "ir", "vis": "vis", "nir": "nir", "ii": "nir"}
 
 
 def tno(root: Path) -> Layout:
-    """TNO: long-wave IR against visible; scenes are test, video frames sequences.
+    """TNO: long-wave IR and visible; scenes (split test) and video frames (sequences).
 
-    Four cameras, each with its own naming.  Scenes without a long-wave image (near
-    infrared or an intensifier only) are no thermal pairs and are passed over.
+    Each of the four cameras has its own naming.  Scenes without a long-wave image (only
+    near infrared or an intensifier) are not thermal pairs and are skipped.
     """
     base = next(
         (f for f in _walk(root) if any((f / cam).is_dir() for cam in _TNO_CAMERAS)),
@@ -166,8 +167,8 @@ def tno(root: Path) -> Layout:
 
 
 def _tno_role(stem: str) -> str:
-    """ "ir", "vis", "nir" or "" from a scene's file stem: the first word that tells."""
-    # Two Athena scenes have names of their own: APC_2 numbers its cameras, and the
+    """The role, "ir", "vis" or "nir", that the first telling word names; "" if none."""
+    # Two Athena scenes are named differently: APC_2 numbers its cameras, and the
     # visible image of the bunker has no prefix (its _r is the red channel).
     if re.match(r"[12]_fk_", stem):
         return "ir" if stem[0] == "2" else "vis"
@@ -193,7 +194,7 @@ def _tno_frames(
     ir, vis = by_number(ir_dir), by_number(vis_dir)
     for number in sorted(ir.keys() ^ vis.keys()):
         file = ir.get(number) or vis[number]
-        problems.append(f"{file} has no partner of number {number}")
+        problems.append(f"{file} has no partner with number {number}")
     return [
         Pair(f"{name}_{number:04d}", ir[number], vis[number])
         for number in sorted(ir.keys() & vis.keys())
@@ -228,7 +229,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _below(folder: Path, relative: str) -> Path | None:
-    """The folder `relative` ("a/b") of `folder` whatever its case, or None."""
+    """The folder `relative` ("a/b") of `folder`, ignoring case, or None."""
     for part in relative.split("/"):
         matches = [
             sub
@@ -242,7 +243,7 @@ def _below(folder: Path, relative: str) -> Path | None:
 
 
 def _locate(root: Path, wanted: list[str] | tuple[str, ...]) -> Path | None:
-    """The shallowest folder that has all the `wanted` folders."""
+    """The shallowest folder that has all of the `wanted` folders, or None."""
     for folder in _walk(root):
         if all(_below(folder, relative) for relative in wanted):
             return folder

@@ -164,13 +164,13 @@ def test_known_flaws_do_not_fail_the_command(prepare, tmp_path):
         ("pairs", {"ir": "camera/ir"}, "needs two folders"),
         ("pairs", {"ir": "camera/ir", "vis": "nowhere"}, "nowhere is not a folder"),
         ("pairs", {"manual_dir": "camera/ir"}, "is not a folder"),
-        ("msrs", {"ir": "camera/ir", "vis": "camera/vis"}, "belong to --dataset pairs"),
+        ("msrs", {"ir": "camera/ir", "vis": "camera/vis"}, "are for --dataset pairs"),
         ("kaist", {"manual_dir": "nowhere"}, "nowhere is not a folder"),
         ("kaist", {"manual_dir": "camera"}, "expected folders setXX/VXXX"),
         ("kaist", {}, "fetched by hand"),
         ("pairs", {"manual_dir": "camera", "export": "camera"}, "name a new folder"),
-        ("pairs", {"manual_dir": "camera", "export": "file/out"}, "cannot be made"),
-        ("pairs", {"manual_dir": "camera", "data_dir": "file"}, "cannot be made"),
+        ("pairs", {"manual_dir": "camera", "export": "file/out"}, "cannot be created"),
+        ("pairs", {"manual_dir": "camera", "data_dir": "file"}, "cannot be created"),
     ],
 )
 def test_mistakes_are_one_sentence(prepare, tmp_path, dataset, flags, sentence):
