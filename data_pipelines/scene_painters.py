@@ -90,7 +90,7 @@ def ground(c: Canvas, rng: Rng, road: float, drift: float) -> None:
 
 
 def _cast_shadows(c, rng, box, z, across, road) -> None:
-    """Darken what roofs and trees beside the street keep the sun from (VIS only)."""
+    """Darkens the shadows of roofs and trees beside the street (VIS only)."""
     side, reach = rng.choice([-1, 1]), rng.uniform(-0.4, 0.8)
     roofs = c.cells(np.floor((z + 0.4 * side * across) / 7), np.zeros_like(across))
     dapple = c.fbm(rng, across * 1.5, z * 1.2, z * c.pixel / c.focal * 1.5, 0.8)
@@ -101,7 +101,7 @@ def _cast_shadows(c, rng, box, z, across, road) -> None:
 def side_wall(
     c: Canvas, rng: Rng, far: float, x: float, near: float, height: float
 ) -> None:
-    """A facade along the street, in the plane at `x`, from depth near to far."""
+    """A facade along the street, in the plane at `x`, from depth `near` to `far`."""
     left, right = sorted(c.focal * x / z for z in (near, far))
     top, bottom = (c.project(0, h, near)[1] for h in (height, 0))
     box = c.box(left, top, right, bottom)
@@ -113,7 +113,7 @@ def side_wall(
 def front_wall(
     c: Canvas, rng: Rng, z: float, x0: float, x1: float, height: float
 ) -> None:
-    """A facade that faces the camera, from x0 to x1."""
+    """A facade that faces the camera, from `x0` to `x1`."""
     (left, top), (right, bottom) = c.project(x0, height, z), c.project(x1, 0, z)
     box = c.box(left, top, right, bottom)
     screen = c.x[:, box[1]]
@@ -143,7 +143,7 @@ def _facade(c, rng, box, z, along, length, height, slant) -> None:
     if rng.random() < 0.5:  # a painted band: paint has no temperature of its own
         low, high = rng.uniform(0.2, 1.0), rng.uniform(1.4, 3.0)
         vis *= np.where((up > low) & (up < high), rng.uniform(0.4, 1.6), 1.0)
-    # Letters of a shop sign, likewise.
+    # Letters of a shop sign, which have no temperature of their own either.
     row = 2.2 + 0.1 * rng.integers(0, 8)
     sign = (up > row) & (up < row + 0.6) & (along % 9 < 5) & (along % 0.6 < 0.5)
     stroke = c.cells(np.floor(along * 10), np.floor((up - row) * 8)) > 0

@@ -23,7 +23,7 @@ def read_split(path: Path | str) -> list[str]:
     lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines())
     names = [line for line in lines if line]
     if not names:
-        raise UserError(f"Split file {path} names no pair; write one name a line.")
+        raise UserError(f"Split file {path} names no pair; write one name per line.")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Scores the models that come with the package, and the methods beside them."""
+"""Scores the models that come with the package, and the methods to compare with."""
 
 import dataclasses
 import math

@@ -53,7 +53,7 @@ def fuse_pair(
     if ir.ndim != 2 or ir.shape != vis.shape or min(ir.shape) < MIN_SIDE:
         raise ValueError(
             f"fuse_pair takes two [H, W] images of one size, at least {MIN_SIDE} "
-            f"pixels a side, got {ir.shape} and {vis.shape}"
+            f"pixels per side, got {ir.shape} and {vis.shape}"
         )
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize must be unit or minmax, got {normalize!r}")

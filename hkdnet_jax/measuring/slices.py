@@ -202,11 +202,12 @@ def report(row: dict[str, Any]) -> str:
         for c in row["collectives"]
     )
     return (
-        f"phase {row['phase']}: {peak:.2f} GiB of {capacity:.0f} GiB a chip "
+        f"phase {row['phase']}: {peak:.2f} of {capacity:.0f} GiB per chip "
         f"({'fits' if row['fits'] else 'DOES NOT FIT'}; arguments {arguments:.2f}, "
         f"temporaries {temporaries:.2f})\n"
-        f"  a step: {moved or 'no collective'}; {row['flops'] / 1e12:.2f} TFLOP over "
-        f"all chips, at least {1e3 * row['floor_seconds']:.1f} ms at the bfloat16 peak"
+        f"  per step: {moved or 'no collectives'}; {row['flops'] / 1e12:.2f} TFLOP "
+        f"over all chips, which take at least {1e3 * row['floor_seconds']:.1f} ms at "
+        "the bfloat16 peak"
     )
 
 

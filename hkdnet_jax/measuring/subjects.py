@@ -26,7 +26,7 @@ METRICS_COLUMNS = (
     _SIZE,
     Column("metric", "metric", 8),
     Column("threads", "workers", 7),
-    Column("ms a pair", "seconds", 9, 2, 1e3),
+    Column("ms/pair", "seconds", 9, 2, 1e3),
     Column("min", "seconds_min", 9, 2, 1e3),
     Column("max", "seconds_max", 9, 2, 1e3),
     Column("compile s", "compile_seconds", 9),

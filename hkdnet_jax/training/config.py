@@ -183,7 +183,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A whole run."""
+    """The configuration of a run, with all of its groups."""
 
     kind: str = key(
         "student", "network that is trained", choices=("student", "teacher")

@@ -147,7 +147,7 @@ def _log(
 
 
 def _bad_row(run: Run, done: int, pending: list[dict[str, jax.Array]]) -> int:
-    """Number of steps in a row, up to the last one, without a finite loss or gradient.
+    """Number of steps in a row, up to the last, whose loss or gradient was not finite.
 
     Raises:
       UserError: there were `max_bad_steps` such steps in a row since the last log.

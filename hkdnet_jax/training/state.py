@@ -37,7 +37,7 @@ class TrainState:
 
     @property
     def bad_row(self) -> jax.Array:
-        """int32 number of steps in a row, up to the last one, that were not finite."""
+        """int32 number of steps in a row, up to the last, that were not finite."""
         return skipped(self.opt_state).notfinite_count
 
 
