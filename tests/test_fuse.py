@@ -85,6 +85,27 @@ def test_options_reach_the_pair(models, pair, tmp_path, capfd):
         np.testing.assert_array_equal(read(out), expected)
 
 
+def test_dtype_is_that_of_the_students_arithmetic(models, pair, tmp_path, capfd):
+    args = *pair, "--out", tmp_path / "o.png", "--model", models[2]
+    pictures = {}
+    for dtype in ("float32", "bfloat16"):
+        assert run(capfd, *args, "--dtype", dtype)[0] == 0
+        pictures[dtype] = read(tmp_path / "o.png")
+    model = Model.load(models[2])
+    for dtype, picture in pictures.items():
+        wanted = fuse_pair(model.astype(dtype), *make_pair())
+        np.testing.assert_array_equal(picture, wanted)
+    assert np.any(pictures["float32"] != pictures["bfloat16"])
+    with pytest.raises(ValueError, match=r"float32.*float64"):
+        model.astype("float64")
+
+
+def test_a_teacher_computes_in_float32_alone(models, pair, tmp_path, capfd):
+    args = *pair, "--out", tmp_path / "o.png", "--model", models[1]
+    fails(capfd, *args, "--dtype", "bfloat16", says=["teacher", "bfloat16", "drop"])
+    assert Model.load(models[1]).astype("float32").scale == 1
+
+
 def test_colour_is_read_as_luma(models, tmp_path, capfd):
     rng = np.random.default_rng(3)
     rgb = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
