@@ -29,6 +29,7 @@ from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.ops.conv import LAYOUT, Conv3x3
 from hkdnet_jax.ops.position_attention import position_attention
 from hkdnet_jax.runtime import memory
+from hkdnet_jax.runtime.precision import FULL
 
 IMPLEMENTATIONS = ("materialized", "blocked")
 FORWARD, BOTH = PASSES = ("forward", "forward+backward")
@@ -209,7 +210,8 @@ def _conv_calls(
     params = jax.tree.map(lambda p: 0.03 * _normal(2, p.shape, p.dtype), shapes)
     square = _normal(3, (_MATMUL_SIDE, _MATMUL_SIDE), dtype)
 
-    calls: dict = {("matmul", FORWARD): (jnp.matmul, (square, square))}
+    matmul = partial(jnp.matmul, precision=FULL)
+    calls: dict = {("matmul", FORWARD): (matmul, (square, square))}
     for name, variant in _variants(group).items():
         calls[name, FORWARD] = (variant, (params, x))
         calls[name, BOTH] = (_with_gradients(variant), (gradient, params, x))
@@ -252,7 +254,9 @@ def _slice(params: Params, index: int) -> Params:
 
 def _xla_conv(params: Params, x: jax.Array) -> jax.Array:
     kernel, bias = (params[name].astype(x.dtype) for name in ("kernel", "bias"))
-    y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+    y = lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=FULL
+    )
     return y + bias[None, None, None, :]
 
 

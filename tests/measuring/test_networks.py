@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_fixtures import TINIEST
 
+from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.measuring import measure, networks
 from hkdnet_jax.measuring.measure import Settings
 from hkdnet_jax.models.presets import PRESETS
@@ -57,8 +58,13 @@ def test_the_network_that_is_timed(dtype):
     assert model.scale == model.network.scale == 3
     assert model.network.config == PRESETS["tiny"]
     assert model.network.dtype == jnp.dtype(dtype)
-    teacher = networks._random_model(dataclasses.replace(settings, scale=1))
-    assert teacher.scale == 1 and teacher.network.dtype == jnp.dtype(dtype)
+
+
+def test_the_teacher_is_timed_in_float32_only():
+    settings = dataclasses.replace(SETTINGS, scale=1, dtype="float32")
+    assert networks._random_model(settings).scale == 1
+    with pytest.raises(UserError, match="A teacher network computes only in float32"):
+        networks._random_model(dataclasses.replace(settings, dtype="bfloat16"))
 
 
 def test_operations_of_the_teacher():

@@ -10,7 +10,7 @@ from PIL import Image
 
 PROGRAM = """
 import jax
-from hkdnet_jax import compile_cache
+from hkdnet_jax.runtime import compile_cache
 compile_cache.enable()
 print(jax.config.jax_compilation_cache_dir)
 """

@@ -86,7 +86,7 @@ def test_the_teachers_step_is_at_the_highest():
     step = steps.train_step(config, optimizer, networks.build_teacher(config), phase=1)
     for found in products(step, (state, frozen, batch)).values():
         assert {used for _, used in found} == {("HIGHEST",) * 2}
-        # The teacher's 12 forward, VGG16's 7 of output and target; both backward; SSIM.
+        # The teacher's 12 forward, VGG16's 7 of output and target; both backward.
         assert len(found) > 12 + 12 + 14 + 7
 
 
