@@ -1,5 +1,6 @@
 """The command `hkdnet`: its list, its dispatch, and what it says without an extra."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import hkdnet_jax
 from hkdnet_jax.__main__ import COMMANDS, main
 
+ROOT = Path(__file__).parents[1]
 # What the command loads before it knows the subcommand.
 LIGHT = {"numpy", "jax", "flax", "PIL", "tensorflow", "ml_collections", "orbax"}
 
@@ -22,16 +24,16 @@ def python(*arguments, **options):
     )
 
 
-def without(packages, command):
-    """Runs `hkdnet` where some packages are not installed."""
+def without(packages, module, flags):
+    """Runs the main of a module where some packages are not installed."""
     code = f"""
 import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 hidden = {set(packages)!r}
 PathFinder.find_spec = lambda name, *a: None if name in hidden else find(name, *a)
-from hkdnet_jax.__main__ import main
-main({command!r})
+from {module} import main
+sys.exit(main({flags!r}))
 """
     return python("-c", code)
 
@@ -111,18 +113,32 @@ except SystemExit:
 
 
 @pytest.mark.parametrize(
-    ("command", "hidden", "extra"),
+    ("module", "flags", "hidden", "extra"),
     [
-        (["train"], "ml_collections", "train"),
-        (["train", "--help"], "orbax", "train"),
-        (["train"], "optax", "train"),
-        (["train"], "grain", "train"),
-        (["compile-check"], "ml_collections", "train,tpu"),
+        ("hkdnet_jax.__main__", ["train"], "ml_collections", "train"),
+        ("hkdnet_jax.__main__", ["train", "--help"], "orbax", "train"),
+        ("hkdnet_jax.main", [], "optax", "train"),
+        ("hkdnet_jax.main", [], "grain", "train"),
+        ("hkdnet_jax.__main__", ["compile-check"], "ml_collections", "train,tpu"),
+        ("data_pipelines.prepare", [], "tensorflow_datasets", "data"),
     ],
 )
-def test_a_missing_extra_is_one_sentence(command, hidden, extra):
-    done = without([hidden], command)
+def test_a_missing_extra_is_one_sentence(module, flags, hidden, extra):
+    done = without([hidden], module, flags)
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and f"No module named '{hidden}'" in line
     assert line.endswith(f"pip install 'hkdnet-jax[{extra}]'.")
+
+
+def test_a_config_file_finds_its_folder_which_is_not_installed(tmp_path):
+    for package in ("hkdnet_jax", "data_pipelines"):
+        (tmp_path / package).symlink_to(ROOT / package)
+    flags = ["--config=configs/student_x2.py:tiny", "--workdir=W", "--config.scale=7"]
+    # -P: without the folder where it runs, like the command that pip installs.
+    done = python(
+        *("-P", "-m", "hkdnet_jax", "train", *flags),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 1 and "config.scale is 7" in done.stderr
