@@ -9,7 +9,7 @@ import pytest
 
 from hkdnet_jax import benchmark
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.measuring import kernels, networks, runs
+from hkdnet_jax.measuring import kernels, networks, runs, subjects
 from hkdnet_jax.measuring.fresh import Skipped
 from hkdnet_jax.measuring.measure import Settings, machine
 
@@ -83,7 +83,7 @@ def processes(monkeypatch):
 
 MEASURES = {
     "fuse": networks.measure_fuse,
-    "train": networks.measure_train,
+    "train": subjects.measure_train,
     "attention": kernels.measure_attention,
     "conv": kernels.measure_conv,
 }

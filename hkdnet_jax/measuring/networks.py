@@ -1,9 +1,6 @@
-"""Times fusing and training with the networks."""
+"""Measures how fast the networks fuse."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -11,17 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from data_pipelines import loader
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.measuring import flops
 from hkdnet_jax.measuring.measure import (
     Row,
     Settings,
     Size,
-    compiled,
     line,
     process_row,
     size_text,
@@ -32,21 +25,10 @@ from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.runtime import sharding
-from hkdnet_jax.training import networks, steps
-from hkdnet_jax.training.config import default_config, use_preset
-from hkdnet_jax.training.optimizer import Optimizer, make_optimizer
-from hkdnet_jax.training.state import Params, TrainState, create
 
 # Operations are counted with the attention as the paper defines it: those of a kernel
 # cannot be seen, and recomputation in the backward pass does not count.
-_COUNTED_ATTENTION = "materialized"
-_SCENES = 8
-_ROOM = 32  # rows and columns of a scene beyond the crop, as in training
-# More batches than the loader keeps ready: the loop then starts with an empty buffer,
-# as if it had been running for long.
-_DRAINED_BATCHES = 16
-_EPOCH_STEPS = 10**6  # length of the only epoch, more steps than are timed
+COUNTED_ATTENTION = "materialized"
 
 
 def measure_fuse(settings: Settings, size: Size) -> list[Row]:
@@ -107,11 +89,19 @@ def _random_model(settings: Settings) -> Model:
         network = Student(PRESETS[settings.preset], settings.scale)
     image = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
-    model = Model(network, jax.device_put(_random(shapes)), settings.scale)
+    model = Model(network, jax.device_put(random_params(shapes)), settings.scale)
     return model.astype(settings.dtype)
 
 
-def _random(shapes: Any) -> Any:
+def _forward_flops(model: Model, size: Size) -> int:
+    network: nn.Module = model.network
+    if isinstance(network, Student):
+        network = network.clone(attention=COUNTED_ATTENTION)
+    image = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
+    return flops.count(network.apply, {"params": model.params}, image, image)
+
+
+def random_params(shapes: Any) -> Any:
     """Small random numbers for every parameter, drawn by NumPy.
 
     Compiling an initialisation would take longer than the measurement.
@@ -120,115 +110,3 @@ def _random(shapes: Any) -> Any:
     return jax.tree.map(
         lambda x: 0.03 * rng.standard_normal(x.shape, np.float32), shapes
     )
-
-
-def _forward_flops(model: Model, size: Size) -> int:
-    network: nn.Module = model.network
-    if isinstance(network, Student):
-        network = network.clone(attention=_COUNTED_ATTENTION)
-    image = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
-    return flops.count(network.apply, {"params": model.params}, image, image)
-
-
-def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
-    """Times a student's real train step, fed by the real loader with procedural scenes.
-
-    The teacher, with random weights, is part of the step, as in a real run.  The scenes
-    have been rendered before, as after the first epoch of a run.  The loop waits for
-    the end of every step.
-
-    Args:
-      settings: settings of the run; the batch is split over all devices.
-      size: (height, width) of the square LOW-resolution crop, in pixels.
-      phase: 1 or 2.
-
-    Returns:
-      One row; `seconds` are for a step with its input, and `input_wait_share` is the
-      time for which the loop waited for its next batch, over the time of the loop.
-    """
-    config = _train_config(settings, size, phase)
-    mesh = sharding.make_mesh(config.mesh.data)
-    replicated = sharding.replicated(mesh)
-    params = _random(jax.eval_shape(lambda: networks.init_params(config)))
-    optimizer = make_optimizer(config, params, _EPOCH_STEPS, _EPOCH_STEPS)
-    make_state = partial(create, config, optimizer)
-    state = jax.jit(make_state, out_shardings=replicated)(params)
-    teacher = _random(jax.eval_shape(lambda: networks.init_teacher(config)))
-    teacher = jax.device_put(teacher, replicated)
-    batches = _batches(config)
-    first = sharding.put_batch(next(batches), mesh)
-    step = sharding.jit_train_step(_step(config, optimizer, phase), mesh)
-    program, compile_seconds = compiled(step, state, teacher, first)
-    shapes = jax.eval_shape(lambda *args: args, state, teacher, first)
-    state, _ = jax.block_until_ready(program(state, teacher, first))
-    seconds, waits = _run_steps(
-        program, state, teacher, batches, mesh, settings.repeats
-    )
-    process = process_row()  # before the operations are counted, which takes memory
-    config.attention = _COUNTED_ATTENTION
-    operations = flops.count(_step(config, optimizer, phase), *shapes)
-    middle = median(seconds)
-    row = {
-        "size": size_text(size),
-        "batch": settings.batch,
-        "phase": phase,
-        **statistics(seconds),
-        "compile_seconds": compile_seconds,
-        "gflops": operations / middle / 1e9,
-        "samples_per_second": settings.batch / middle,
-        "input_wait_share": sum(waits) / sum(seconds),
-    }
-    return [row | process]
-
-
-def _train_config(settings: Settings, size: Size, phase: int) -> ConfigDict:
-    """The configuration of a run at these sizes: one epoch, all of it in one phase."""
-    config = use_preset(default_config(), settings.preset)
-    config.scale = settings.scale
-    config.dtype = settings.dtype
-    config.data.crop = settings.scale * size[0]
-    config.train.batch_size = settings.batch
-    config.train.epochs = 1
-    config.train.phase1_epochs = 1 if phase == 1 else 0
-    return config
-
-
-def _batches(config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
-    """Training batches of scenes that have been rendered before."""
-    side = config.data.crop + _ROOM
-    source = loader.SceneSource(config.seed, 0, _SCENES, side, side)
-    for index in range(len(source)):
-        source[index]
-    return loader.train_batches(
-        source,
-        crop=config.data.crop,
-        batch_size=config.train.batch_size,
-        samples_per_epoch=config.data.samples_per_epoch,
-        seed=config.seed,
-    )
-
-
-def _step(config: ConfigDict, optimizer: Optimizer, phase: int) -> steps.TrainStep:
-    return steps.train_step(config, optimizer, networks.build_teacher(config), phase)
-
-
-def _run_steps(
-    program: Callable[..., Any],
-    state: TrainState,
-    teacher: Params,
-    batches: Iterator[dict[str, np.ndarray]],
-    mesh: Mesh,
-    count: int,
-) -> tuple[list[float], list[float]]:
-    """Seconds of each step, and the part of them spent waiting for its batch."""
-    for _ in range(_DRAINED_BATCHES):
-        next(batches)
-    seconds, waits = [], []
-    for _ in range(count):
-        start = time.perf_counter()
-        batch = next(batches)
-        waits.append(time.perf_counter() - start)
-        state, _ = program(state, teacher, sharding.put_batch(batch, mesh))
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
-    return seconds, waits

@@ -9,7 +9,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.measuring.measure import Settings, Size, size_text
 from hkdnet_jax.measuring.subjects import Subject
 from hkdnet_jax.models.presets import PRESETS
-from hkdnet_jax.training.config import DTYPES
+from hkdnet_jax.runtime.precision import DTYPES
 
 
 def check_settings(subject: Subject, settings: Settings) -> None:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hkdnet_jax.common.errors import needs_extra
 from hkdnet_jax.measuring import kernels, networks
-from hkdnet_jax.measuring.measure import Row
+from hkdnet_jax.measuring.measure import Row, Settings, Size
 from hkdnet_jax.measuring.table import Column
-from hkdnet_jax.models.presets import MIN_SIDE, SCALES
-from hkdnet_jax.training.config_check import MIN_CROP
+from hkdnet_jax.models.presets import MIN_CROP, MIN_SIDE, SCALES
 
 _SIZE = Column("size", "size", 11)
 _BATCH = Column("batch", "batch", 5)
@@ -64,6 +64,17 @@ class Subject:
     trains: bool = False
 
 
+def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
+    """Calls `train_step.measure_train`; what it imports is not part of every install.
+
+    Raises:
+      UserError: the packages that training needs are not installed.
+    """
+    with needs_extra("Measuring a train step", "train"):
+        from hkdnet_jax.measuring import train_step
+    return train_step.measure_train(settings, size, phase)
+
+
 SUBJECTS = {
     "fuse": Subject(
         "fusing pairs of pictures, from arrays to arrays; scale 1 is the teacher, "
@@ -84,7 +95,7 @@ SUBJECTS = {
         "the student's train step in both phases, with its teacher and its input; "
         "sizes are those of the low-resolution crops, which are square",
         "32x32,64x64",
-        networks.measure_train,
+        measure_train,
         (
             _SIZE,
             _BATCH,

@@ -11,6 +11,8 @@ SCALES = (1, 2, 3, 4)  # output pixels per input pixel along a side; 1 for a tea
 # Smallest side of an input in pixels: in a smaller image nearly every pixel is close to
 # the border, and the padding determines most of the picture.
 MIN_SIDE = 8
+# SSIM's window is 11 pixels, and a low-resolution crop needs some context.
+MIN_CROP = 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,9 @@ from hkdnet_jax.common import keys
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.losses import vgg
+from hkdnet_jax.models.presets import MIN_CROP
 from hkdnet_jax.ops.position_attention import KERNELS, has_kernel
 from hkdnet_jax.training.config import groups, model_of
-
-# SSIM's window is 11 pixels, and a low-resolution crop needs some context.
-MIN_CROP = 16
 
 
 def _require(condition: bool, key: str, value, remedy: str) -> None:
