@@ -7,24 +7,12 @@ import numpy as np
 import pytest
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.measuring import measure, networks
+from hkdnet_jax.measuring import networks
 from hkdnet_jax.measuring.measure import Settings
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.ops import position_attention
 
 SETTINGS = Settings("tiny", scale=2, batch=4, repeats=3, dtype="float32")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when it is told to; both modules read it."""
-    now = [0.0]
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
-
-    def spend(seconds):
-        now[0] += seconds
-
-    return spend
 
 
 def test_a_row_of_fuse(clock, monkeypatch):

@@ -6,23 +6,11 @@ import numpy as np
 import pytest
 from command_fixtures import TINIEST
 
-from hkdnet_jax.measuring import measure, networks, train_step
+from hkdnet_jax.measuring import networks, train_step
 from hkdnet_jax.measuring.measure import Settings
 from hkdnet_jax.models.presets import PRESETS
 
 SETTINGS = Settings("tiny", scale=2, batch=4, repeats=3, dtype="float32")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when it is told to; both modules read it."""
-    now = [0.0]
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
-
-    def spend(seconds):
-        now[0] += seconds
-
-    return spend
 
 
 @pytest.mark.parametrize("phase", [1, 2])
