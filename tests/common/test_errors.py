@@ -31,7 +31,7 @@ def test_a_package_that_is_not_installed():
         import no_such_package  # noqa: F401
     assert str(raised.value) == (
         "Baking needs packages that are not installed (No module named "
-        "'no_such_package'): pip install 'hkdnet-jax[train]'."
+        "'no_such_package'): run pip install 'hkdnet-jax[train]'."
     )
 
 
