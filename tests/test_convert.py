@@ -14,6 +14,7 @@ import safetensors.numpy
 from PIL import Image
 from scipy.signal import correlate2d
 
+from hkdnet_jax import convert as command
 from hkdnet_jax import fuse
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
@@ -43,7 +44,7 @@ def x2_file(x2, tmp_path_factory):
 def run(capfd, path, out, scale=2, more=()):
     """Exit code, stdout and error lines of the command."""
     options = ["--checkpoint", path, "--scale", scale, "--out", out, *more]
-    code = convert.main([str(option) for option in options])
+    code = command.main([str(option) for option in options])
     printed, errors = capfd.readouterr()
     return code, printed, errors.splitlines()
 

@@ -239,7 +239,7 @@ class Run:
         return {"ir": crops, "vis": crops}
 
     def _compile(self, name: str, *args: Any) -> None:
-        step, device = self._program(name), self.mesh.devices.flat[0]
+        step, device = self._program(name), self.mesh.local_devices[0]
         if isinstance(step, jax.stages.Compiled):
             return
         free = memory.free(device)

@@ -168,7 +168,7 @@ def test_bad_files_are_listed_in_one_error(root):
     assert message.startswith("3 of 7 pairs") and "\n" not in message
     for part in ("1.png is 20x16", "1.bmp is 19x16", "2.bmp cannot be read"):
         assert part in message
-    assert "4.bmp is 20x15" in message
+    assert "4.bmp and its partner are 20x15" in message
     for advice in ("16x16", "data.crop", "split file", "remove"):
         assert advice in message
     for good in (0, 3, 5, 6):

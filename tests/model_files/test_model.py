@@ -71,9 +71,9 @@ def test_weights_must_be_finite(models, tmp_path):
 
 
 def test_fields_of_the_configuration_reach_the_network(tmp_path):
-    student = dataclasses.replace(TINY, decoder=(4, 8, 8), cea=False, corner_gamma=1.0)
+    student = dataclasses.replace(TINY, decoder=(4, 8, 8), cea=False, skip_alpha=1.0)
     params = random_params(Student(student, 3))
-    fields = dataclasses.asdict(student) | {"corner_gamma": 1}  # as JSON may hold 1.0
+    fields = dataclasses.asdict(student) | {"skip_alpha": 1}  # as JSON may hold 1.0
     config = {"kind": "student", "scale": 3, "model": fields}
     file_format.save_model(tmp_path / "s", config, params)
     assert Model.load(tmp_path / "s").network == Student(student, 3)
@@ -82,3 +82,12 @@ def test_fields_of_the_configuration_reach_the_network(tmp_path):
         tmp_path / "t", {"kind": "teacher", "alpha": 1, "damping": 2}, params
     )
     assert Model.load(tmp_path / "t").network == Teacher(1.0, 2.0)
+
+
+def test_a_value_out_of_its_limits_is_refused(tmp_path):
+    params = random_params(Student(TINY, 2))
+    fields = dataclasses.asdict(TINY) | {"corner_gamma": 5.0}
+    config = {"kind": "student", "scale": 2, "model": fields}
+    file_format.save_model(tmp_path, config, params)
+    with pytest.raises(UserError, match=r"corner_gamma is 5\.0: it must be below 1"):
+        Model.load(tmp_path)

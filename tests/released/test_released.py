@@ -160,7 +160,7 @@ def test_corner_map_equals_opencv(h, w):
     got = np.asarray(jax.jit(corner_map)(x))
     np.testing.assert_array_equal(got, opencv_map(x))
     np.testing.assert_array_equal(got[0, :, :, 0], x[0, :, :, 0])
-    np.testing.assert_array_equal(corner_map(x), got)
+    np.testing.assert_array_equal(corner_map(jnp.asarray(x)), got)
 
 
 def test_corner_map_where_no_response_is_positive():
