@@ -270,7 +270,7 @@ def test_interrupt_is_one_sentence(capsys, monkeypatch, tmp_path):
     def run(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "run", run)
+    monkeypatch.setattr(workdir, "run", run)
     assert main.main([TINY, f"--workdir={tmp_path}"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
