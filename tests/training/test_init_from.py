@@ -23,7 +23,7 @@ from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released.conversion import convert
-from hkdnet_jax.training import networks, run, steps
+from hkdnet_jax.training import networks, run, steps, workdir
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.networks import describe_network, load_start
 
@@ -121,11 +121,11 @@ def test_a_run_with_the_part_frozen_keeps_it_and_resumes_without_the_source(
     moved = tmp_path / "source"
     shutil.copytree(source, moved)
     config = changed(config, init_from=str(moved), init_freeze=True)
-    workdir = tmp_path / "run"
-    assert workdir.run(config, workdir)
-    assert_equal(sr_of(workdir), sr_of(source))
+    folder = tmp_path / "run"
+    assert workdir.run(config, str(folder))
+    assert_equal(sr_of(folder), sr_of(source))
     shutil.rmtree(moved)
-    assert workdir.run(config, workdir)
+    assert workdir.run(config, str(folder))
 
 
 @pytest.mark.parametrize("scale", [2, 3])
