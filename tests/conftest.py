@@ -1,5 +1,6 @@
 """Strict flags for every test, set before the first array is made."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def models(tmp_path_factory) -> dict[int, Path]:
     import fuse_fixtures
 
     return fuse_fixtures.save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dropped_programs():
+    """Drops the programs of each file after its tests: they take gigabytes in all."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,14 @@ class Model:
     scale: int
 
     @classmethod
-    def load(cls, directory: Path | str) -> "Model":
+    def load(cls, directory: Path | str, *, check_shapes: bool = True) -> "Model":
         """Loads a model directory, such as the workdir of a training run.
+
+        Args:
+          directory: the model directory, see `common.paths.as_path`.
+          check_shapes: whether to compare the parameters with those of the network that
+            the file describes, which takes a third of a second. The file's checksum is
+            compared in any case.
 
         Raises:
           UserError: there is no model, or its file is damaged, describes another
@@ -46,11 +52,7 @@ class Model:
         config, params = file_format.load_model(directory)
         try:
             network, scale = _build(config)
-            image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
-            with jax.enable_x64(False):  # parameters are float32 for every caller
-                # The key is not drawn, because drawing is a program to compile.
-                key = jax.eval_shape(jax.random.key, 0)
-                expected = jax.eval_shape(network.init, key, image, image)
+            expected = _shapes(network) if check_shapes else params
         except Exception as error:
             # A value that no trainer wrote may break anything, at any depth.
             raise UserError(
@@ -59,7 +61,7 @@ class Model:
                 "version that wrote it."
             ) from error
         try:
-            trees.check_params(params, expected["params"])
+            trees.check_params(params, expected)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from error
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
@@ -95,6 +97,15 @@ class Model:
                 "dtype, or use a student."
             )
         return self
+
+
+def _shapes(network: nn.Module) -> Mapping[str, Any]:
+    """Shapes and dtypes of a network's parameters."""
+    image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
+    with jax.enable_x64(False):  # parameters are float32 for every caller
+        # The key is not drawn, because drawing is a program to compile.
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.eval_shape(network.init, key, image, image)["params"]
 
 
 def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:

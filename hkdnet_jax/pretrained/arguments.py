@@ -34,7 +34,7 @@ def load_model(name: str | None, scale: int | None) -> Model:
       UserError: there is no such model, or --scale is not its scale.
     """
     directory = pretrained.locate(name, scale)
-    model = Model.load(directory)
+    model = pretrained.load_directory(directory)
     if scale not in (None, model.scale):
         kind = "teacher" if model.scale == 1 else "student"
         raise UserError(

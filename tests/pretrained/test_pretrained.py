@@ -17,6 +17,7 @@ from hkdnet_jax.common.image_files import read_gray
 from hkdnet_jax.evaluation.pictures import degrade_picture, enlarge
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.model_files import file_format
+from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import PRESETS, SCALES
 from hkdnet_jax.models.teacher import Teacher
 
@@ -188,3 +189,12 @@ def test_a_model_of_another_scale_is_refused(tmp_path, capsys, monkeypatch):
     files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
     assert fuse.main([*files, f"--out={tmp_path / 'o.png'}", "--scale=2"]) == 1
     assert "--scale 2 does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_each_file_holds_the_network_that_it_describes(scale):
+    """`pretrained.load` relies on it and does not look again."""
+    checked = Model.load(pretrained.locate(None, scale))
+    loaded = pretrained.load(scale)
+    assert loaded.network == checked.network
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, checked.params)

@@ -86,7 +86,7 @@ def test_every_array_equals_pytorch_on_a_gpu_and_no_corner_pixel_flips():
 
     kept = kept["intermediates"]["fusion"]["vis"]["attention"]["corner_in"]
     x = np.maximum(np.asarray(kept["__call__"][0]), 0.0)
-    flips = np.count_nonzero(np.asarray(corner_map(x)) != opencv_map(x))
+    flips = np.count_nonzero(np.asarray(corner_map(jnp.asarray(x))) != opencv_map(x))
     assert flips == 0, f"{flips} of {x.size} pixels of the corner map differ"
 
 
