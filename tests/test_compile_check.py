@@ -5,6 +5,7 @@ import json
 
 import jax
 import pytest
+from train_fixtures import optimizer_of
 
 from configs import base, teacher
 from hkdnet_jax import compile_check
@@ -86,11 +87,11 @@ def test_a_compiler_that_gives_up(cpu_as_chip, monkeypatch, tmp_path, capsys):
 
 def test_arguments_of_a_teacher_hold_the_network_of_its_loss():
     config = teacher.get_config()
-    _, frozen, batch = slices.abstract_arguments(config)
+    _, frozen, batch = slices.abstract_arguments(config, optimizer_of(config))
     assert frozen["conv1_1"]["kernel"].shape == (3, 3, 3, 64)
     assert batch["ir"].shape == (64, 128, 128, 1)
     config.loss.percep = 0.0
-    assert slices.abstract_arguments(config)[1] == {}
+    assert slices.abstract_arguments(config, optimizer_of(config))[1] == {}
 
 
 def test_the_batch_must_be_divisible(cpu_as_chip):
