@@ -7,12 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train_fixtures import optimizer_of
 
-from hkdnet_jax.measuring.slices import abstract_arguments
 from hkdnet_jax.models.presets import PRESETS, StudentConfig
 from hkdnet_jax.runtime import sharding
-from hkdnet_jax.training import networks, steps
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.run import Run
 
@@ -81,6 +78,9 @@ def test_trains_one_step(name, variant, tiny_teacher):
         config.data.scenes = config.data.val_scenes = 1
         config.loss.percep = 0.0  # the weights of VGG16 are not shipped
         config.optim.warmup_steps = 0
+        if variant is None and name in ("student_x3", "student_x4"):
+            # Only the upsampler is not x2's; each group takes seconds to compile.
+            config.model.sr_groups = config.model.dfabs = 1
     run = Run(config)
     # The last step: phase 2 of a student, which moves every parameter.
     phase = run.phase_at(run.total_steps - 1)
@@ -106,44 +106,3 @@ def test_trains_one_step(name, variant, tiny_teacher):
     assert all(moved[group] for group in moved)
     # A gate of the tiny preset has one or two hidden units, which may all be dead.
     assert np.mean(jax.tree.leaves(moved)) > 0.8
-
-
-@pytest.mark.parametrize("name", ["teacher", "student_x2"])
-def test_validation_is_lowered_for_accelerators(name, tiny_teacher):
-    config = load(name, "tiny", tiny_teacher)
-    run = Run(config)
-    assert run.mesh.size == 4
-    crops = (4, config.data.val_crop, config.data.val_crop, 1)
-    crop = jax.ShapeDtypeStruct(
-        crops, np.uint8, sharding=sharding.split_batch(run.mesh)
-    )
-    mask = jax.ShapeDtypeStruct((4,), np.float32, sharding=crop.sharding)
-    batch = {"ir": crop, "vis": crop, "mask": mask}
-    params = run.abstract_state().params
-    traced = run.val_step().trace(params, run.frozen, batch)
-    for platform in ("cuda", "tpu"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        kernels = text.count("tpu_custom_call")
-        assert bool(kernels) == (platform == "tpu" and name == "student_x2")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("name", "variant"), CASES)
-def test_is_lowered_for_accelerators(name, variant, dtype, tiny_teacher):
-    """The step as JAX hands it to the compilers of GPU and TPU, with neither here."""
-    config = load(name, variant, tiny_teacher)
-    with config.unlocked():
-        config.dtype = dtype
-        config.train.batch_size = 4
-        config.data.crop = 32 * config.scale
-    phase = 1 if config.kind == "teacher" else 2
-    optimizer = optimizer_of(config)
-    teacher = networks.build_teacher(config)
-    step = steps.train_step(config, optimizer, teacher, phase)
-    jitted = sharding.jit_train_step(step, sharding.make_mesh())
-    traced = jitted.trace(*abstract_arguments(config, optimizer))
-    for platform in ("cuda", "tpu"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert "stablehlo.convolution" in text and "mhlo.num_partitions = 4" in text
-        kernels = text.count("tpu_custom_call")
-        assert bool(kernels) == (platform == "tpu" and config.kind == "student")

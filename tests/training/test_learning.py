@@ -30,11 +30,11 @@ def _train(run, workdir):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, quick_compile):
-    """Workdir and rows of a teacher's run of 160 steps."""
+    """Workdir and rows of a teacher's run of 120 steps."""
     workdir = tmp_path_factory.mktemp("teacher")
     config = teacher_config()
-    config.train.epochs = 40  # of 4 steps
-    config.val_every_epochs = 20
+    config.train.epochs = 30  # of 4 steps
+    config.val_every_epochs = 15
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
     config.optim.lr = 3e-3
@@ -53,14 +53,14 @@ def test_a_teacher_learns_to_reconstruct(teacher):
 
 @pytest.fixture(scope="module")
 def student(teacher, tmp_path_factory, quick_compile):
-    """Run, end state and rows of a student: 60 steps of phase 1, 120 of phase 2."""
+    """Run, end state and rows of a student: 40 steps of phase 1, 80 of phase 2."""
     workdir = tmp_path_factory.mktemp("student")
     config = student_config(teacher[0])
     config.model.global_skip = False  # which alone would give the picture away
     config.train.batch_size = 4
     config.data.samples_per_epoch = 16
-    config.train.epochs, config.train.phase1_epochs = 45, 15
-    config.val_every_epochs = 15
+    config.train.epochs, config.train.phase1_epochs = 30, 10
+    config.val_every_epochs = 10
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
     config.optim.lr = 2e-3
