@@ -39,18 +39,7 @@ def parse_config(
     # command runs. `python -m` has that folder on its path, but `hkdnet` does not.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config",
-        help_string="configuration file of the run, for example "
-        "configs/student_x3.py:lite; --config.key=value overrides a single key",
-        flag_values=values,
-        # The overrides are read from here, before absl parses the rest.
-        sys_argv=["main", *argv],
-    )
-    for name, help_string in (required | (optional or {})).items():
-        flags.DEFINE_string(name, "", help_string, flag_values=values)
-    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    values, config = _flags(argv, required | (optional or {}))
     try:
         rest = values(["main", *argv])[1:]
         # A file that cannot be loaded is reported only when its content is accessed.
@@ -66,11 +55,7 @@ def parse_config(
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"The command line cannot be used: {reason}") from error
     if values["help"].value:
-        flags_help = values.main_module_help() or values.get_help()
-        print(
-            f"{doc}\nFlags:\n{flags_help}\n\nKeys of --config, with the paper's values:"
-        )
-        print(listing())
+        _print_help(doc, values)
         raise SystemExit(0)
     if rest:
         raise UserError(
@@ -81,3 +66,28 @@ def parse_config(
             raise UserError(f"--{name} is missing: see --help.")
     others = {name: values[name].value for name in required | (optional or {})}
     return config.value, others
+
+
+def _flags(
+    argv: list[str], help_strings: dict[str, str]
+) -> tuple[flags.FlagValues, flags.FlagHolder]:
+    """The flags, not yet parsed, and the one that holds the configuration."""
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config",
+        help_string="configuration file of the run, for example "
+        "configs/student_x3.py:lite; --config.key=value overrides a single key",
+        flag_values=values,
+        # The overrides are read from here, before absl parses the rest.
+        sys_argv=["main", *argv],
+    )
+    for name, help_string in help_strings.items():
+        flags.DEFINE_string(name, "", help_string, flag_values=values)
+    flags.DEFINE_bool("help", False, "show this help", flag_values=values)
+    return values, config
+
+
+def _print_help(doc: str, values: flags.FlagValues) -> None:
+    flags_help = values.main_module_help() or values.get_help()
+    print(f"{doc}\nFlags:\n{flags_help}\n\nKeys of --config, with the paper's values:")
+    print(listing())
