@@ -46,8 +46,9 @@ def parse_config(
         if values["config"].present:
             config.value.keys()
     except (AttributeError, KeyError) as error:
+        name = str(error).strip("\"'")  # the error quotes it, sometimes twice
         raise UserError(
-            f"The configuration has no key {error}: --help lists them all."
+            f"The configuration has no key {name!r}: --help lists them all."
         ) from error
     # A config file is a program, which can raise anything.
     except Exception as error:
