@@ -18,7 +18,7 @@ from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.measuring import settings
 from hkdnet_jax.measuring.measure import Row, Settings
-from hkdnet_jax.measuring.runs import run_metrics, run_subject
+from hkdnet_jax.measuring.runs import run_metrics, run_parity, run_subject
 from hkdnet_jax.measuring.subjects import SUBJECTS
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.runtime.precision import DTYPES
@@ -31,29 +31,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    settings.check_count("--repeats", args.repeats)
     settings.check_out(args.out)
     report = args.run(args)
+    for sentence in report.get("failures", ()):
+        print(f"error: {sentence}", file=sys.stderr)
     if args.out is not None:
         write_atomically(args.out, to_json(report).encode())
         print(f"Wrote {args.out}.")
     return 1 if report.get("failures") else 0
 
 
+def _run_parity(_: argparse.Namespace) -> Row:
+    return run_parity()
+
+
 def _run_metrics(args: argparse.Namespace) -> Row:
+    settings.check_count("--repeats", args.repeats)
     least = max(metrics.METRICS[name].min_side for name in metrics.PAPER)
     return run_metrics(settings.parse_sizes(args.size, least), args.repeats)
 
 
 def _run_subject(args: argparse.Namespace) -> Row:
+    settings.check_count("--repeats", args.repeats)
     subject = SUBJECTS[args.subject]
     chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
     settings.check_settings(subject, chosen)
     sizes = settings.parse_sizes(args.size, subject.least_side)
-    report = run_subject(args.subject, chosen, sizes)
-    for sentence in report["failures"]:
-        print(f"error: {sentence}", file=sys.stderr)
-    return report
+    return run_subject(args.subject, chosen, sizes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     command = add("metrics", help=what, description=what, epilog=epilog, **texts)
     _add_arguments(command, "400x500")
     command.set_defaults(run=_run_metrics)
+    what = "whether an accelerator computes what the CPU does, case by case"
+    epilog = f"{example} parity --out parity.json"
+    command = add("parity", help=what, description=what, epilog=epilog, **texts)
+    _add_out(command)
+    command.set_defaults(run=_run_parity)
     for name, subject in SUBJECTS.items():
         epilog = f"{example} {name} --preset full --size {subject.sizes}"
         command = add(
@@ -101,6 +110,10 @@ def _add_arguments(parser: argparse.ArgumentParser, sizes: str) -> None:
         help="number of timed calls; their median, minimum and maximum are reported "
         "(default: 5)",
     )
+    _add_out(parser)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,

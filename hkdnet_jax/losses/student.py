@@ -8,14 +8,21 @@ import jax.numpy as jnp
 from hkdnet_jax.losses.inputs import as_floats
 from hkdnet_jax.losses.teacher import Terms
 
+# A channel's deviation counts as at least this share of the mean over the channels, so
+# that a channel that is nearly constant is not blown up.
+_LEAST_DEVIATION = 0.1
 
-def student_phase1_loss(f_t: jax.Array, f_s: jax.Array) -> tuple[jax.Array, Terms]:
+
+def student_phase1_loss(
+    f_t: jax.Array, f_s: jax.Array, *, scaled: bool = False
+) -> tuple[jax.Array, Terms]:
     """Computes the loss of the fusion phase, Eq. 22: mean |F_f^t - F_f^s|.
 
     Args:
       f_t: [N, h, w, 16], the teacher decoder's penultimate output for the
         low-resolution pair.
       f_s: [N, h, w, 16], the student's fused feature.
+      scaled: see `student_phase2_loss`.
 
     Returns:
       The loss, and ``{"feature": loss}``; float32 scalars.
@@ -23,7 +30,7 @@ def student_phase1_loss(f_t: jax.Array, f_s: jax.Array) -> tuple[jax.Array, Term
     Raises:
       ValueError: the shapes differ, or one is not floating-point.
     """
-    loss = _mean_abs("student_phase1_loss", f_t, f_s)
+    loss = _feature_distance("student_phase1_loss", f_t, f_s, scaled)
     return loss, {"feature": loss}
 
 
@@ -33,6 +40,8 @@ def student_phase2_loss(
     features_t: Sequence[jax.Array],
     features_s: Sequence[jax.Array],
     phi: float = 1.0,
+    *,
+    scaled: bool = False,
 ) -> tuple[jax.Array, Terms]:
     """Computes the loss of the second phase, Eq. 23, mean |I_t - I_s| + phi features.
 
@@ -43,6 +52,9 @@ def student_phase2_loss(
       features_t, features_s: the features to compare, in the same order and of the same
         shape in each pair. They may be empty if phi is 0.
       phi: weight of the feature term.
+      scaled: divides the difference of each channel by the standard deviation of the
+        teacher's channel over the batch, so that all channels count alike.  It is not
+        in the paper.
 
     Returns:
       The total, and the unweighted terms ``image`` and ``feature`` (absent if there are
@@ -61,10 +73,24 @@ def student_phase2_loss(
     if not features_t:
         return terms["image"], terms
     terms["feature"] = sum(
-        _mean_abs(f"student_phase2_loss: feature pair {i}", t, s)
+        _feature_distance(f"student_phase2_loss: feature pair {i}", t, s, scaled)
         for i, (t, s) in enumerate(zip(features_t, features_s, strict=True))
     )
     return terms["image"] + phi * terms["feature"], terms
+
+
+def _feature_distance(
+    name: str, teacher: jax.Array, student: jax.Array, scaled: bool
+) -> jax.Array:
+    """Computes the mean absolute difference of two features, [N, H, W, C] each."""
+    teacher, student = as_floats(name, teacher, student)
+    if scaled:
+        deviation = teacher.std(axis=(0, 1, 2), keepdims=True)
+        scale = jnp.maximum(deviation, _LEAST_DEVIATION * deviation.mean())
+        # A batch of flat pictures has no deviation at all.
+        scale = jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1.0))
+        teacher, student = teacher / scale, student / scale
+    return _mean_abs(name, teacher, student)
 
 
 def _mean_abs(name: str, a: jax.Array, b: jax.Array) -> jax.Array:

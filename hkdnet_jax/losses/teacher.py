@@ -1,6 +1,6 @@
 """The teacher's reconstruction loss (Eq. 17-21)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +11,53 @@ from hkdnet_jax.ops.filters import sobel
 
 Terms = dict[str, jax.Array]
 Features = Mapping[str, jax.Array]
+Distance = Callable[[jax.Array, jax.Array], jax.Array]
 # VGG16 takes images in 0..255 and its activations grow nearly in proportion to them, so
-# features divided by 255 are those of an image in [0, 1]. Measured on three RoadScene
-# pairs with relu2_2 and relu3_3, the output being the target blurred by a Gaussian of 1
-# pixel: pixel 6e-5 to 6e-4, mu ssim 19 to 82, grad 0.003 to 0.026, percep 0.09 to 0.36.
-# So the term counts more than the gradient and stays below SSIM, which mu = 1000 makes
-# the leading term; unscaled it would be 300 times SSIM.
-PERCEP_SCALE = 255.0**-2
+# features divided by 255 are those of an image in [0, 1].
+PERCEP_SCALE = 1.0 / 255.0
+# Added under the root of a norm, whose derivative at 0 would otherwise be infinite.  It
+# is the square of a millionth of a white pixel.
+_LEAST_SQUARE = 1e-12
+
+
+def _l2(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes the mean over the batch of the l2 norm of each sample's difference."""
+    squares = jnp.square(a - b).sum(axis=(1, 2, 3))
+    return jnp.sqrt(squares + _LEAST_SQUARE).mean()
+
+
+def _mse(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes the mean squared difference."""
+    return jnp.square(a - b).mean()
+
+
+NORMS: dict[str, Distance] = {"l2": _l2, "mse": _mse}
 
 
 def teacher_loss(
     output: jax.Array,
     target: jax.Array,
     *,
+    norm: str = "l2",
     mu: float = 1000.0,
     percep_weight: float = 1.0,
     percep: tuple[Features, Features] | None = None,
 ) -> tuple[jax.Array, Terms]:
     """Computes the reconstruction loss, Eq. 17: pixel + mu ssim + grad + percep.
 
-    Differences are squared, as in the DenseFuse family that the teacher belongs to:
-
-    - ``pixel`` (Eq. 18): mean of (output - target)^2;
+    - ``pixel`` (Eq. 18): distance of the images;
     - ``ssim`` (Eq. 19): 1 - SSIM;
-    - ``grad`` (Eq. 20): mean of the squared differences of the two `sobel`
-      derivatives, x plus y, over the interior;
-    - ``percep`` (Eq. 21): `PERCEP_SCALE` times the sum over the VGG16 layers of the
-      mean squared difference of the features.
+    - ``grad`` (Eq. 20): distances of the two `sobel` derivatives, x plus y, over the
+      interior;
+    - ``percep`` (Eq. 21): sum over the VGG16 layers of the distances of the features,
+      times `PERCEP_SCALE`.
 
     Args:
       output, target: floating [N, H, W, 1] in [0, 1], with H, W >= 11.
+      norm: what a distance is.  ``l2``, the paper's: the l2 norm of each sample's
+        difference, averaged over the batch; it grows with the square root of the
+        number of pixels.  ``mse``: the mean squared difference, which does not depend
+        on the size; features are divided by 255 before they are squared.
       mu: weight of the SSIM term.
       percep_weight: weight of the perceptual term.
       percep: `vgg.features` of the output and of the target, or None to leave the
@@ -55,11 +72,12 @@ def teacher_loss(
         floating-point.
     """
     output, target = as_images("teacher_loss", output, target)
+    distance = NORMS[norm]
     gradients = zip(sobel(output, axes=(1, 2)), sobel(target, axes=(1, 2)), strict=True)
     terms = {
-        "pixel": _mean_square(output, target),
+        "pixel": distance(output, target),
         "ssim": 1.0 - ssim(output, target).mean(),
-        "grad": sum(_mean_square(a, b) for a, b in gradients),
+        "grad": sum(distance(a, b) for a, b in gradients),
     }
     total = terms["pixel"] + mu * terms["ssim"] + terms["grad"]
     if percep is not None:
@@ -71,11 +89,8 @@ def teacher_loss(
                 f"{list(of_output)} and {list(of_target)}"
             )
         pairs = (as_floats(f"layer {k}", of_output[k], of_target[k]) for k in of_output)
-        terms["percep"] = PERCEP_SCALE * sum(_mean_square(a, b) for a, b in pairs)
+        terms["percep"] = sum(
+            distance(PERCEP_SCALE * a, PERCEP_SCALE * b) for a, b in pairs
+        )
         total += percep_weight * terms["percep"]
     return total, terms
-
-
-def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Computes the mean squared difference."""
-    return jnp.square(a - b).mean()

@@ -11,8 +11,9 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.measuring.fresh import Skipped, call_fresh
 from hkdnet_jax.measuring.measure import Row, Settings, Size, machine, size_text
 from hkdnet_jax.measuring.metrics import measure_metrics
+from hkdnet_jax.measuring.parity import measure_parity
 from hkdnet_jax.measuring.settings import check_training
-from hkdnet_jax.measuring.subjects import METRICS_COLUMNS, SUBJECTS
+from hkdnet_jax.measuring.subjects import METRICS_COLUMNS, PARITY_COLUMNS, SUBJECTS
 from hkdnet_jax.measuring.table import header, line, listing
 
 
@@ -32,6 +33,25 @@ def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
         print(line(METRICS_COLUMNS, row), flush=True)
         rows.append(row)
     return {"machine": machine(), "rows": rows}
+
+
+def run_parity() -> Row:
+    """Compares the first device with the CPU; the table goes to stdout.
+
+    Returns:
+      The report: `machine`, `rows` (see `parity.measure_parity`) and `failures`, a
+      sentence for each case that differs.
+    """
+    print(header(PARITY_COLUMNS), flush=True)
+    rows, failures = [], []
+    for row in measure_parity():
+        shown = row | {"verdict": "yes" if row["ok"] else "NO"}
+        print(line(PARITY_COLUMNS, shown), flush=True)
+        rows.append(row)
+        if not row["ok"]:
+            reason = row.get("error", f"it differs by {row['difference']:.2g}")
+            failures.append(f"{row['case']}: {reason}.")
+    return {"machine": machine(), "rows": rows, "failures": failures}
 
 
 def run_subject(name: str, settings: Settings, sizes: Sequence[Size]) -> Row:

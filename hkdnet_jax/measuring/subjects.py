@@ -22,6 +22,12 @@ _SECONDS = (
 )
 _PEAK = Column("peak MB", "peak_rss_bytes", 8, 0, 1e-6)
 _PROGRAM = Column("program MB", "program_bytes", 10, 1, 1e-6)
+PARITY_COLUMNS = (
+    Column("case", "case", 40),
+    Column("difference", "difference", 12, 8),
+    Column("tolerance", "tolerance", 10, 5),
+    Column("equal", "verdict", 6),
+)
 METRICS_COLUMNS = (
     _SIZE,
     Column("metric", "metric", 8),

@@ -88,6 +88,24 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
     return [row | process]
 
 
+def example(
+    settings: Settings, size: Size, phase: int
+) -> tuple[steps.TrainStep, tuple[TrainState, Params, dict[str, np.ndarray]]]:
+    """A student's train step, not jitted, and its arguments as host arrays.
+
+    Args:
+      settings: settings of the run.
+      size: (height, width) of the square LOW-resolution crop, in pixels.
+      phase: 1 or 2.
+    """
+    config = _train_config(settings, size, phase)
+    params = random_params(jax.eval_shape(lambda: networks.init_params(config)))
+    optimizer = make_optimizer(config, params, _EPOCH_STEPS, _EPOCH_STEPS)
+    state = jax.device_get(create(config, optimizer, params))
+    teacher = random_params(jax.eval_shape(lambda: networks.init_teacher(config)))
+    return _step(config, optimizer, phase), (state, teacher, next(_batches(config)))
+
+
 def _train_config(settings: Settings, size: Size, phase: int) -> ConfigDict:
     """The configuration of a run at these sizes: one epoch, all of it in one phase."""
     config = use_preset(default_config(), settings.preset)

@@ -50,11 +50,12 @@ class DFAB(nn.Module):
     """Dual-frequency attention block (Eq. 6, 7): `D + delta * M * D3`.
 
     Two RCABs give D, and three 3x3 convolutions of D give D1, D2 and D3.  The scalar
-    delta is learned and starts at 0.
+    delta is learned and starts at `start`.
     """
 
     reduction: int
     softmax: str
+    start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
 
@@ -68,7 +69,7 @@ class DFAB(nn.Module):
         d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d)
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
         weights = dual_frequency_weights(d1, d2, self.softmax).astype(self.dtype)
-        delta = self.param("delta", nn.initializers.zeros, ())
+        delta = self.param("delta", nn.initializers.constant(self.start), ())
         return d + delta.astype(self.dtype) * weights * d3
 
 
@@ -78,6 +79,7 @@ class DFAG(nn.Module):
     blocks: int
     reduction: int
     softmax: str
+    start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
 
@@ -87,8 +89,8 @@ class DFAG(nn.Module):
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         y = x
         for i in range(self.blocks):
-            name = f"dfab{i + 1}"
-            y = DFAB(self.reduction, self.softmax, **arithmetic, name=name)(y)
+            dfab = partial(DFAB, self.reduction, self.softmax, self.start)
+            y = dfab(**arithmetic, name=f"dfab{i + 1}")(y)
         return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y)
 
 
@@ -131,7 +133,7 @@ class CEA(nn.Module):
     """Corner embedding attention (Fig. 3, Eq. 8 to 13) of the visible branch.
 
     A 1x1 convolution gives F_b.  Three parallel modules, each `scale * term + F_b`
-    with a learned scale that starts at 0, are summed and mixed by another 1x1
+    with a learned scale that starts at `start`, are summed and mixed by another 1x1
     convolution:
 
     - corner (Eq. 8, 9): `beta * B * M + F_b`, where B is a 1x1 convolution of F_b and M
@@ -146,6 +148,7 @@ class CEA(nn.Module):
         averaged.
       attention: implementation of the position attention; see
         `ops.position_attention`.
+      start: value at which the learned scales start.
     """
 
     corner_gamma: float
@@ -153,6 +156,7 @@ class CEA(nn.Module):
     channel_softmax: str
     position_pool: int = 1
     attention: str = "auto"
+    start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
 
@@ -162,7 +166,8 @@ class CEA(nn.Module):
         c = x.shape[-1]
 
         def scale(name: str) -> jax.Array:
-            return self.param(name, nn.initializers.zeros, ()).astype(self.dtype)
+            start = nn.initializers.constant(self.start)
+            return self.param(name, start, ()).astype(self.dtype)
 
         conv = partial(Conv1x1, c, dtype=self.dtype, precision=self.precision)
         f_b = conv(name="conv_in")(x)

@@ -40,7 +40,18 @@ class StudentConfig:
     )
     reduction: int = key(16, "channel reduction of the RCABs' gates", at_least=1)
     dfag: bool = key(True, "whether the infrared branch has a DFAG (Table II)")
+    stand_in_rcabs: int = key(
+        0,
+        "RCABs in the place of a DFAG that is off, so that an ablation compares "
+        "networks of about equal size; not in the paper",
+        at_least=0,
+    )
     cea: bool = key(True, "whether the visible branch has a CEA (Table II)")
+    attention_start: float = key(
+        0.0,
+        "value at which the learned scales of DFAG and CEA start (Eq. 7, 9, 11, 13)",
+        at_least=0.0,
+    )
     dfa_softmax: str = key(
         "spatial", "what Eq. 6 normalises over", choices=tuple(DFA_AXES)
     )

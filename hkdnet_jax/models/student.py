@@ -21,7 +21,10 @@ TEACHER_CHANNELS = 64
 
 
 class InfraredBranch(nn.Module):
-    """The infrared branch (Fig. 2): conv 1->C, one residual group, DFAG."""
+    """The infrared branch (Fig. 2): conv 1->C, one residual group, DFAG.
+
+    A DFAG that is off may be replaced by a second residual group.
+    """
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
@@ -35,8 +38,11 @@ class InfraredBranch(nn.Module):
         x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir)
         x = ResidualGroup(cfg.branch_rcabs, cfg.reduction, **arithmetic, name="rg")(x)
         if cfg.dfag:
-            sizes = cfg.dfabs, cfg.reduction, cfg.dfa_softmax
+            sizes = cfg.dfabs, cfg.reduction, cfg.dfa_softmax, cfg.attention_start
             x = DFAG(*sizes, **arithmetic, name="dfag")(x)
+        elif cfg.stand_in_rcabs:
+            stand_in = partial(ResidualGroup, cfg.stand_in_rcabs, cfg.reduction)
+            x = stand_in(**arithmetic, name="stand_in")(x)
         return x
 
 
@@ -65,6 +71,7 @@ class VisibleBranch(nn.Module):
                 cfg.channel_softmax,
                 cfg.position_pool,
                 self.attention,
+                cfg.attention_start,
                 **arithmetic,
                 name="cea",
             )
@@ -91,9 +98,10 @@ class FusionPart(nn.Module):
         f_vis, out = visible(self.config, **arithmetic, name="vis")(vis)
         x = fused = fuse_features(f_ir, f_vis)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
-            conv = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")
-            x = nn.relu(conv(x))
-        out |= {"branch_ir": f_ir, "branch_vis": f_vis, "fused": fused, "decoded": x}
+            linear = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")(x)
+            x = nn.relu(linear)
+        out |= {"branch_ir": f_ir, "branch_vis": f_vis, "fused": fused}
+        out |= {"decoded_linear": linear, "decoded": x}
         return x, out
 
 
@@ -166,8 +174,8 @@ class Student(nn.Module):
         Returns:
           image: float32 [N, scale * H, scale * W, 1], nominally in [0, 1], not clipped.
           out: named intermediates: `corner`, `position`, `channel`, `corner_mask`
-            (when CEA is on), `branch_ir`, `branch_vis`, `fused`, `decoded` (F_f^s),
-            `upsampled`, `tail`.
+            (when CEA is on), `branch_ir`, `branch_vis`, `fused`, `decoded` (F_f^s) and
+            `decoded_linear` (the same before its ReLU), `upsampled`, `tail`.
         """
         decoded, out = self.fusion(ir, vis)
         image, sr_out = self.sr(decoded)

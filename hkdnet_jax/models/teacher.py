@@ -9,8 +9,16 @@ from flax import linen as nn
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops.conv import Conv3x3
 
-# He initialisation keeps the signal alive in a plain chain of ReLU layers.
-_conv = partial(Conv3x3, padding="reflect", kernel_init=nn.initializers.he_normal())
+# He initialisation keeps the signal alive in a plain chain of ReLU layers.  Images and
+# features are positive and vary together, so a unit whose kernel sums to less than zero
+# would never fire if its bias were 0; centred, every unit fires at about half of the
+# pixels.
+_conv = partial(
+    Conv3x3,
+    padding="reflect",
+    kernel_init=nn.initializers.he_normal(),
+    centred=True,
+)
 
 
 class Encoder(nn.Module):
@@ -33,11 +41,12 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Maps [N, H, W, 64] to the image [N, H, W, 1] and `decoder1` to `decoder3`."""
+        """Maps [N, H, W, 64] to the image [N, H, W, 1] and the layers before it."""
         out = {}
         for i, features in enumerate((64, 32, 16)):
-            conv = _conv(features, name=f"conv{i + 1}")
-            x = out[f"decoder{i + 1}"] = nn.relu(conv(x))
+            linear = _conv(features, name=f"conv{i + 1}")(x)
+            x = nn.relu(linear)
+            out |= {f"decoder{i + 1}_linear": linear, f"decoder{i + 1}": x}
         image = _conv(1, name="conv4")(x)
         return image, out
 
@@ -70,7 +79,8 @@ class Teacher(nn.Module):
         Returns:
           image: float32 [N, H, W, 1], nominally in [0, 1], not clipped.
           out: `encoder_ir`, `encoder_vis`, `fused` (64 channels each), and the
-            decoder's `decoder1` (64), `decoder2` (32), `decoder3` (16), after ReLU.
+            decoder's `decoder1` (64), `decoder2` (32), `decoder3` (16), after ReLU, and
+            `decoder1_linear` to `decoder3_linear`, before it.
         """
         encoder = Encoder(name="encoder")
         f_ir, f_vis = encoder(ir), encoder(vis)

@@ -149,8 +149,11 @@ class Conv3x3(nn.Module):
       features: number of output channels.
       padding: `zero` or `reflect`.
       dtype: dtype of the computation and the output; parameters are float32.
-      kernel_init: initialiser of the [3, 3, I, O] kernel; the bias starts at zero.
+      kernel_init: initialiser of the [3, 3, I, O] kernel.
       use_bias: whether there is a bias.
+      centred: whether the bias starts where each channel has the mean 0 over the batch
+        that `init` is given (as in Mishkin and Matas, "All you need is a good init",
+        ICLR 2016, for the mean alone), and not at 0.
       precision: see `conv3x3`.
     """
 
@@ -164,6 +167,7 @@ class Conv3x3(nn.Module):
         1.0 / 3.0, "fan_in", "uniform"
     )
     use_bias: bool = True
+    centred: bool = False
     precision: str = FULL
 
     @nn.compact
@@ -175,7 +179,12 @@ class Conv3x3(nn.Module):
         out = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         if not self.use_bias:
             return out
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+        def start(_: jax.Array) -> jax.Array:
+            return -out.mean(axis=(0, 1, 2), dtype=jnp.float32)
+
+        zeros = partial(nn.initializers.zeros, shape=(self.features,))
+        bias = self.param("bias", start if self.centred else zeros)
         return out + bias.astype(self.dtype)[None, None, None, :]
 
 

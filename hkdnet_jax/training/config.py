@@ -13,10 +13,12 @@ from ml_collections import ConfigDict, config_dict
 
 from hkdnet_jax.common import keys
 from hkdnet_jax.common.keys import Limits, key
+from hkdnet_jax.losses.teacher import NORMS
 from hkdnet_jax.models.presets import PRESETS, SCALES, StudentConfig
 from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
 from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
+FEATURES = ("relu", "linear")
 SCHEDULES = ("constant", "cosine", "step")
 
 
@@ -111,6 +113,9 @@ class Optim:
     """The optimizer: Adam, its step size, clipping and averaging."""
 
     lr: float = key(1e-4, "Adam's step size (learning rate)", above=0.0)
+    phase1_lr: float = key(
+        0.0, "student only: the step size in phase 1; 0: that of phase 2", at_least=0.0
+    )
     schedule: str = key(
         "constant",
         "how the step size changes within a phase: cosine lets it fall to 0 at the "
@@ -152,6 +157,13 @@ class Loss:
     mu: float = key(
         1000.0, "teacher only: weight of the SSIM term (Eq. 17)", at_least=0.0
     )
+    norm: str = key(
+        "l2",
+        "teacher only: distance in the pixel, gradient and perceptual terms (Eq. 18, "
+        "20, 21): l2 is the norm of each image's difference, the paper's; mse its mean "
+        "square",
+        choices=tuple(NORMS),
+    )
     percep: float = key(
         1.0,
         "teacher only: weight of the perceptual term; 0: VGG16 is not used",
@@ -169,6 +181,17 @@ class Loss:
         1.0,
         "student only: weight of the feature terms (Eq. 23); 0: they are not computed",
         at_least=0.0,
+    )
+    features: str = key(
+        "relu",
+        "student only: the teacher's features of Eq. 22 and 23, after their ReLU or "
+        "before it (linear)",
+        choices=FEATURES,
+    )
+    scale_features: bool = key(
+        False,
+        "student only: divides each channel's difference in Eq. 22 and 23 by the "
+        "deviation of the teacher's channel; not in the paper",
     )
 
 

@@ -60,8 +60,11 @@ def init_params(config: ConfigDict) -> Params:
 
 def init_teacher(config: ConfigDict) -> Params:
     """Initial parameters of the teacher, drawn from `config.seed`."""
-    key, image = jax.random.key(config.seed), jnp.zeros((1, 16, 16, 1))
-    return build_teacher(config).init(key, image, image)["params"]
+    key = jax.random.key(config.seed)
+    # The biases are set by what these images give: all levels, in smooth gradients.
+    levels = jax.random.uniform(jax.random.fold_in(key, 1), (8, 6, 6, 1))
+    images = jax.image.resize(levels, (8, 48, 48, 1), "linear")
+    return build_teacher(config).init(key, images, images)["params"]
 
 
 def describe_network(config: ConfigDict) -> dict[str, Any]:

@@ -47,25 +47,27 @@ def learning_rate(
       A function from the int32 step, counted from 0, to a float32 scalar.
     """
     first = min(phase1_steps(config, epoch_steps), total_steps)
-    lengths = [length for length in (first, total_steps - first) if length]
-    boundaries = [first] if len(lengths) == 2 else []
-    return optax.join_schedules([_phase(config, n) for n in lengths], boundaries)
+    optim = config.optim
+    phases = [(first, optim.phase1_lr or optim.lr), (total_steps - first, optim.lr)]
+    taken = [_phase(config, length, lr) for length, lr in phases if length]
+    boundaries = [first] if len(taken) == 2 else []
+    return optax.join_schedules(taken, boundaries)
 
 
-def _phase(config: ConfigDict, length: int) -> optax.Schedule:
-    """The step size within a phase of `length` steps."""
+def _phase(config: ConfigDict, length: int, lr: float) -> optax.Schedule:
+    """The step size within a phase of `length` steps, `lr` at its height."""
     optim = config.optim
     match optim.schedule:
         case "cosine":
-            decay = optax.cosine_decay_schedule(optim.lr, length)
+            decay = optax.cosine_decay_schedule(lr, length)
         case "step":
             halvings: dict[int, float] = {}
             for share in optim.milestones:
                 at = math.ceil(share * length)
                 halvings[at] = halvings.get(at, 1.0) * 0.5
-            decay = optax.piecewise_constant_schedule(optim.lr, halvings)
+            decay = optax.piecewise_constant_schedule(lr, halvings)
         case _:
-            decay = optax.constant_schedule(optim.lr)
+            decay = optax.constant_schedule(lr)
     if not optim.warmup_steps:
         return decay
 

@@ -115,6 +115,7 @@ def _teacher_loss(
     return teacher_loss(
         output,
         image,
+        norm=config.loss.norm,
         mu=config.loss.mu,
         percep_weight=config.loss.percep,
         percep=percep,
@@ -140,12 +141,15 @@ def student_train_step(
       phase: 1 or 2.
     """
     student = build_student(config)
+    suffix, scaled = feature_suffix(config), config.loss.scale_features
 
     def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         low = degrade(ir, config.scale), degrade(vis, config.scale)
         _, label = teacher.apply({"params": frozen}, *low)
-        features, _ = student.apply({"params": params}, *low, method=Student.fuse_only)
-        return student_phase1_loss(label["decoder3"], features)
+        _, out = student.apply({"params": params}, *low, method=Student.fuse_only)
+        return student_phase1_loss(
+            label[f"decoder3{suffix}"], out[f"decoded{suffix}"], scaled=scaled
+        )
 
     def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         image_t, label = teacher.apply({"params": frozen}, ir, vis)
@@ -153,10 +157,15 @@ def student_train_step(
         image_s, out = student.apply({"params": params}, *low)
         features_t, features_s = [], []
         if config.loss.phi:
-            features_t = [label["decoder3"], label["decoder1"]]
+            features_t = [label[f"decoder{i}{suffix}"] for i in (3, 1)]
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
-            image_t, image_s, features_t, features_s, phi=config.loss.phi
+            image_t,
+            image_s,
+            features_t,
+            features_s,
+            phi=config.loss.phi,
+            scaled=scaled,
         )
 
     groups = {"fusion"} if phase == 1 else {"fusion", "sr", "adapter"}
@@ -176,6 +185,11 @@ def student_train_step(
         return state, scalars | {"loss": loss} | _named(terms)
 
     return step_fn
+
+
+def feature_suffix(config: ConfigDict) -> str:
+    """What `loss.features` appends to the name of a ReLU layer's output."""
+    return {"relu": "", "linear": "_linear"}[config.loss.features]
 
 
 def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array:
@@ -212,11 +226,36 @@ def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
     }
 
 
+def alive(*features: jax.Array) -> jax.Array:
+    """The share of channels that are not 0 everywhere in a picture, [N] float32.
+
+    Args:
+      features: outputs of one ReLU layer, [N, H, W, C] each; a channel is alive if it
+        is not 0 everywhere in all of them.
+    """
+    fires = [jnp.any(x > 0, axis=(1, 2)) for x in features]
+    return jnp.mean(jnp.any(jnp.stack(fires), axis=0), axis=-1)
+
+
+def _alive_in_teacher(out: Mapping[str, jax.Array]) -> Scalars:
+    """The share of live channels in each layer of the teacher, by its name."""
+    layers = zip(
+        *(jnp.split(out[name], 4, axis=-1) for name in ("encoder_ir", "encoder_vis")),
+        strict=True,
+    )
+    shares = {f"alive_encoder{i}": alive(*pair) for i, pair in enumerate(layers, 1)}
+    for name in ("decoder1", "decoder2", "decoder3"):
+        shares[f"alive_{name}"] = alive(out[name])
+    return shares
+
+
 def teacher_val_step(config: ConfigDict) -> ValStep:
     """The step that measures how well the teacher reconstructs IR and VIS.
 
     `psnr_ir`, `ssim_ir`, `psnr_vis`, `ssim_vis`: PSNR in dB and SSIM of the
     reconstructions; `psnr`, `ssim`: their means over IR and VIS.
+    `alive_encoder1` to `alive_encoder4`, `alive_decoder1` to `alive_decoder3`: for each
+    ReLU layer, the share of channels that are not 0 everywhere while the pair is fused.
     The pictures are IR, VIS and fused.
     """
     model = build_teacher(config)
@@ -229,7 +268,8 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
             values |= _quality(name, jnp.clip(output, 0.0, 1.0), image)
         values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
         values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
-        fused, _ = model.apply({"params": params}, ir, vis)
+        fused, out = model.apply({"params": params}, ir, vis)
+        values |= _alive_in_teacher(out)
         pictures = {"ir": ir, "vis": vis, "fused": fused}
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
@@ -243,12 +283,12 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     `ssim_bicubic`: those of the alternative without a student, in which the teacher
     fuses the low-resolution pair and bicubic interpolation enlarges the result.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
-    one only if `loss.phi` is not 0.
+    one only if `loss.phi` is not 0, and none divided by deviations.
     `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
     nothing reaches the super-resolution part.
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """
-    student = build_student(config)
+    student, suffix = build_student(config), feature_suffix(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
         ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
@@ -268,14 +308,16 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
         values = {
             **_quality("", jnp.clip(image, 0.0, 1.0), target),
             **_quality("_bicubic", bicubic, target),
-            "loss_fusion": distance(out["decoded"], low_label["decoder3"]),
+            "loss_fusion": distance(
+                out[f"decoded{suffix}"], low_label[f"decoder3{suffix}"]
+            ),
             "loss_image": distance(image, label),
-            "alive": jnp.mean(jnp.any(out["decoded"] > 0, axis=(1, 2)), axis=-1),
+            "alive": alive(out["decoded"]),
         }
         if config.loss.phi:
-            values["loss_feature"] = distance(out["tail"], high["decoder3"]) + distance(
-                adapt(config, params, out["upsampled"]), high["decoder1"]
-            )
+            features_t = [high[f"decoder{i}{suffix}"] for i in (3, 1)]
+            features_s = [out["tail"], adapt(config, params, out["upsampled"])]
+            values["loss_feature"] = sum(map(distance, features_t, features_s))
         drawn = (ir, vis, bicubic, image, label)
         pictures = dict(zip(PICTURES, drawn, strict=True))
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)

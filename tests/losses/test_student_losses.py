@@ -38,6 +38,37 @@ def test_phase2_equals_numpy(phi):
     np.testing.assert_allclose(loss, image + weight * sum(features), rtol=1e-6)
 
 
+def test_scaled_features_are_divided_by_the_teachers_deviations():
+    rng = np.random.default_rng(7)
+    t, s = (rng.normal(size=(2, 6, 5, 4)).astype(np.float32) for _ in range(2))
+    t *= np.array([1.0, 10.0, 0.1, 0.0], np.float32)  # the last is dead
+    deviation = t.std(axis=(0, 1, 2))
+    scale = np.maximum(deviation, 0.1 * deviation.mean())
+    want = np.abs((t - s) / scale).mean()
+    got, _ = student.student_phase1_loss(jnp.asarray(t), jnp.asarray(s), scaled=True)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    image = jnp.zeros((2, 6, 5, 1))
+    total, terms = student.student_phase2_loss(
+        image, image, [jnp.asarray(t)], [jnp.asarray(s)], phi=0.5, scaled=True
+    )
+    np.testing.assert_allclose(terms["feature"], want, rtol=1e-5)
+    np.testing.assert_allclose(total, 0.5 * want, rtol=1e-5)
+
+
+def test_the_scale_of_features_has_no_gradient_and_is_never_0():
+    rng = np.random.default_rng(8)
+    t, s = (jnp.asarray(rng.normal(size=(2, 4, 4, 3)), jnp.float32) for _ in range(2))
+
+    def loss(t, s):
+        return student.student_phase1_loss(t, s, scaled=True)[0]
+
+    on_t, on_s = jax.grad(loss, (0, 1))(t, s)
+    np.testing.assert_allclose(on_t, -on_s, rtol=1e-6)
+    flat = jnp.ones_like(t)
+    assert np.isfinite(loss(flat, s))
+    assert all(np.all(np.isfinite(g)) for g in jax.grad(loss, (0, 1))(flat, s))
+
+
 def test_student_losses_of_equal_input_are_zero_with_a_zero_gradient():
     x = jnp.ones((1, 4, 4, 16))
     image = jnp.ones((1, 4, 4, 1))

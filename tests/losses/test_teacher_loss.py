@@ -11,8 +11,18 @@ from hkdnet_jax.losses import teacher
 
 # Jitted once for all tests that only look at numbers; `test_jit_changes_nothing`
 # compares with the plain function.
-teacher_loss = jax.jit(teacher.teacher_loss, static_argnames=("mu", "percep_weight"))
-teacher_gradient = jax.jit(jax.grad(lambda a, b: teacher.teacher_loss(a, b)[0]))
+NAMES = ("norm", "mu", "percep_weight")
+teacher_loss = jax.jit(teacher.teacher_loss, static_argnames=NAMES)
+teacher_gradient = jax.jit(
+    jax.grad(lambda a, b, norm: teacher.teacher_loss(a, b, norm=norm)[0]),
+    static_argnames="norm",
+)
+NORMS = {
+    "l2": lambda a, b: np.mean(
+        [np.linalg.norm(x - y) for x, y in zip(a, b, strict=True)]
+    ),
+    "mse": lambda a, b: np.mean((a - b) ** 2),
+}
 
 
 def reference_gradients(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -23,8 +33,14 @@ def reference_gradients(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def test_every_norm_is_tested():
+    assert NORMS.keys() == teacher.NORMS.keys()
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_teacher_terms_equal_numpy(kind):
+def test_teacher_terms_equal_numpy(kind, norm):
+    distance = NORMS[norm]
     output, target = float_images(kind)
     rng = np.random.default_rng(3)
     of_output, of_target = (
@@ -37,6 +53,7 @@ def test_teacher_terms_equal_numpy(kind):
     total, terms = teacher_loss(
         jnp.asarray(output),
         jnp.asarray(target),
+        norm=norm,
         percep=tuple(
             {k: jnp.asarray(v, jnp.float32) for k, v in f.items()}
             for f in (of_output, of_target)
@@ -44,14 +61,15 @@ def test_teacher_terms_equal_numpy(kind):
     )
     o, t = output.astype(np.float64), target.astype(np.float64)
     expected = {
-        "pixel": np.mean((o - t) ** 2),
+        "pixel": distance(o, t),
         "ssim": 1 - reference_ssim(output, target).mean(),
         "grad": sum(
-            np.mean((x - y) ** 2)
+            distance(x, y)
             for x, y in zip(reference_gradients(o), reference_gradients(t), strict=True)
         ),
-        "percep": sum(np.mean((of_output[k] - of_target[k]) ** 2) for k in of_output)
-        / 255**2,
+        "percep": sum(
+            distance(of_output[k] / 255, of_target[k] / 255) for k in of_output
+        ),
     }
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
@@ -92,26 +110,44 @@ def test_teacher_loss_of_a_perfect_reconstruction_is_zero():
     target = jnp.asarray(float_images("smooth")[1])
     total, terms = teacher_loss(target, target)
     np.testing.assert_allclose(total, 0.0, atol=1e-3)  # 1000 times an SSIM to 1e-6
+    # The root of the square that keeps the derivative of a norm finite.
+    assert 0 < terms["pixel"] < 2e-6 and 0 < terms["grad"] < 4e-6
+
+
+def test_squares_of_a_perfect_reconstruction_are_zero():
+    target = jnp.asarray(float_images("smooth")[1])
+    _, terms = teacher_loss(target, target, norm="mse")
     assert terms["pixel"] == 0 and terms["grad"] == 0
+
+
+def test_a_norm_grows_with_the_number_of_pixels_and_a_mean_square_does_not():
+    output, target = (jnp.asarray(x) for x in float_images("smooth"))
+    large = [jnp.concatenate([x, x], axis=1) for x in (output, target)]
+    for norm, factor in (("l2", np.sqrt(2)), ("mse", 1.0)):
+        small_terms = teacher_loss(output, target, norm=norm)[1]
+        large_terms = teacher_loss(*large, norm=norm)[1]
+        np.testing.assert_allclose(
+            large_terms["pixel"], factor * small_terms["pixel"], rtol=1e-5
+        )
 
 
 def test_teacher_loss_of_a_batch_is_the_mean_over_its_images():
     output, target = (jnp.asarray(x) for x in float_images("smooth"))
     total, terms = teacher_loss(output, target)
-    totals, per_image = jax.jit(jax.vmap(teacher.teacher_loss))(
-        output[:, None], target[:, None]
-    )
+    per_image_loss = jax.jit(jax.vmap(teacher.teacher_loss))
+    totals, per_image = per_image_loss(output[:, None], target[:, None])
     np.testing.assert_allclose(totals.mean(), total, rtol=1e-5)
     for name, values in per_image.items():
         assert values.shape == (3,)
         np.testing.assert_allclose(values.mean(), terms[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_teacher_gradient_is_finite(kind):
+def test_teacher_gradient_is_finite(kind, norm):
     output, target = (jnp.asarray(x) for x in float_images(kind))
-    for a, b in ((output, target), (target, output)):
-        assert np.isfinite(teacher_gradient(a, b)).all()
+    for a, b in ((output, target), (target, output), (target, target)):
+        assert np.isfinite(teacher_gradient(a, b, norm)).all()
 
 
 def test_bfloat16_input_is_summed_in_float32():

@@ -48,7 +48,11 @@ def test_whole_forward(h, w, alpha, damping):
     image, out = forward(alpha, damping)(ir, vis)
     assert image.shape == (2, h, w, 1) and image.dtype == jnp.float32
     names = ["encoder_ir", "encoder_vis", "fused", "decoder1", "decoder2", "decoder3"]
-    assert set(out) == set(names)
+    linear = {f"{name}_linear" for name in names[3:]}
+    assert set(out) == {*names, *linear}
+    for name in names[3:]:
+        np.testing.assert_array_equal(out[name], jax.nn.relu(out[f"{name}_linear"]))
+        assert np.any(out[f"{name}_linear"] < 0)
     wanted = ref.teacher(params(), np.asarray(ir), np.asarray(vis), alpha, damping)
     for name, got, want in zip(
         ["image", *names], [image, *(out[n] for n in names)], wanted, strict=True
@@ -64,6 +68,20 @@ def test_output_has_the_size_of_the_input(h, w):
     image, out = jax.eval_shape(Teacher().apply, {"params": params()}, x, x)
     assert image.shape == (1, h, w, 1)
     assert {feature.shape[1:3] for feature in out.values()} == {(h, w)}
+
+
+def test_every_unit_starts_alive():
+    """A unit that is 0 everywhere has no gradient, and so cannot learn to fire."""
+    images, _ = pair(24, 24, n=4)
+    smooth = jax.image.resize(images[:, :6, :6], (4, 24, 24, 1), "linear")
+    values = Teacher().init(jax.random.key(1), smooth, smooth)["params"]
+    _, out = Teacher().apply({"params": values}, smooth, smooth)
+    for name in ("decoder1", "decoder2", "decoder3"):
+        linear = np.asarray(out[f"{name}_linear"])
+        scale = linear.std(axis=(0, 1, 2))
+        assert np.all(np.abs(linear.mean(axis=(0, 1, 2))) < 1e-3 * scale)
+        assert np.all(np.any(linear > 0, axis=(0, 1, 2)))
+    assert np.all(np.any(np.asarray(out["encoder_ir"]) > 0, axis=(0, 1, 2)))
 
 
 def test_defaults_are_the_papers():
