@@ -3,8 +3,8 @@
     python -m hkdnet_jax.main --config=configs/student_x4.py --workdir=runs/x4 \
         --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
 
-Variants: none (the paper's run, for an accelerator), `:lite` (20 to 60 minutes on two
-CPU cores), `:tiny` (tests).
+Variants: none (the paper's run, for an accelerator), `:short` (both phases of the full
+network in 2,500 steps), `:lite` (20 to 60 minutes on two CPU cores), `:tiny` (tests).
 """
 
 from ml_collections import ConfigDict

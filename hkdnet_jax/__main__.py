@@ -18,6 +18,7 @@ COMMANDS = {
     "fuse": ("hkdnet_jax.fuse", "fuse infrared and visible pictures"),
     "evaluate": ("hkdnet_jax.evaluate", "score fused pictures with fusion metrics"),
     "train": ("hkdnet_jax.main", "train a teacher or a student"),
+    "sweep": ("hkdnet_jax.sweep", "run one of the paper's ablations"),
     "convert": ("hkdnet_jax.convert", "convert the authors' PyTorch checkpoint"),
     "benchmark": ("hkdnet_jax.benchmark", "measure speed and memory on this machine"),
     "compile-check": (

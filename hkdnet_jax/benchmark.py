@@ -11,28 +11,27 @@ figures.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.measuring import settings
+from hkdnet_jax.measuring.arguments import make_parser
 from hkdnet_jax.measuring.measure import Row, Settings
 from hkdnet_jax.measuring.runs import run_metrics, run_parity, run_subject
 from hkdnet_jax.measuring.subjects import SUBJECTS
-from hkdnet_jax.models.presets import PRESETS
-from hkdnet_jax.runtime.precision import DTYPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every row was measured."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     return exit_code(lambda: _run(args), interrupted="nothing was written")
 
 
 def _run(args: argparse.Namespace) -> int:
     settings.check_out(args.out)
-    report = args.run(args)
+    others = {"metrics": _run_metrics, "parity": _run_parity}
+    report = others.get(args.subject, _run_subject)(args)
     for sentence in report.get("failures", ()):
         print(f"error: {sentence}", file=sys.stderr)
     if args.out is not None:
@@ -41,8 +40,8 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if report.get("failures") else 0
 
 
-def _run_parity(_: argparse.Namespace) -> Row:
-    return run_parity()
+def _run_parity(args: argparse.Namespace) -> Row:
+    return run_parity(args.preset, args.dtype)
 
 
 def _run_metrics(args: argparse.Namespace) -> Row:
@@ -58,80 +57,6 @@ def _run_subject(args: argparse.Namespace) -> Row:
     settings.check_settings(subject, chosen)
     sizes = settings.parse_sizes(args.size, subject.least_side)
     return run_subject(args.subject, chosen, sizes)
-
-
-def _parser() -> argparse.ArgumentParser:
-    texts = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    example = "example:\n  python -m hkdnet_jax.benchmark"
-    parser = argparse.ArgumentParser(
-        prog="python -m hkdnet_jax.benchmark",
-        description="Measure speed and memory on this machine.",
-        epilog=f"{example} fuse --preset lite --size 128x128 --out fuse.json",
-        **texts,
-    )
-    subcommands = parser.add_subparsers(required=True, metavar="WHAT")
-    what = (
-        "the six fusion metrics: each alone, all together, over all cores, and in "
-        "plain NumPy"
-    )
-    add = subcommands.add_parser
-    epilog = f"{example} metrics --size 400x500,768x1024 --repeats 9"
-    command = add("metrics", help=what, description=what, epilog=epilog, **texts)
-    _add_arguments(command, "400x500")
-    command.set_defaults(run=_run_metrics)
-    what = "whether an accelerator computes what the CPU does, case by case"
-    epilog = f"{example} parity --out parity.json"
-    command = add("parity", help=what, description=what, epilog=epilog, **texts)
-    _add_out(command)
-    command.set_defaults(run=_run_parity)
-    for name, subject in SUBJECTS.items():
-        epilog = f"{example} {name} --preset full --size {subject.sizes}"
-        command = add(
-            name, help=subject.what, description=subject.what, epilog=epilog, **texts
-        )
-        _add_arguments(command, subject.sizes)
-        _add_settings(command)
-        command.set_defaults(run=_run_subject, subject=name)
-    return parser
-
-
-def _add_arguments(parser: argparse.ArgumentParser, sizes: str) -> None:
-    parser.add_argument(
-        "--size",
-        default=sizes,
-        metavar="HxW[,HxW...]",
-        help=f"sizes in pixels, height first (default: {sizes})",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=5,
-        metavar="N",
-        help="number of timed calls; their median, minimum and maximum are reported "
-        "(default: 5)",
-    )
-    _add_out(parser)
-
-
-def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.json",
-        help="file to write the figures and a description of the machine to; an "
-        "existing file is replaced",
-    )
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    add, presets = parser.add_argument, ", ".join(PRESETS)
-    add("--preset", default="full", help=f"student: {presets} (default: full)")
-    scale = "output pixels per input pixel along each side (default: 2)"
-    add("--scale", type=int, default=2, help=scale)
-    batch = "images or samples at a time (default: 1)"
-    add("--batch", type=int, default=1, help=batch)
-    dtypes = ", ".join(DTYPES)
-    add("--dtype", default="float32", help=f"arithmetic: {dtypes} (default: float32)")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_syntax(script):
 
 def test_every_script_is_in_the_readme():
     readme = (LAUNCH / "README.md").read_text()
-    assert len(SCRIPTS) == 4
+    assert len(SCRIPTS) == 5
     assert all(f"launch/{script}" in readme for script in SCRIPTS)
 
 

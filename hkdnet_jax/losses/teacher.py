@@ -18,6 +18,8 @@ PERCEP_SCALE = 1.0 / 255.0
 # Added under the root of a norm, whose derivative at 0 would otherwise be infinite.  It
 # is the square of a millionth of a white pixel.
 _LEAST_SQUARE = 1e-12
+# Added to deviations, which may be 0.
+_LEAST_DEVIATION = 1e-3
 
 
 def _l2(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -32,6 +34,26 @@ def _mse(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 NORMS: dict[str, Distance] = {"l2": _l2, "mse": _mse}
+
+
+def idleness(linear: jax.Array) -> jax.Array:
+    """Measures how far the units of a ReLU layer are from firing; not in the paper.
+
+    A unit that fires nowhere has no gradient and never fires again.  This term pushes
+    the mean of its input up until that is one standard deviation below 0, where about
+    a sixth of the pixels fire; above that it vanishes.
+
+    Args:
+      linear: floating [N, H, W, C], the layer before its ReLU.
+
+    Returns:
+      The mean over the channels, in standard deviations, a float32 scalar; 0 if every
+      unit fires often enough.
+    """
+    linear = linear.astype(jnp.float32)
+    mean, deviation = (f(linear, axis=(0, 1, 2)) for f in (jnp.mean, jnp.std))
+    deviation = jax.lax.stop_gradient(deviation) + _LEAST_DEVIATION
+    return jax.nn.relu(-mean / deviation - 1.0).mean()
 
 
 def teacher_loss(

@@ -5,12 +5,13 @@ On a machine without an accelerator both are the same, and every difference is 0
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from hkdnet_jax.common import arrays
 from hkdnet_jax.common.errors import needs_extra
@@ -67,18 +68,19 @@ def difference(a: Any, b: Any) -> float:
     return worst
 
 
-def measure_parity(dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> Iterator[Row]:
-    """Compares each operation, both networks and the train steps.
+def measure_parity(presets: Sequence[str], dtypes: Sequence[str]) -> Iterator[Row]:
+    """Compares each operation, the networks and the train steps.
 
     Args:
-      dtypes: types of the student's arithmetic to compare.
+      presets: students to compare; the train steps are those of the first.
+      dtypes: types of the students' arithmetic.
 
     Yields:
       For each case `case`, `difference`, `tolerance` and `ok`; where a computation
       cannot run at all, `difference` is None and `error` says why.
     """
     cpu, device = jax.devices("cpu")[0], jax.devices()[0]
-    for case in _cases(dtypes):
+    for case in _cases(presets, dtypes):
         row: Row = {"case": case.name, "tolerance": case.tolerance}
         try:
             got = _on(device, case.function, case.arguments)
@@ -119,16 +121,21 @@ def _with_gradients(function: Callable[..., jax.Array]) -> Callable[..., Any]:
     return both
 
 
-def _cases(dtypes: tuple[str, ...]) -> Iterator[Case]:
+def _cases(presets: Sequence[str], dtypes: Sequence[str]) -> Iterator[Case]:
     yield from _operations()
+    yield from _networks({"teacher": Teacher(0.3, 1.0)}, "float32")
     for dtype in dtypes:
-        yield from _networks(dtype)
+        students = {
+            f"student {preset}": Student(PRESETS[preset], 2, jnp.dtype(dtype))
+            for preset in presets
+        }
+        yield from _networks(students, dtype)
     with needs_extra("Comparing train steps", "train"):
         from hkdnet_jax.measuring import train_step
     for dtype in dtypes:
         tolerance = _AFTER_ADAM if dtype == "float32" else 2 * _BFLOAT16
         for phase in (1, 2):
-            settings = Settings("lite", scale=2, batch=2, repeats=1, dtype=dtype)
+            settings = Settings(presets[0], scale=2, batch=2, repeats=1, dtype=dtype)
             step, arguments = train_step.example(settings, (_SIDE, _SIDE), phase)
             name = f"train step of phase {phase}, {dtype}"
             yield Case(name, step, arguments, tolerance)
@@ -181,16 +188,9 @@ def _attentions(x: np.ndarray) -> Iterator[Case]:
         yield Case(name.format("flash"), attend("flash"), (x,), _BFLOAT16, reference)
 
 
-def _networks(dtype: str) -> Iterator[Case]:
+def _networks(networks: Mapping[str, nn.Module], dtype: str) -> Iterator[Case]:
     ir, vis = _images(5, 2, _SIDE), _images(6, 2, _SIDE)
     shape = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
-    networks: dict[str, Any] = (
-        {"teacher": Teacher(0.3, 1.0)} if dtype == "float32" else {}
-    )
-    networks |= {
-        f"student {preset}": Student(PRESETS[preset], 2, jnp.dtype(dtype))
-        for preset in ("lite", "full")
-    }
     tolerance = _ROUNDING if dtype == "float32" else _BFLOAT16
     for name, network in networks.items():
         shapes = jax.eval_shape(network.init, jax.random.key(0), shape, shape)["params"]

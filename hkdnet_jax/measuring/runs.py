@@ -35,8 +35,12 @@ def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
     return {"machine": machine(), "rows": rows}
 
 
-def run_parity() -> Row:
+def run_parity(presets: Sequence[str], dtypes: Sequence[str]) -> Row:
     """Compares the first device with the CPU; the table goes to stdout.
+
+    Args:
+      presets: see `parity.measure_parity`.
+      dtypes: see `parity.measure_parity`.
 
     Returns:
       The report: `machine`, `rows` (see `parity.measure_parity`) and `failures`, a
@@ -44,7 +48,7 @@ def run_parity() -> Row:
     """
     print(header(PARITY_COLUMNS), flush=True)
     rows, failures = [], []
-    for row in measure_parity():
+    for row in measure_parity(presets, dtypes):
         shown = row | {"verdict": "yes" if row["ok"] else "NO"}
         print(line(PARITY_COLUMNS, shown), flush=True)
         rows.append(row)

@@ -21,6 +21,7 @@ _SECONDS = (
     Column("GFLOP/s", "gflops", 8),
 )
 _PEAK = Column("peak MB", "peak_rss_bytes", 8, 0, 1e-6)
+_DEVICE = Column("device MB", "peak_device_bytes", 9, 0, 1e-6)
 _PROGRAM = Column("program MB", "program_bytes", 10, 1, 1e-6)
 PARITY_COLUMNS = (
     Column("case", "case", 40),
@@ -94,6 +95,7 @@ SUBJECTS = {
             Column("images/s", "images_per_second", 8, 2),
             Column("out MP/s", "megapixels_per_second", 8, 3),
             _PEAK,
+            _DEVICE,
         ),
         fits=networks.fuse_fits,
     ),
@@ -110,6 +112,7 @@ SUBJECTS = {
             Column("samples/s", "samples_per_second", 9, 2),
             Column("input %", "input_wait_share", 7, 2, 100),
             _PEAK,
+            _DEVICE,
         ),
         {"phase": (1, 2)},
         scales=SCALES[1:],

@@ -11,14 +11,14 @@ from hkdnet_jax.ops.conv import Conv3x3
 
 # He initialisation keeps the signal alive in a plain chain of ReLU layers.  Images and
 # features are positive and vary together, so a unit whose kernel sums to less than zero
-# would never fire if its bias were 0; centred, every unit fires at about half of the
-# pixels.
+# would never fire if its bias were 0.  With the mean 0, every unit fires at about half
+# of the pixels.
 _conv = partial(
-    Conv3x3,
-    padding="reflect",
-    kernel_init=nn.initializers.he_normal(),
-    centred=True,
+    Conv3x3, padding="reflect", kernel_init=nn.initializers.he_normal(), mean=0.0
 )
+# The mean level of a picture.  If the network had to find it first, that would shift
+# the sums of all kernels at once, and units would die of it.
+_MEAN_LEVEL = 0.5
 
 
 class Encoder(nn.Module):
@@ -47,7 +47,7 @@ class Decoder(nn.Module):
             linear = _conv(features, name=f"conv{i + 1}")(x)
             x = nn.relu(linear)
             out |= {f"decoder{i + 1}_linear": linear, f"decoder{i + 1}": x}
-        image = _conv(1, name="conv4")(x)
+        image = _conv(1, mean=_MEAN_LEVEL, name="conv4")(x)
         return image, out
 
 

@@ -151,9 +151,9 @@ class Conv3x3(nn.Module):
       dtype: dtype of the computation and the output; parameters are float32.
       kernel_init: initialiser of the [3, 3, I, O] kernel.
       use_bias: whether there is a bias.
-      centred: whether the bias starts where each channel has the mean 0 over the batch
-        that `init` is given (as in Mishkin and Matas, "All you need is a good init",
-        ICLR 2016, for the mean alone), and not at 0.
+      mean: if it is given, the bias does not start at 0 but where each channel has this
+        mean over the batch that `init` is given (as in Mishkin and Matas, "All you need
+        is a good init", ICLR 2016, for the mean alone).
       precision: see `conv3x3`.
     """
 
@@ -167,7 +167,7 @@ class Conv3x3(nn.Module):
         1.0 / 3.0, "fan_in", "uniform"
     )
     use_bias: bool = True
-    centred: bool = False
+    mean: float | None = None
     precision: str = FULL
 
     @nn.compact
@@ -181,10 +181,10 @@ class Conv3x3(nn.Module):
             return out
 
         def start(_: jax.Array) -> jax.Array:
-            return -out.mean(axis=(0, 1, 2), dtype=jnp.float32)
+            return self.mean - out.mean(axis=(0, 1, 2), dtype=jnp.float32)
 
         zeros = partial(nn.initializers.zeros, shape=(self.features,))
-        bias = self.param("bias", start if self.centred else zeros)
+        bias = self.param("bias", zeros if self.mean is None else start)
         return out + bias.astype(self.dtype)[None, None, None, :]
 
 

@@ -1,6 +1,7 @@
 """Command lines whose `--config` is a file of configs/."""
 
 import os
+import re
 import sys
 
 from absl import flags
@@ -46,9 +47,12 @@ def parse_config(
         if values["config"].present:
             config.value.keys()
     except (AttributeError, KeyError) as error:
-        name = str(error).strip("\"'")  # the error quotes it, sometimes twice
+        # The text quotes the key, sometimes twice, and may go on with a suggestion.
+        name = re.search(r"\w+", str(error))[0]
+        similar = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"did you mean {similar[1]!r}? " if similar else ""
         raise UserError(
-            f"The configuration has no key {name!r}: --help lists them all."
+            f"The configuration has no key {name!r}: {hint}--help lists them all."
         ) from error
     # A config file is a program, which can raise anything.
     except Exception as error:

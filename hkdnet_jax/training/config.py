@@ -169,6 +169,12 @@ class Loss:
         "teacher only: weight of the perceptual term; 0: VGG16 is not used",
         at_least=0.0,
     )
+    idle: float = key(
+        0.0,
+        "teacher only: weight of a term that keeps the units of the decoder firing; 0: "
+        "off; not in the paper",
+        at_least=0.0,
+    )
     vgg_path: str = key(
         "",
         "teacher only: file of VGG16 weights (.npz or .h5); empty: downloaded from the "

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
-from hkdnet_jax.losses.teacher import teacher_loss
+from hkdnet_jax.losses.teacher import idleness, teacher_loss
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.training.networks import build_student, build_teacher
@@ -93,8 +93,13 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         image = jnp.where(coin, ir, vis)
 
         def loss_fn(params: Params):
-            output, _ = model.apply({"params": params}, image, image)
-            return _teacher_loss(config, frozen, output, image)
+            output, out = model.apply({"params": params}, image, image)
+            loss, terms = _teacher_loss(config, frozen, output, image)
+            if config.loss.idle:
+                layers = [out[f"decoder{i}_linear"] for i in (1, 2, 3)]
+                terms["idle"] = sum(map(idleness, layers))
+                loss += config.loss.idle * terms["idle"]
+            return loss, terms
 
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params

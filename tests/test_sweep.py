@@ -1,0 +1,199 @@
+"""The command that runs the paper's ablations."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import student_x2, teacher
+from hkdnet_jax import sweep
+from hkdnet_jax.evaluation import ablation
+from hkdnet_jax.models.student import Student
+from hkdnet_jax.training import networks, sweeps
+from hkdnet_jax.training.config import model_of
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SMALL = [
+    "--preset=tiny",
+    "--steps=4",
+    "--config.mesh.data=1",
+    "--config.data.scenes=2",
+    "--config.data.val_scenes=1",
+    "--config.model.dfag=False",
+    "--config.model.cea=False",
+    "--config.model.sr_rcabs=1",
+]
+
+
+@pytest.fixture(scope="module")
+def test_set(tmp_path_factory):
+    """A folder with one pair of random pictures."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    for name in ("ir", "vis"):
+        (folder / name).mkdir()
+        levels = rng.integers(0, 256, (24, 26), np.uint8)
+        picture = Image.fromarray(levels).resize((208, 192), Image.Resampling.BICUBIC)
+        picture.save(folder / name / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table5(tmp_path_factory, tiny_teacher, test_set):
+    """The folder of a complete sweep, and the flags that made it."""
+    folder = tmp_path_factory.mktemp("sweep") / "table5"
+    flags = [f"--workdir={folder}", f"--test={test_set}", *SMALL]
+    flags.append(f"--config.teacher.dir={tiny_teacher}")
+    assert sweep.main(["table5", *flags]) == 0
+    return folder, flags
+
+
+def test_a_sweep_trains_scores_and_tabulates_each_run(table5):
+    folder, _ = table5
+    results = json.loads((folder / "table.json").read_text())
+    assert [r["variant"] for r in results] == [
+        f"phi = {v}" for v in ("0.1", "0.5", 1, 5)
+    ]
+    for number, result in enumerate(results):
+        run = folder / f"x2_{number}_seed0"
+        assert json.loads((run / "result.json").read_text()) == result
+        phi = json.loads((run / "config.json").read_text())["loss"]["phi"]
+        assert result["variant"] == f"phi = {phi:g}" and result["steps"] == 4
+        assert result["parameters"] > 5000
+        for kind in ("val", "test"):
+            assert {"psnr", "ssim", "FMI_dct", "CC"} <= result[kind].keys()
+    text = (folder / "table.md").read_text()
+    assert text.startswith("# Table V") and text.count("| phi = ") == 8
+    assert "## Validation pairs" in text and "## Test pairs" in text
+
+
+def test_the_same_command_continues_and_more_seeds_extend(table5, capsys):
+    folder, flags = table5
+    shutil.rmtree(folder / "x2_1_seed0")
+    before = (folder / "x2_0_seed0" / "checkpoints").stat().st_mtime_ns
+    assert sweep.main(["table5", *flags]) == 0
+    assert (folder / "x2_1_seed0" / "result.json").exists()
+    assert (folder / "x2_0_seed0" / "checkpoints").stat().st_mtime_ns == before
+    assert "Table V" in capsys.readouterr().out
+
+
+def test_another_sweep_in_the_folder_is_refused(table5, capsys):
+    _, flags = table5
+    assert sweep.main(["table4", *flags]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "name=table5" in error
+    assert sweep.main(["table5", *flags, "--steps=8"]) == 1
+    assert "steps=4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["table9"], "table9 is not one of table2, table3"),
+        (["table5", "--steps=0"], "--steps 0 must be at least 1"),
+        (["table5", "--test=nowhere"], "nowhere"),
+        (["table5", "--config.loss.pi=3"], "no key 'pi': did you mean 'phi'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, says, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    assert sweep.main([*arguments, f"--workdir={folder}", "--preset=tiny"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and says in line
+    assert not folder.exists()
+
+
+# The lists of runs
+
+
+def _configs(name, **values):
+    configs = {}
+    for scale in sweeps.scales_of(name):
+        config = student_x2.get_config("tiny")
+        if sweeps.kind_of(name) == "teacher":
+            config = teacher.get_config("tiny")
+        config.update(values)
+        configs[scale] = config.lock()
+    return configs
+
+
+@pytest.mark.parametrize("name", sweeps.NAMES)
+def test_every_variant_is_a_sound_configuration(name):
+    entries = list(sweeps.entries(name, _configs(name), steps=200, seeds=2))
+    assert len({entry.folder for entry in entries}) == len(entries)
+    assert {entry.seed for entry in entries} == {0, 1}
+    half = len(entries) // 2
+    assert [e.variant for e in entries[:half]] == [e.variant for e in entries[half:]]
+    for entry in entries:
+        steps = sum(c.train.epochs * 100 for c in entry.stages)
+        assert steps == 200
+        for config in entry.stages:
+            model_of(config)
+            assert config.train.phase1_epochs <= config.train.epochs
+    # Each variant is another run.
+    runs = [str(e.stages) for e in entries[:half]]
+    assert len(set(runs)) == half
+
+
+def test_the_baseline_of_table_2_has_the_parameters_of_the_full_module():
+    entries = list(sweeps.entries("table2", _configs("table2"), steps=100, seeds=1))
+    counts = {}
+    for entry in entries:
+        config = entry.stages[-1]
+        shapes = sweeps.jax.eval_shape(lambda c=config: networks.init_params(c))
+        counts[entry.variant] = sum(
+            leaf.size
+            for part in ("fusion", "sr")
+            for leaf in sweeps.jax.tree.leaves(shapes[part])
+        )
+    assert abs(counts["baseline"] / counts["+ DFAG"] - 1) < 0.06
+    assert abs(counts["+ CEA"] / counts["+ DFAG + CEA"] - 1) < 0.06
+
+
+def test_a_stand_in_is_used_only_without_a_dfag():
+    config = student_x2.get_config("tiny")
+    config.model.stand_in_rcabs = 2
+    image = np.zeros((1, 8, 8, 1), np.float32)
+
+    def names(**fields):
+        config.model.update(fields)
+        network = Student(model_of(config), 2)
+        params = sweeps.jax.eval_shape(
+            network.init, sweeps.jax.random.key(0), image, image
+        )["params"]
+        return set(params["fusion"]["ir"])
+
+    assert "stand_in" not in names(dfag=True)
+    assert names(dfag=False) == {"conv", "rg", "stand_in"}
+
+
+# The table
+
+
+def test_a_table_shows_means_and_deviations():
+    def result(variant, seed, psnr):
+        values = {"psnr": psnr, "ssim": 0.9, "MS_SSIM": None, "alive": 1.0}
+        return {
+            "variant": variant,
+            "scale": 2,
+            "seed": seed,
+            "parameters": 1234,
+            "steps": 10,
+            "val": values,
+            "test": {},
+        }
+
+    text = ablation.table(
+        "T", [result("a", 0, 30.0), result("b", 0, 31.0), result("a", 1, 32.0)]
+    )
+    assert text == (
+        "# T\n\n## Validation pairs\n\n"
+        "| run | scale | parameters | seeds | PSNR, dB | SSIM | MS_SSIM "
+        "| live channels |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| a | x2 | 1,234 | 2 | 31.00 ± 1.41 | 0.9000 ± 0.0000 | - | 1.00 ± 0.00 |\n"
+        "| b | x2 | 1,234 | 1 | 31.00 | 0.9000 | - | 1.00 |\n"
+    )
