@@ -65,7 +65,7 @@ stage() {
     local left=$((seconds - SECONDS - 10)) # SECONDS counts from the script's start
     shift 2
     ((limit <= left)) || limit=$left
-    if ((limit < 5)); then
+    if ((limit < 3)); then
         stages+=("$name no-time 0")
         return
     fi

@@ -1,5 +1,6 @@
 """The launch scripts: the local one with small commands, others on made-up tools."""
 
+import json
 import os
 import shlex
 import signal
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines import scenes
+
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 SCRIPTS = sorted(f.name for f in LAUNCH.iterdir() if f.suffix != ".md")
-TIMEOUT = 120  # seconds; nothing here takes as long
+TIMEOUT = 900  # seconds; nothing here takes as long
 AWKWARD = "--config.teacher.dir=a b's $HOME"
 
 
@@ -171,3 +174,89 @@ def test_slurm(tools, code, requeued):
     srun, *others = _calls(done)
     assert srun == ["srun", "--kill-on-bad-exit=1", *_main("--coordinator=auto")]
     assert others == [["scontrol", "requeue", "42"]] * requeued
+
+
+# one_gpu.sh
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A folder of four pairs of made scenes."""
+    folder = tmp_path / "pairs"
+    scenes.write_pairs(folder, 0, 0, 4, 64, 64)
+    return folder
+
+
+def test_one_gpu_runs_on_a_cpu_too(pairs, tmp_path):
+    out = tmp_path / "out"
+    done = _run(
+        "one_gpu.sh",
+        pairs,
+        out,
+        "--config.train.epochs=1",
+        "--config.train.phase1_epochs=0",
+        PYTHON=sys.executable,
+        PLATFORM="cpu",
+        LIMIT="1200",  # for slow machines: every stage ends by itself
+        PRESETS="tiny",
+        DTYPES="float32",
+        SIZES="16x16",
+        BATCH="2",
+        CONFIG="configs/student_x2.py:tiny",
+    )
+    assert done.returncode == 0, done.stderr
+    stages = json.loads((out / "results.json").read_text())
+    names = ["checks", "fuse-tiny-float32", "train-tiny-float32", "training"]
+    assert [stage["stage"] for stage in stages] == names
+    assert {stage["ended"] for stage in stages} == {"done"}
+    checks, fuse, train, _ = stages
+    assert all(row["ok"] for row in checks["report"]["rows"])
+    assert fuse["report"]["rows"][0]["size"] == "16x16"
+    assert [row["phase"] for row in train["report"]["rows"]] == [1, 2]
+    parts = sorted((out / "weights").iterdir())
+    joined = b"".join(part.read_bytes() for part in parts)
+    assert joined == (out / "training" / "model.safetensors").read_bytes()
+    assert "student tiny, float32" in (out / "results.txt").read_text()
+
+
+def test_one_gpu_goes_on_after_a_failure_and_reports_it(pairs, tmp_path):
+    # A Python that hangs in the benchmark, runs the script's own lines, and fails to
+    # train.
+    tool = tmp_path / "python"
+    tool.write_text(
+        "#!/usr/bin/env bash\n"
+        "case $* in\n"
+        "*benchmark*) exec sleep 600 ;;\n"
+        "*hkdnet_jax.main*) echo no memory >&2; exit 1 ;;\n"
+        f'*) exec {shlex.quote(sys.executable)} "$@" ;;\n'
+        "esac\n"
+    )
+    tool.chmod(0o755)
+    settings = {"PYTHON": str(tool), "PLATFORM": "cpu", "LIMIT": "60"}
+    settings |= {"PRESETS": "tiny", "DTYPES": "float32"}
+    done = _run("one_gpu.sh", pairs, tmp_path / "out", **settings)
+    assert done.returncode == 1 and "no memory" in done.stderr
+    stages = json.loads((tmp_path / "out" / "results.json").read_text())
+    ended = [stage["ended"] for stage in stages]
+    assert ended == ["stopped at its limit"] * 3 + ["1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "says"),
+    [
+        ((), {}, "usage: "),
+        (("{pairs}", "{out}"), {"LIMIT": "soon"}, "LIMIT=soon is not a number"),
+        (("{pairs}", "{out}"), {"LIMIT": "30"}, "too short for the first stage"),
+        (("{out}", "{out}"), {"PLATFORM": "cpu"}, "holds no folders ir and vis"),
+        (("{pairs}", "{out}"), {}, "finds no cuda device here"),
+        (("{pairs}", "{out}"), {"WHEELS": "nowhere"}, "cannot be installed"),
+    ],
+)
+def test_one_gpu_says_what_is_wrong(pairs, tmp_path, arguments, settings, says):
+    out = tmp_path / "out"
+    given = [argument.format(pairs=pairs, out=out) for argument in arguments]
+    done = _run("one_gpu.sh", *given, PYTHON=sys.executable, **settings)
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert says in line
+    assert not (out / "results.json").exists()
