@@ -1,5 +1,6 @@
 """The networks of a run: building, initialising and describing them."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
         return {"kind": "teacher", "alpha": teacher.alpha, "damping": teacher.damping}
     fields = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in config.model.to_dict().items()
+        # Keys that an older configuration lacks have their defaults.
+        for name, value in dataclasses.asdict(model_of(config)).items()
     }
     return {"kind": "student", "scale": config.scale, "model": fields}
 

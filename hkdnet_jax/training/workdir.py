@@ -1,6 +1,7 @@
 """A run's folder: checking it, locking it for one process, and training in it."""
 
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,11 @@ from typing import Any
 
 import filelock
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines import loader
+from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
 from hkdnet_jax.training import loop
@@ -18,6 +22,8 @@ from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.writers import Writer, write_run_info
+
+_LOOKED_AT = 16  # validation pairs, for features that are 0 everywhere
 
 
 def check_workdir(config: ConfigDict, workdir: Any) -> None:
@@ -89,6 +95,34 @@ def _warn_of_oversights(training: Run) -> None:
         )
 
 
+def _warn_of_dead_features(training: Run) -> None:
+    """Warns on stderr of features that are to teach but are 0 everywhere."""
+    config = training.config
+    learns = config.loss.phi > 0 or config.train.phase1_epochs > 0
+    if config.kind != "student" or not learns:
+        return
+    apply = jax.jit(training.teacher.apply)
+    frozen = jax.device_get(training.frozen)
+    batches = loader.val_batches(
+        training.val_source, crop=config.data.val_crop, batch_size=1
+    )
+    fires: dict[str, np.ndarray] = {}  # [C] bool by layer
+    for batch in itertools.islice(batches, min(_LOOKED_AT, len(training.val_source))):
+        _, out = apply({"params": frozen}, *(to_float(batch[k]) for k in ("ir", "vis")))
+        for name in ("decoder1", "decoder3"):
+            here = np.asarray(out[name] > 0).any(axis=(0, 1, 2))
+            fires[name] = fires.get(name, False) | here
+    for name, alive in fires.items():
+        dead = np.size(alive) - np.sum(alive)
+        if dead:
+            print(
+                f"Warning: {dead} of {len(alive)} channels ({dead / len(alive):.0%}) "
+                f"of the teacher's {name} are 0 everywhere, and teach the student "
+                "nothing; to avoid it, train a teacher with --config.loss.idle=100.",
+                file=sys.stderr,
+            )
+
+
 def run(config: ConfigDict, workdir: str) -> bool:
     """Trains the run that `config` describes in `workdir`.
 
@@ -115,6 +149,7 @@ def run(config: ConfigDict, workdir: str) -> bool:
             devices = [device.device_kind for device in training.mesh.devices.flat]
             write_run_info(folder, config.to_dict(), devices)
             _warn_of_oversights(training)
+            _warn_of_dead_features(training)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
         writer = Writer(
             folder,
