@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 from jaxtyping import install_import_hook
 
 # The functions of these check their arguments and results against their annotations,
@@ -73,7 +74,17 @@ def dropped_programs():
 
 @pytest.fixture(scope="module")
 def quick_compile():
-    """Compiles about twice as fast, to slower programs: for tests of whole runs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """Compiles a few times as fast, to slower programs: for tests of whole runs."""
+    original = compiler.get_compile_options
+
+    def without_fusion_emitters(*args, **kwargs):
+        options = original(*args, **kwargs)
+        options.env_option_overrides += [("xla_cpu_use_fusion_emitters", False)]
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        # jax offers this option for one program at a time, or for a whole process.
+        patch.setattr(compiler, "get_compile_options", without_fusion_emitters)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -7,6 +7,7 @@ from train_fixtures import optimizer_of
 
 from configs import base, teacher
 from hkdnet_jax.measuring.slices import abstract_arguments
+from hkdnet_jax.ops import conv
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training import networks, steps
 from hkdnet_jax.training.run import Run
@@ -27,6 +28,12 @@ CASES = [
         )
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def without_winograd(monkeypatch):
+    """Only CPUs use it, but its long program is traced before a platform is chosen."""
+    monkeypatch.setattr(conv, "_MANY_CHANNELS", 2**30)
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
