@@ -1,5 +1,7 @@
 """Strict flags for every test, set before the first array is made."""
 
+import ctypes
+import ctypes.util
 import gc
 import os
 from pathlib import Path
@@ -36,6 +38,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
 
 
+# The files that take longest come first, the longest one leading: one that starts late
+# would keep a process busy alone.
+LONGEST = (
+    "runtime/test_processes.py",
+    "metrics/test_reference_values.py",
+    "test_configs.py",
+    "training/test_kill_and_resume.py",
+    "training/test_steps.py",
+    "training/test_loop.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first, and leaves the order of all others."""
+    rank = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data sets; tests that want it are skipped without HKDNET_DATA."""
@@ -70,6 +90,10 @@ def dropped_programs():
     yield
     jax.clear_caches()
     gc.collect()
+    # Compilers free small pieces, which glibc keeps; other libraries lack the call.
+    trim = getattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 @pytest.fixture(scope="module")
