@@ -1,11 +1,14 @@
 """Strict flags for every test, set before the first array is made."""
 
+import ctypes
+import ctypes.util
 import gc
 import os
 from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 from jaxtyping import install_import_hook
 
 # The functions of these check their arguments and results against their annotations,
@@ -33,6 +36,24 @@ os.environ["HKDNET_CACHE"] = ""
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # float64 that is asked for while it is off is a warning, and warnings are errors.
 jax.config.update("jax_enable_x64", False)
+
+
+# The files that take longest come first, the longest one leading: one that starts late
+# would keep a process busy alone.
+LONGEST = (
+    "runtime/test_processes.py",
+    "metrics/test_reference_values.py",
+    "test_configs.py",
+    "training/test_kill_and_resume.py",
+    "training/test_steps.py",
+    "training/test_loop.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first, and leaves the order of all others."""
+    rank = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +90,25 @@ def dropped_programs():
     yield
     jax.clear_caches()
     gc.collect()
+    # Compilers free small pieces, which glibc keeps; other libraries lack the call.
+    trim = getattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 @pytest.fixture(scope="module")
 def quick_compile():
-    """Compiles about twice as fast, to slower programs: for tests of whole runs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """Compiles a few times as fast, to slower programs: for tests of whole runs."""
+    original = compiler.get_compile_options
+
+    def without_fusion_emitters(*args, **kwargs):
+        options = original(*args, **kwargs)
+        options.env_option_overrides += [("xla_cpu_use_fusion_emitters", False)]
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        # jax offers this option for one program at a time, or for a whole process.
+        patch.setattr(compiler, "get_compile_options", without_fusion_emitters)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hkdnet_jax.models.presets import PRESETS, StudentConfig
+from hkdnet_jax.ops import conv
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.run import Run
@@ -69,6 +70,24 @@ def test_paper_schedule(tiny_teacher):
     assert (config.train.epochs, config.loss.mu) == (100, 1000.0)
 
 
+@pytest.fixture
+def gradients(request, monkeypatch):
+    """Leaves Winograd's weight gradients to the teachers and one of the students.
+
+    Compiling them takes two thirds of a wide student's time, and they are the same
+    function in each; tests/ops has their numbers.
+    """
+    name, variant = request.getfixturevalue("name"), request.getfixturevalue("variant")
+    if "teacher" in (name, variant) or (name, variant) == ("student_x2", "lite"):
+        yield
+        return
+    monkeypatch.setattr(conv, "_MANY_CHANNELS", 2**30)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("gradients")
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_trains_one_step(name, variant, tiny_teacher):
     config = load(name, variant, tiny_teacher)

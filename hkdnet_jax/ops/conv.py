@@ -142,6 +142,24 @@ def conv3x3_reflect(
     return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
 
 
+def _param(
+    module: nn.Module,
+    name: str,
+    init: nn.initializers.Initializer,
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """Returns `module.param(name, init, shape)`.
+
+    flax traces the initialiser of a parameter that exists, only to compare shapes,
+    which would take a fifth of the time that a network's trace takes.
+    """
+    if module.has_variable("params", name):
+        value = module.get_variable("params", name)
+        if value.shape == shape:
+            return value
+    return module.param(name, init, shape)
+
+
 class Conv3x3(nn.Module):
     """3x3 convolution, stride 1.
 
@@ -174,17 +192,17 @@ class Conv3x3(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [N, H, W, I] to [N, H, W, features]."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = _param(self, "kernel", self.kernel_init, shape)
         conv = {"zero": conv3x3, "reflect": conv3x3_reflect}[self.padding]
         out = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         if not self.use_bias:
             return out
-
-        def start(_: jax.Array) -> jax.Array:
+        def start(_: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            del shape
             return self.mean - out.mean(axis=(0, 1, 2), dtype=jnp.float32)
 
-        zeros = partial(nn.initializers.zeros, shape=(self.features,))
-        bias = self.param("bias", zeros if self.mean is None else start)
+        init = nn.initializers.zeros if self.mean is None else start
+        bias = _param(self, "bias", init, (self.features,))
         return out + bias.astype(self.dtype)[None, None, None, :]
 
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 
 from hkdnet_jax.runtime import precision as precisions
 from hkdnet_jax.runtime.precision import FULL
@@ -34,6 +33,7 @@ BLOCK_BYTES = 16 * 2**20
 ACCELERATOR_BLOCK_BYTES = 2**30
 # Largest side of a TPU kernel's tiles; its own default, 128, leaves the MXU idle.
 _TPU_BLOCK = 512
+_TPU_LANES = 128
 _CUDNN_LARGEST_DEPTH = 128
 _CUDNN_LEAST_CAPABILITY = 8.0  # compute capability of an NVIDIA GPU: Ampere
 
@@ -97,6 +97,9 @@ def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
 def _flash(
     queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
 ) -> jax.Array:
+    # Only here: it takes a tenth of a second to load, which CPUs need not wait for.
+    from jax.experimental.pallas.ops.tpu import flash_attention as tpu
+
     positions = queries.shape[1]
     queries, keys = (_deepen(x, values.shape[-1]) for x in (queries, keys))
     segments = None
@@ -141,7 +144,7 @@ def _deepen(x: jax.Array, depth: int) -> jax.Array:
 
 
 def _tpu_block(positions: int) -> int:
-    return min(_TPU_BLOCK, -(-positions // tpu.NUM_LANES) * tpu.NUM_LANES)
+    return min(_TPU_BLOCK, -(-positions // _TPU_LANES) * _TPU_LANES)
 
 
 def _pad_positions(x: jax.Array, block: int) -> jax.Array:
@@ -162,11 +165,23 @@ def _fastest(
     depth = values.shape[-1]
     fits = values.dtype == jnp.bfloat16 and depth % 8 == 0
     default = _row(partial(_blocked, precision=precision, block=block))
-    kernels = {"tpu": partial(_flash, precision=precision)}
+    kernels = {} if _only_cpus() else {"tpu": partial(_flash, precision=precision)}
     # cuDNN has no float32, and jax inspects the actual GPU when it traces the kernel.
     if fits and depth <= _CUDNN_LARGEST_DEPTH and has_kernel("cudnn"):
         kernels["cuda"] = _cudnn
+    if not kernels:
+        return default(queries, keys, values)
     return lax.platform_dependent(queries, keys, values, **kernels, default=default)
+
+
+def _only_cpus() -> bool:
+    """Returns whether the mesh that is traced for is known to consist of CPUs.
+
+    Every kernel that a platform might use is traced, and the TPU's takes longer than
+    half of a network.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device is not None and device.platform == "cpu"
 
 
 def has_kernel(kernel: str) -> bool:

@@ -7,6 +7,7 @@ from train_fixtures import optimizer_of
 
 from configs import base, teacher
 from hkdnet_jax.measuring.slices import abstract_arguments
+from hkdnet_jax.ops import conv, position_attention
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training import networks, steps
 from hkdnet_jax.training.run import Run
@@ -27,6 +28,17 @@ CASES = [
         )
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def as_on_accelerators(monkeypatch):
+    """Traces what they run, on a mesh of CPUs.
+
+    Winograd's gradient is only for CPUs, but its long program is traced before a
+    platform is chosen.
+    """
+    monkeypatch.setattr(conv, "_MANY_CHANNELS", 2**30)
+    monkeypatch.setattr(position_attention, "_only_cpus", lambda: False)
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
