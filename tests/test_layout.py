@@ -162,6 +162,7 @@ HOST_SIDE = (
     "errors",
     "image_files",
     "image_formats",
+    "levels",
     "pair_files",
     "atomic_files",
     "paths",

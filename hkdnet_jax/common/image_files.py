@@ -3,12 +3,13 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hkdnet_jax.common import image_formats
+from hkdnet_jax.common import image_formats, levels
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
 
@@ -22,6 +23,53 @@ _FORMAT_OF_SUFFIX = {
 }
 IMAGE_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
 _JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded file, upright.
+
+    Attributes:
+      pixels: [H, W] gray or [H, W, 3] RGB, contiguous, in native byte order: uint8,
+        uint16, uint32, int8, int16, int32, float16, float32 or float64; as stored, so
+        that NaN stays NaN and 12-bit levels stay 0..4095, but 1, 2 and 4 bits become
+        0..255.
+      bits: bits per sample as stored.
+      full: the levels that the samples can hold, black first: 0..255, 0..4095 ...;
+        0..1 for floating point.
+      pages: number of pictures in the file.
+      notes: sentences for the user, without the name of the file.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    full: levels.Range
+    pages: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the pixels have three channels."""
+        return self.pixels.ndim == 3
+
+
+def read(path: Path | str, page: int = 0) -> Picture:
+    """Reads one picture of a file, as its header describes it.
+
+    Args:
+      path: the file.
+      page: which of the file's pictures, from 0.
+
+    Raises:
+      UserError: the file is missing or broken, is of a kind that is not read, or has no
+        such page.
+    """
+    with _read_errors(path):
+        pixels, header = image_formats.decode(as_path(path).read_bytes())
+    if page:
+        raise UserError(f"{path} has no page {page + 1}.")
+    pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
+    return Picture(pixels, header.bits, levels.full_range(pixels.dtype, header.bits))
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -53,7 +101,7 @@ def read_gray(path: Path | str) -> np.ndarray:
     """
     with _read_errors(path):
         image, header = image_formats.decode(as_path(path).read_bytes())
-    return np.ascontiguousarray(_upright(_luma(image), header.orientation))
+    return np.ascontiguousarray(_upright(levels.luma(image), header.orientation))
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -103,24 +151,10 @@ def encode(image: np.ndarray, out: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _luma(image: np.ndarray) -> np.ndarray:
-    """Computes the BT.601 luma of [H, W, 3] in the same dtype, exactly rounded.
-
-    A gray [H, W] image is returned unchanged.
-    """
-    if image.ndim == 2:
-        return image
-    # Published metric values rest on MATLAB's coefficients: the rounded ones of the
-    # standard (0.299, 0.587, 0.114) change one pixel in two hundred by one level.
-    red, green, blue = (image[..., i].astype(np.uint64) for i in range(3))
-    millionths = 298936 * red + 587043 * green + 114021 * blue
-    return ((millionths + 500_000) // 1_000_000).astype(image.dtype)
-
-
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a stored [H, W] image upright, given its EXIF orientation (1..8)."""
+    """Turns a stored [H, W, ...] image upright, given its EXIF orientation (1..8)."""
     if orientation in (5, 6, 7, 8):
-        image = image.T
+        image = np.swapaxes(image, 0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
