@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hkdnet_jax.common import image_formats, levels
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.formats.header import Header, NotSupported
+from hkdnet_jax.common.formats.orientation import upright
 from hkdnet_jax.common.paths import as_path
 
 _FORMAT_OF_SUFFIX = {
@@ -20,8 +22,17 @@ _FORMAT_OF_SUFFIX = {
     ".bmp": "BMP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".npy": "NPY",
 }
-IMAGE_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+OUTPUT_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+IMAGE_SUFFIXES = (
+    *OUTPUT_SUFFIXES,
+    *(".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pfm"),
+)
+# The depth of a picture that is written -> its dtype.
+DTYPE_OF_DEPTH = {"8": np.uint8, "16": np.uint16, "float": np.float32}
+DEPTHS = tuple(DTYPE_OF_DEPTH)
+_DEPTHS_OF_FORMAT = {"PNG": ("8", "16"), "TIFF": DEPTHS, "NPY": DEPTHS}
 _JPEG_QUALITY = 95
 
 
@@ -53,23 +64,45 @@ class Picture:
         return self.pixels.ndim == 3
 
 
-def read(path: Path | str, page: int = 0) -> Picture:
+def read(path: Path | str, page: int | None = None) -> Picture:
     """Reads one picture of a file, as its header describes it.
 
     Args:
       path: the file.
-      page: which of the file's pictures, from 0.
+      page: which of the file's pictures, from 0; None for the first, with a note that
+        counts the others.
 
     Raises:
       UserError: the file is missing or broken, is of a kind that is not read, or has no
         such page.
     """
-    with _read_errors(path):
-        pixels, header = image_formats.decode(as_path(path).read_bytes())
-    if page:
-        raise UserError(f"{path} has no page {page + 1}.")
-    pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
-    return Picture(pixels, header.bits, levels.full_range(pixels.dtype, header.bits))
+    with _read_errors(path), as_path(path).open("rb") as file:
+        pixels, header = image_formats.decode(file, page or 0)
+    pixels = np.ascontiguousarray(upright(pixels, header.orientation))
+    notes = _notes(header, page is None)
+    return Picture(pixels, header.bits, header.full, header.pages, notes)
+
+
+def _notes(header: Header, first_alone: bool) -> tuple[str, ...]:
+    notes = []
+    if header.extra:
+        notes.append("Alpha and other channels beside the colour are ignored.")
+    if header.pages > 1 and first_alone:
+        notes.append(
+            f"It has {header.pages} pages, of which only the first is used; --pages "
+            "all uses all."
+        )
+    return tuple(notes)
+
+
+def page_count(path: Path | str) -> int:
+    """Reads the number of pictures in a file from its header.
+
+    Raises:
+      UserError: see `image_size`.
+    """
+    with _read_errors(path), as_path(path).open("rb") as file:
+        return image_formats.read_header(file).pages
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -84,24 +117,26 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_gray(path: Path | str) -> np.ndarray:
-    """Reads a PNG, JPEG, BMP or TIFF file as one luminance channel.
+    """Reads the first picture of a file as one channel of 8 or 16 bits.
 
-    The file may be gray, RGB, RGBA (alpha is ignored), palette, CMYK or YCbCr.  Colour
-    becomes BT.601 luma as in MATLAB's rgb2gray,
-    ``0.298936 R + 0.587043 G + 0.114021 B``, rounded.  The orientation stored in the
-    file is applied.
+    Colour becomes BT.601 luma, see `levels.luma`; alpha is ignored.  The orientation
+    stored in the file is applied.
 
     Returns:
       [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; 12-bit
       levels stay 0..4095.
 
     Raises:
-      UserError: the file is missing or broken, or has another pixel format (such as
-        floating point).
+      UserError: the file is missing or broken, or holds signed, 32-bit or
+        floating-point levels.
     """
-    with _read_errors(path):
-        image, header = image_formats.decode(as_path(path).read_bytes())
-    return np.ascontiguousarray(_upright(levels.luma(image), header.orientation))
+    pixels = read(path, 0).pixels
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"{path} holds {pixels.dtype} levels, which have no fixed black and white: "
+            "save it as 8-bit or 16-bit gray or colour."
+        )
+    return levels.luma(pixels)
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -119,26 +154,77 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
     return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def quantize(unit: np.ndarray, depth: str) -> np.ndarray:
+    """Rounds levels in [0, 1] to what a file of this depth holds.
+
+    Args:
+      unit: float32 of any shape; values outside [0, 1] are clipped.
+      depth: "8" or "16" for integers up to 255 or 65535, "float" for float32 in [0, 1].
+    """
+    clipped, dtype = np.clip(unit, 0, 1), DTYPE_OF_DEPTH[depth]
+    if depth == "float":
+        return clipped.astype(dtype)
+    return np.rint(clipped * np.float32(np.iinfo(dtype).max)).astype(dtype)
+
+
+def check_depth(out: Path, depth: str) -> None:
+    """Checks that a file of this name can hold levels of this depth.
+
+    Raises:
+      UserError: its format cannot.
+    """
+    if depth in _DEPTHS_OF_FORMAT.get(_FORMAT_OF_SUFFIX[out.suffix.lower()], ("8",)):
+        return
+    suffixes = ".tiff or .npy" if depth == "float" else ".png, .tiff or .npy"
+    raise UserError(
+        f"{out} cannot hold levels of depth {depth}: give a name that ends in "
+        f"{suffixes}."
+    )
+
+
 def encode(image: np.ndarray, out: Path) -> bytes:
     """Encodes a picture in the format that the suffix of `out` names.
 
     Args:
-      image: uint8 [H, W] or [H, W, 3].
-      out: a path with one of IMAGE_SUFFIXES; nothing is written to it.
+      image: [H, W] or [H, W, 3]; uint8, or a deeper dtype that the format can hold, see
+        `check_depth`.
+      out: a path with one of OUTPUT_SUFFIXES; nothing is written to it.
 
     Returns:
       The content of the image file.
 
     Raises:
       ValueError: the array has another dtype or shape.
-      UserError: the format cannot hold so many pixels.
+      UserError: the format cannot hold so many pixels, or levels of this depth.
     """
-    if image.dtype != np.uint8 or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
+    depths = [depth for depth, dtype in DTYPE_OF_DEPTH.items() if image.dtype == dtype]
+    if not depths or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
         found = f"{'x'.join(map(str, image.shape))} {image.dtype}"
-        raise ValueError(f"a picture must be uint8 HxW or HxWx3, not {found}")
+        raise ValueError(
+            "a picture must be HxW or HxWx3 of dtype uint8, uint16 or float32, not "
+            f"{found}"
+        )
+    check_depth(out, depths[0])
     kind = _FORMAT_OF_SUFFIX[out.suffix.lower()]
-    options = {"quality": _JPEG_QUALITY} if kind == "JPEG" else {}
     buffer = io.BytesIO()
+    if kind == "NPY":
+        np.save(buffer, image)
+    elif image.dtype == np.uint8:
+        _save(image, kind, buffer, out)
+    elif kind == "TIFF":
+        import tifffile  # Pillow writes no colour of 16 bits or floating point
+
+        colour = "rgb" if image.ndim == 3 else "minisblack"
+        tifffile.imwrite(buffer, image, photometric=colour)
+    else:
+        import imagecodecs
+
+        return imagecodecs.png_encode(image)
+    return buffer.getvalue()
+
+
+def _save(image: np.ndarray, kind: str, buffer: io.BytesIO, out: Path) -> None:
+    options = {"quality": _JPEG_QUALITY} if kind == "JPEG" else {}
     try:
         Image.fromarray(image).save(buffer, kind, **options)
     except OSError as error:
@@ -148,18 +234,6 @@ def encode(image: np.ndarray, out: Path) -> bytes:
             f"{out} cannot hold {width}x{height} pixels ({error}): give a name that "
             "ends in .png."
         ) from error
-    return buffer.getvalue()
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a stored [H, W, ...] image upright, given its EXIF orientation (1..8)."""
-    if orientation in (5, 6, 7, 8):
-        image = np.swapaxes(image, 0, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return image
 
 
 @contextlib.contextmanager
@@ -171,7 +245,7 @@ def _read_errors(path: Path | str) -> Iterator[None]:
         raise UserError(
             f"{path} does not exist; give the path of an image file."
         ) from error
-    except image_formats.NotSupported as error:
+    except NotSupported as error:
         raise UserError(
             f"{path} is {error}; save it as 8-bit or 16-bit gray or colour."
         ) from error
@@ -179,9 +253,6 @@ def _read_errors(path: Path | str) -> Iterator[None]:
     # ValueError, struct.error, IndexError ...), so all are caught.
     except Exception as error:
         detail = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            # Pillow's message names the object in memory that held the file's content.
-            detail = "it is not a PNG, JPEG, BMP or TIFF file"
         raise UserError(
             f"{path} cannot be read as an image ({detail}); replace or remove it."
         ) from error
