@@ -42,14 +42,8 @@ def read_pair_list(path: Path) -> tuple[list[Listed], list[str]]:
     """
     try:
         # Names that are no UTF-8 text keep their bytes; Excel begins with a mark.
-        with path.open(
-            newline="", encoding="utf-8-sig", errors="surrogateescape"
-        ) as file:
-            lines = [
-                (reader.line_num, row)
-                for reader in [csv.reader(file)]
-                for row in reader
-            ]
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        lines = list(enumerate(csv.reader(io.StringIO(text)), start=1))
     except (OSError, csv.Error) as error:
         detail = error.strerror if isinstance(error, OSError) else error
         raise UserError(
