@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.pair_files import Search
 from hkdnet_jax.common.pair_names import read_pattern
 
@@ -33,16 +34,20 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_search(args: argparse.Namespace) -> Search:
-    """Checks the flags of `add_search_arguments`, but for --list.
+    """Checks the flags of `add_search_arguments`, and --ir and --vis beside them.
 
     Raises:
-      UserError: a pattern has not exactly one `*`.
+      UserError: a pattern has not exactly one `*`; or --list is given beside flags that
+        it replaces, or neither it nor both --ir and --vis.
     """
-    ir, vis = (
-        None if text is None else read_pattern(flag, text)
-        for flag, text in (
-            ("--ir-pattern", args.ir_pattern),
-            ("--vis-pattern", args.vis_pattern),
+    ir = read_pattern("--ir-pattern", args.ir_pattern)
+    vis = read_pattern("--vis-pattern", args.vis_pattern)
+    search = Search(ir, vis, args.recursive)
+    if args.list is None and None in (args.ir, args.vis):
+        raise UserError("Give both --ir and --vis, or --list FILE.csv.")
+    if args.list is not None and (args.ir or args.vis or search != Search()):
+        raise UserError(
+            f"--list {args.list} names the pairs: drop --ir, --vis, their patterns and "
+            "--recursive."
         )
-    )
-    return Search(ir, vis, args.recursive)
+    return search

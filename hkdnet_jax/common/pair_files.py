@@ -49,11 +49,6 @@ class Search:
     vis: NamePattern | None = None
     recursive: bool = False
 
-    @property
-    def is_given(self) -> bool:
-        """Whether anything is asked for that the default is not."""
-        return self != Search()
-
 
 @dataclass
 class Found:

@@ -80,8 +80,8 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def read_pattern(flag: str, text: str) -> NamePattern:
-    """Checks a pattern that a user gives.
+def read_pattern(flag: str, text: str | None) -> NamePattern | None:
+    """Checks a pattern that a user gives; None stays None.
 
     Args:
       flag: the flag that gave it, for the message.
@@ -90,6 +90,8 @@ def read_pattern(flag: str, text: str) -> NamePattern:
     Raises:
       UserError: the pattern has not exactly one `*`.
     """
+    if text is None:
+        return None
     text = text.replace(os.sep, "/")
     if text.count("*") != 1 or text.startswith("/"):
         raise UserError(

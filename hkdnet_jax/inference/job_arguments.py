@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
 from hkdnet_jax.inference import jobs
@@ -67,14 +66,7 @@ def read_jobs(args: argparse.Namespace) -> Collected:
     suffix = jobs.output_suffix(args.suffix)
     search = read_search(args)
     if args.list is not None:
-        if args.ir or args.vis or search.is_given:
-            raise UserError(
-                f"--list {args.list} names the pairs: drop --ir, --vis, their patterns "
-                "and --recursive."
-            )
         collected = jobs.listed_jobs(args.list, args.out, suffix)
-    elif args.ir is None or args.vis is None:
-        raise UserError("Give both --ir and --vis, or --list FILE.csv.")
     else:
         collected = jobs.collect_jobs(args.ir, args.vis, args.out, search, suffix)
     if args.shard is not None:

@@ -6,7 +6,6 @@ import pytest
 from command_fixtures import make_pair, write
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.pair_files import Search
 from hkdnet_jax.inference import job_arguments
 from hkdnet_jax.inference.jobs import collect_jobs, describe_tiling
 
@@ -166,4 +165,3 @@ def test_a_suffix_is_no_path(given):
 def test_patterns_reach_the_search(given, tmp_path):
     found = read_jobs(*given, "--ir-pattern", "*.png", "--vis-pattern", "b*.png")
     assert found.jobs == []
-    assert Search().is_given is False
