@@ -1,10 +1,8 @@
 """Fuses many pairs of files on all devices, within the memory that is free."""
 
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +13,10 @@ from tqdm import tqdm
 from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import encode, image_size
-from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.common.pair_files import read_pair
 from hkdnet_jax.inference import programs, tiles
+from hkdnet_jax.inference.jobs import Job
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import (
     finish,
     out_of_memory,
@@ -25,37 +25,6 @@ from hkdnet_jax.inference.pair import (
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.runtime import memory
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How pictures are fused.
-
-    Attributes:
-      normalize: see `fuse_pair`.
-      stretch: see `fuse_pair`.
-      tile: longest side, in pixels, of the tiles that larger inputs are cut into; None
-        if images are not cut.
-      max_memory: limit in bytes; see `programs.budget`.
-    """
-
-    normalize: str = "unit"
-    stretch: bool = False
-    tile: int | None = None
-    max_memory: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A pair of files and the file that its fused picture is written to.
-
-    Attributes:
-      pair: the infrared and the visible input.
-      out: the file to write; its suffix decides the format.
-    """
-
-    pair: Pair
-    out: Path
 
 
 def fuse_files(

@@ -1,0 +1,76 @@
+"""The flags that say which pairs are fused and where the pictures go."""
+
+import argparse
+from pathlib import Path
+
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
+from hkdnet_jax.inference import jobs
+from hkdnet_jax.inference.jobs import Collected
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `read_jobs` reads."""
+    add = parser.add_argument
+    suffixes = " ".join(IMAGE_SUFFIXES)
+    for name, what in (("ir", "infrared"), ("vis", "visible")):
+        add(
+            f"--{name}",
+            type=Path,
+            metavar="FILE_OR_DIR",
+            help=f"{what} picture ({suffixes}), or a folder of them: files with the "
+            "same stem in both folders form a pair, unless patterns say otherwise",
+        )
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE_OR_DIR",
+        help="picture to write, in the format that its suffix names; for folders and "
+        "lists, the folder that receives a picture for each pair, named after the "
+        "scene; existing files are replaced",
+    )
+    add_search_arguments(parser)
+    add(
+        "--suffix",
+        default=jobs.DEFAULT_SUFFIX,
+        metavar="TEXT",
+        help="for folders: what follows the scene in an output's name, such as _fused "
+        "or .tif (default: .png)",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out pairs whose output is there: continues a job that was stopped",
+    )
+    existing.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace outputs that are there (the default)",
+    )
+    add(
+        "--shard",
+        metavar="I/N",
+        help="do only every N-th pair, from number I on, which counts from 0: for N "
+        "processes that share the work",
+    )
+
+
+def read_jobs(args: argparse.Namespace) -> Collected:
+    """Finds the pairs that a user names, as `add_job_arguments` defines the flags.
+
+    Raises:
+      UserError: the paths or flags do not fit together, or hold no pairs.
+    """
+    suffix = jobs.output_suffix(args.suffix)
+    search = read_search(args)
+    if args.list is not None:
+        collected = jobs.listed_jobs(args.list, args.out, suffix)
+    else:
+        collected = jobs.collect_jobs(args.ir, args.vis, args.out, search, suffix)
+    if args.shard is not None:
+        collected = jobs.share(collected, *jobs.read_shard(args.shard))
+    if args.skip_existing:
+        collected = jobs.skip_existing(collected)
+    return collected
