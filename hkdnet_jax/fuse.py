@@ -15,6 +15,7 @@ from hkdnet_jax.common.atomic_files import make_writable
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.inference.folder import fuse_files
+from hkdnet_jax.inference.inputs import take_ranges
 from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
 from hkdnet_jax.inference.jobs import describe_tiling
 from hkdnet_jax.inference.options import add_option_arguments, read_options
@@ -56,17 +57,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    collected = read_jobs(args)
     options = read_options(args)
+    collected = read_jobs(args, options.depth)
     model = load_model(args.model, args.scale).astype(args.dtype)
     jobs = collected.jobs
-    single = args.list is None and not args.ir.is_dir()
-    make_writable(args.out.parent if single else args.out)
-    for sentence in collected.notes:
+    file = args.list is None and not args.ir.is_dir()
+    single = file and args.pages == "first"
+    folder = args.out.parent if file else args.out
+    make_writable(folder)
+    options, taken = take_ranges(jobs, options)
+    for sentence in collected.notes + taken:
         print(sentence)
     failures = fuse_files(model, jobs, options)
     if not single:
-        print(f"Wrote {len(jobs) - len(failures)} fused pictures to {args.out}.")
+        print(f"Wrote {len(jobs) - len(failures)} fused pictures to {folder}.")
     elif jobs and not failures:
         height, width = (model.scale * side for side in image_size(args.ir))
         print(f"Wrote {args.out} ({width}x{height}).")

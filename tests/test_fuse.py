@@ -125,6 +125,7 @@ def test_depth_of_files(models, pair, tmp_path, capfd):
     ir16 = write(tmp_path / "ir16.png", ir.astype(np.uint16) * 257)
     vis16 = write(tmp_path / "vis16.tif", vis.astype(np.uint16) * 257)
     args = ["--out", tmp_path / "a.png", "--model", models[2]]
+    args += ["--ir-range", "full", "--vis-range", "full"]
     assert run(capfd, *pair, *args)[0] == 0
     args[1] = tmp_path / "b.png"
     assert run(capfd, "--ir", ir16, "--vis", vis16, *args)[0] == 0

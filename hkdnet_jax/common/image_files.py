@@ -78,13 +78,17 @@ def read(path: Path | str, page: int | None = None) -> Picture:
     """
     with _read_errors(path), as_path(path).open("rb") as file:
         pixels, header = image_formats.decode(file, page or 0)
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+        raise UserError(f"{path} holds no number, only NaN: replace or remove it.")
     pixels = np.ascontiguousarray(upright(pixels, header.orientation))
-    notes = _notes(header, page is None)
+    notes = _notes(pixels, header, page is None)
     return Picture(pixels, header.bits, header.full, header.pages, notes)
 
 
-def _notes(header: Header, first_alone: bool) -> tuple[str, ...]:
+def _notes(pixels: np.ndarray, header: Header, first_alone: bool) -> tuple[str, ...]:
     notes = []
+    if pixels.dtype.kind == "f" and np.isnan(pixels).any():
+        notes.append("Pixels that are NaN become black.")
     if header.extra:
         notes.append("Alpha and other channels beside the colour are ignored.")
     if header.pages > 1 and first_alone:
@@ -93,6 +97,16 @@ def _notes(header: Header, first_alone: bool) -> tuple[str, ...]:
             "all uses all."
         )
     return tuple(notes)
+
+
+def is_deep(path: Path | str) -> bool:
+    """Whether a file holds more than 8 bits per sample, or signed ones.
+
+    Raises:
+      UserError: see `image_size`.
+    """
+    with _read_errors(path), as_path(path).open("rb") as file:
+        return image_formats.read_header(file).full != levels.BYTES
 
 
 def page_count(path: Path | str) -> int:

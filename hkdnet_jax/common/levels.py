@@ -13,6 +13,7 @@ AUTO, FULL = "auto", "full"
 # The share of the levels that `robust_range` leaves out at either end, at least one
 # pixel: a dead or a hot pixel must not decide the contrast of a picture.
 _OUTLIERS = 0.001
+_PIXELS_AT_ONCE = 2**20  # in the computation of luma
 _MOST_SAMPLES = 2**20  # of one image; a regular grid of its pixels is taken beyond
 
 
@@ -25,6 +26,10 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         """As a part of a sentence."""
         return f"{self.low:g} to {self.high:g}"
+
+
+class Pooled(Range):
+    """A range that was taken from many images: 8-bit ones keep their own."""
 
 
 BYTES = Range(0, 255)
@@ -53,7 +58,7 @@ def parse(text: str) -> Spec:
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
-    """Computes the BT.601 luma of [..., H, W, 3] in the same dtype.
+    """Computes the BT.601 luma of [H, W, 3] in the same dtype.
 
     The coefficients are those of MATLAB's rgb2gray, ``0.298936 R + 0.587043 G +
     0.114021 B``; integers are rounded exactly, halves up, and NaN stays NaN.
@@ -66,6 +71,13 @@ def luma(pixels: np.ndarray) -> np.ndarray:
         return pixels
     # Published metric values rest on MATLAB's coefficients: the rounded ones of the
     # standard (0.299, 0.587, 0.114) change one pixel in two hundred by one level.
+    # In strips of rows, because the sums take many times the memory of the image.
+    rows = max(1, _PIXELS_AT_ONCE // pixels.shape[1])
+    strips = (pixels[first : first + rows] for first in range(0, len(pixels), rows))
+    return np.concatenate([_luma(strip) for strip in strips])
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "f":
         levels = pixels.astype(np.float64) @ np.array([0.298936, 0.587043, 0.114021])
         return levels.astype(pixels.dtype)
@@ -117,19 +129,38 @@ def robust_range(samples: Iterable[np.ndarray]) -> Range | None:
     return Range(*(float(ordered[end]) for end in ends))
 
 
+def pooled(images: Iterable[np.ndarray]) -> Spec:
+    """The robust range of several images [H, W], of those that have more than 8 bits.
+
+    Returns:
+      A Pooled range; AUTO if there is none of them, or none that holds a level.
+    """
+    found = robust_range(sample(x) for x in images if x.dtype != np.uint8)
+    return Pooled(*found) if found else AUTO
+
+
+def extremes(image: np.ndarray) -> Range | None:
+    """The smallest and largest finite level, or None if there is none."""
+    finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    return Range(float(finite.min()), float(finite.max())) if finite.size else None
+
+
 def resolve(spec: Spec, image: np.ndarray, full: Range) -> Range:
     """The range that a specification means for one image.
 
     Args:
       spec: AUTO keeps unsigned levels of 8 bits, and takes the robust range of others;
-        FULL is the range that the samples can hold; a Range is itself.
+        a Pooled range keeps 8 bits as well; FULL is the range that the samples can
+        hold; any other Range is itself.
       image: [H, W], as decoded.
       full: see `Picture.full`.
     """
-    if isinstance(spec, Range):
+    if isinstance(spec, Range) and not isinstance(spec, Pooled):
         return spec
     if spec == FULL or image.dtype == np.uint8:
         return full
+    if isinstance(spec, Pooled):
+        return spec
     return robust_range([sample(image)]) or full
 
 

@@ -28,11 +28,13 @@ class Pair:
       name: "stem" or "rootname/stem".
       ir: the infrared file.
       vis: the visible file.
+      page: which page of both files, from 0; None for the first, whatever follows.
     """
 
     name: str
     ir: Path
     vis: Path
+    page: int | None = None
 
 
 @dataclass(frozen=True)

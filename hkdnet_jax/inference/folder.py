@@ -13,15 +13,12 @@ from tqdm import tqdm
 from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import encode, image_size
-from hkdnet_jax.common.pair_files import read_pair
 from hkdnet_jax.inference import programs, tiles
+from hkdnet_jax.inference.inputs import Inputs, Note, read_inputs
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.options import Options
-from hkdnet_jax.inference.pair import (
-    finish,
-    out_of_memory,
-    prepare,
-)
+from hkdnet_jax.inference.pair import out_of_memory
+from hkdnet_jax.model_files.call import finish, is_flat
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.runtime import memory
@@ -50,6 +47,7 @@ def fuse_files(
     """
     options = options or Options()
     failures: dict[Job, str] = {}
+    said: set[str] = set()
     groups = _by_size(jobs, options.tile, failures)
     # Measured once: later images reuse the memory that earlier ones leave allocated.
     free = programs.budget(jax.local_devices()[0], options.max_memory)
@@ -58,7 +56,7 @@ def fuse_files(
         for number, group in enumerate(groups.values()):
             work = _prepare(model, group, options, free)
             if isinstance(work, _Work):
-                failures |= work.do(bar)
+                failures |= work.do(bar, said)
                 continue
             if number == 0:
                 raise UserError(work[group[0]])
@@ -149,8 +147,11 @@ class _Work:
         pixels = 2 * tiled + 3 * math.prod(self.shape)
         return 4 * pixels * self.model.scale**2
 
-    def do(self, bar: tqdm) -> dict[Job, str]:
+    def do(self, bar: tqdm, said: set[str]) -> dict[Job, str]:
         """Fuses all pairs; returns a sentence for each job that failed.
+
+        Notes on what was read are printed unless they are in `said`, to which they are
+        added.
 
         While the devices are working on a batch, the previous one is written and the
         next one is read.
@@ -160,6 +161,8 @@ class _Work:
         # One more round than there are batches, to finish the last batch.
         for first in range(0, len(self.jobs) + at_once, at_once):
             read = self._read(self.jobs[first : first + at_once])
+            for inputs in read.values():
+                _say_once(inputs.notes, bar, said)
             done = self._collect(running) if running else {}
             running = self._start(read) if read else None
             for job, picture in done.items():
@@ -169,19 +172,18 @@ class _Work:
         bar.update(len(self.jobs) - counted)  # jobs that failed on the way
         return self.failures
 
-    def _read(self, jobs: Sequence[Job]) -> dict[Job, tuple[np.ndarray, np.ndarray]]:
-        read = {job: self._attempt([job], self._read_one, job) for job in jobs}
-        return {job: pair for job, pair in read.items() if pair}
+    def _read(self, jobs: Sequence[Job]) -> dict[Job, Inputs]:
+        read = {}
+        for job in jobs:
+            inputs = self._attempt([job], read_inputs, job.pair, self.options)
+            if inputs is not None:
+                read[job] = inputs
+        return read
 
-    def _read_one(self, job: Job) -> tuple[np.ndarray, ...]:
-        prepared = (prepare(x, self.options.normalize) for x in read_pair(job.pair))
-        return tuple(np.asarray(x)[0] for x in prepared)
-
-    def _start(
-        self, read: Mapping[Job, tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[list[Job], jax.Array] | None:
-        jobs = list(read)
-        fused = self._attempt(jobs, self._fuse, *zip(*read.values(), strict=True))
+    def _start(self, read: Mapping[Job, Inputs]) -> tuple[list[Job], jax.Array] | None:
+        jobs, inputs = list(read), read.values()
+        pairs = ([x.ir for x in inputs], [x.vis for x in inputs])
+        fused = self._attempt(jobs, self._fuse, *pairs)
         return None if fused is None else (jobs, fused)
 
     def _fuse(self, irs: Sequence[np.ndarray], viss: Sequence[np.ndarray]) -> jax.Array:
@@ -199,7 +201,8 @@ class _Work:
                 np.concatenate(parts)[..., 0], self.places, self.shape, self.model.scale
             )
             image = jnp.asarray(blended[None, :, :, None])
-        return finish(image, self.options.stretch)
+        flat = np.array([is_flat(*pair) for pair in zip(irs, viss, strict=True)])
+        return finish(image, flat, self.options.stretch, self.options.depth)
 
     def _collect(self, running: tuple[list[Job], jax.Array]) -> dict[Job, np.ndarray]:
         jobs, fused = running
@@ -224,6 +227,14 @@ class _Work:
                 job: out_of_memory(job.pair.ir, *self.shape) for job in jobs
             }
         return None
+
+
+def _say_once(notes: Sequence[Note], bar: tqdm, said: set[str]) -> None:
+    """Prints notes above the bar; one that was said of another file is left out."""
+    for note in notes:
+        if note.text not in said:
+            said.add(note.text)
+            bar.write(f"note: {note.path}: {note.text}", file=sys.stderr)
 
 
 def _refusal(job: Job, problem: programs.DoesNotFit, options: Options) -> str:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, check_depth
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
-from hkdnet_jax.inference import jobs
+from hkdnet_jax.inference import jobs, pages
 from hkdnet_jax.inference.jobs import Collected
 
 
@@ -33,10 +33,16 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add_search_arguments(parser)
     add(
         "--suffix",
-        default=jobs.DEFAULT_SUFFIX,
         metavar="TEXT",
         help="for folders: what follows the scene in an output's name, such as _fused "
-        "or .tif (default: .png)",
+        "or .tif (default: .png, or .tiff for --output-depth float)",
+    )
+    add(
+        "--pages",
+        choices=pages.PAGES,
+        default=pages.PAGES[0],
+        help="of files with several pages, such as TIFF stacks and animated PNG, fuse "
+        "the first, or all: page 3 of 12 goes to NAME_03 (default: first)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -57,18 +63,27 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_jobs(args: argparse.Namespace) -> Collected:
+def read_jobs(args: argparse.Namespace, depth: str = "8") -> Collected:
     """Finds the pairs that a user names, as `add_job_arguments` defines the flags.
+
+    Args:
+      args: the flags.
+      depth: of the pictures to write, see `image_files.check_depth`.
 
     Raises:
       UserError: the paths or flags do not fit together, or hold no pairs.
     """
-    suffix = jobs.output_suffix(args.suffix)
+    usual = ".tiff" if depth == "float" else jobs.DEFAULT_SUFFIX
+    suffix = jobs.output_suffix(args.suffix or usual, usual)
     search = read_search(args)
     if args.list is not None:
         collected = jobs.listed_jobs(args.list, args.out, suffix)
     else:
         collected = jobs.collect_jobs(args.ir, args.vis, args.out, search, suffix)
+    if args.pages == "all":
+        collected = pages.expand(collected)
+    for job in collected.jobs:
+        check_depth(job.out, depth)
     if args.shard is not None:
         collected = jobs.share(collected, *jobs.read_shard(args.shard))
     if args.skip_existing:

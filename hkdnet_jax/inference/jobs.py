@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, image_size
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, image_size
 from hkdnet_jax.common.pair_files import Pair, Search, find_pairs
 from hkdnet_jax.common.pair_list import read_pair_list
 from hkdnet_jax.inference import tiles
@@ -97,7 +97,7 @@ def listed_jobs(path: Path, out: Path, suffix: str = DEFAULT_SUFFIX) -> Collecte
     jobs = []
     for one in listed:
         name = one.out or PurePath(one.pair.name)
-        if name.suffix.lower() not in IMAGE_SUFFIXES:
+        if name.suffix.lower() not in OUTPUT_SUFFIXES:
             name = name.with_name(name.name + suffix)
         job = Job(one.pair, out / name)
         overwritten = _overwritten(job)
@@ -144,7 +144,7 @@ def check_paths(ir: Path, vis: Path, out: Path) -> bool:
         raise UserError(
             f"{ir} is both --ir and --vis: give the infrared and the visible picture."
         )
-    is_image = out.suffix.lower() in IMAGE_SUFFIXES
+    is_image = out.suffix.lower() in OUTPUT_SUFFIXES
     if folders and (out.is_file() or (is_image and not out.exists())):
         raise UserError(
             f"--out {out} is a file but the inputs are folders: give a folder."
@@ -156,7 +156,7 @@ def check_paths(ir: Path, vis: Path, out: Path) -> bool:
         )
     if not folders and not is_image:
         raise UserError(
-            f"--out {out} has none of the suffixes {', '.join(IMAGE_SUFFIXES)}: end "
+            f"--out {out} has none of the suffixes {', '.join(OUTPUT_SUFFIXES)}: end "
             "the name with one of them, which decides the format."
         )
     return folders
@@ -172,19 +172,19 @@ def _refuse_inside(out: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def output_suffix(text: str) -> str:
+def output_suffix(text: str, usual: str = DEFAULT_SUFFIX) -> str:
     """Checks --suffix, such as `_fused`, `.tif` or `_fused.tif`.
 
     Returns:
-      The text, with `.png` at its end if it names no format.
+      The text, with the usual format at its end if it names none.
 
     Raises:
       UserError: the text names a folder.
     """
     if os.sep in text or "/" in text or "\0" in text:
         raise UserError(f"--suffix {text!r} must be part of a file's name: drop the /.")
-    named = Path(f"name{text}").suffix.lower() in IMAGE_SUFFIXES
-    return text if named else text + DEFAULT_SUFFIX
+    named = Path(f"name{text}").suffix.lower() in OUTPUT_SUFFIXES
+    return text if named else text + usual
 
 
 def read_shard(text: str) -> tuple[int, int]:

@@ -7,10 +7,14 @@ Every flag of `fuse` that changes pictures is defined here; those that find pair
 import argparse
 from dataclasses import dataclass
 
+from hkdnet_jax.common import levels, palettes
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import DEPTHS
 from hkdnet_jax.inference import tiles
-from hkdnet_jax.inference.pair import NORMALIZE
+from hkdnet_jax.model_files.call import NORMALIZE
 from hkdnet_jax.runtime import memory
+
+RANGE_PER = ("folder", "image")
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,23 @@ class Options:
       tile: longest side, in pixels, of the tiles that larger inputs are cut into; None
         if images are not cut.
       max_memory: limit in bytes; see `programs.budget`.
+      ir_range: the infrared levels that become black and white, see `levels.resolve`.
+      vis_range: the same of the visible files.
+      range_per: whether `auto` takes one range for the `folder`, or one per `image`.
+      ir_palette: palette of false-colour infrared files, see `palettes.load`; None if
+        they are in none.
+      depth: of the pictures that are written, one of `image_files.DEPTHS`.
     """
 
     normalize: str = "unit"
     stretch: bool = False
     tile: int | None = None
     max_memory: int | None = None
+    ir_range: levels.Spec = levels.AUTO
+    vis_range: levels.Spec = levels.AUTO
+    range_per: str = "folder"
+    ir_palette: str | None = None
+    depth: str = "8"
 
 
 def add_option_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +56,39 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         help="unit keeps absolute levels; minmax stretches each input by its own "
         "minimum and maximum (default: unit)",
     )
+    for side, what in (("ir", "infrared"), ("vis", "visible")):
+        add(
+            f"--{side}-range",
+            default=levels.AUTO,
+            metavar="auto|full|LOW:HIGH",
+            help=f"{what} levels that become black and white: auto keeps 8-bit files "
+            "as they are and takes 0.1 to 99.9 %% of the levels of deeper ones; full "
+            "is all that the file can hold, 0:1 for floating point (default: auto)",
+        )
+    add(
+        "--range-per",
+        choices=RANGE_PER,
+        default=RANGE_PER[0],
+        help="what auto takes one range for: the folder, so that levels stay "
+        "comparable and videos steady, or each image (default: folder)",
+    )
+    add(
+        "--ir-palette",
+        metavar="|".join((*palettes.NAMES, "FILE")),
+        help="turn infrared pictures in false colours back into levels; FILE is a "
+        "picture of the colour bar, or lines of RED,GREEN,BLUE from cold to hot",
+    )
     add(
         "--stretch",
         action="store_true",
-        help="map each output's minimum and maximum to 0 and 255",
+        help="map each output's minimum and maximum to black and white",
+    )
+    add(
+        "--output-depth",
+        choices=DEPTHS,
+        default=DEPTHS[0],
+        help="bits of a level in the output; float is 32-bit floating point in [0, 1], "
+        "for .tiff and .npy (default: 8)",
     )
     add(
         "--max-memory",
@@ -67,7 +111,8 @@ def read_options(args: argparse.Namespace) -> Options:
     """Checks the options that a user gives, as `add_option_arguments` defines them.
 
     Raises:
-      UserError: the tiles are too small, or --max-memory is not an amount of memory.
+      UserError: the tiles are too small, --max-memory is not an amount of memory, or a
+        range or palette cannot be used.
     """
     if args.tile is not None and args.tile < tiles.MIN_TILE:
         raise UserError(
@@ -79,4 +124,29 @@ def read_options(args: argparse.Namespace) -> Options:
             limit = memory.parse_bytes(args.max_memory)
         except ValueError as error:
             raise UserError(f"--max-memory: {error}.") from error
-    return Options(args.normalize, args.stretch, args.tile, limit)
+    specs = (_read_range(f"--{side}-range", args) for side in ("ir", "vis"))
+    if args.ir_palette is not None:
+        palettes.load(args.ir_palette)  # refused before the work, not in it
+    return Options(
+        args.normalize,
+        args.stretch,
+        args.tile,
+        limit,
+        *specs,
+        args.range_per,
+        args.ir_palette,
+        args.output_depth,
+    )
+
+
+def _read_range(flag: str, args: argparse.Namespace) -> levels.Spec:
+    given = getattr(args, flag[2:].replace("-", "_"))
+    try:
+        spec = levels.parse(given)
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}.") from error
+    if args.normalize == "minmax" and spec != levels.AUTO:
+        raise UserError(
+            f"{flag} {given} and --normalize minmax contradict each other: drop one."
+        )
+    return spec
