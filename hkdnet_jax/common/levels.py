@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 AUTO, FULL = "auto", "full"
+# Shares of red, green and blue in the luma, those of MATLAB's rgb2gray (BT.601).
+LUMA = (0.298936, 0.587043, 0.114021)
 # The share of the levels that `robust_range` leaves out at either end, at least one
 # pixel: a dead or a hot pixel must not decide the contrast of a picture.
 _OUTLIERS = 0.001
@@ -79,7 +81,7 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "f":
-        levels = pixels.astype(np.float64) @ np.array([0.298936, 0.587043, 0.114021])
+        levels = pixels.astype(np.float64) @ np.array(LUMA)
         return levels.astype(pixels.dtype)
     # No product overflows: levels of 32 bits times a million fit into 63 bits.
     red, green, blue = (pixels[..., i].astype(np.int64) for i in range(3))
