@@ -8,11 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from hkdnet_jax.common import levels, palettes
+from hkdnet_jax.common import colour, levels, palettes
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import Picture, is_deep, read
 from hkdnet_jax.common.pair_files import Pair, check_sizes
+from hkdnet_jax.inference import matching
+from hkdnet_jax.inference.alignment import Alignment, NotAligned, estimate, warp
 from hkdnet_jax.inference.jobs import Job
+from hkdnet_jax.inference.matching import Enlarger, Plan
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.model_files.call import LevelOptions, gray_levels
 
@@ -38,31 +41,131 @@ class Inputs:
       vis: the same of the visible picture.
       ranges: the levels that became 0 and 1, of the infrared and the visible file.
       notes: what a user should know about the files.
+      colour: float32 [h, w, 3] in [0, 1] of the same view, whose colour the result
+        gets; None for a gray result.
+      alignment: the offset that was taken out of the infrared image; None for none.
     """
 
     ir: Float32[np.ndarray, "h w 1"]
     vis: Float32[np.ndarray, "h w 1"]
     ranges: tuple[levels.Range, levels.Range]
     notes: tuple[Note, ...]
+    colour: Float32[np.ndarray, "h w 3"] | None = None
+    alignment: Alignment | None = None
 
 
-def read_inputs(pair: Pair, options: Options) -> Inputs:
-    """Reads a pair, and maps its levels as the options say.
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How the two images of a pair become one view.
+
+    Attributes:
+      plan: how they get one size; None if they have it.
+      enlarge: enlarges images for the plan.
+      rig: an offset that is taken out of every pair; None to find that of each.
+    """
+
+    plan: Plan | None = None
+    enlarge: Enlarger | None = None
+    rig: Alignment | None = None
+
+
+def read_inputs(pair: Pair, options: Options, view: View = View()) -> Inputs:
+    """Reads a pair, and maps its levels and its view as the options say.
 
     Raises:
-      UserError: an image cannot be read, or the sizes differ.
+      UserError: an image cannot be read, the sizes differ and no plan is given, or the
+        offset of the images cannot be told.
+      programs.DoesNotFit: an image is too large to be enlarged.
     """
-    pictures = [read(path, pair.page) for path in (pair.ir, pair.vis)]
-    check_sizes(pair, *(picture.pixels.shape[:2] for picture in pictures))
+    paths = (pair.ir, pair.vis)
+    return merge(*(read(path, pair.page) for path in paths), paths, options, view)
+
+
+def merge(
+    ir: Picture, vis: Picture, names: tuple[Path, Path], options: Options, view: View
+) -> Inputs:
+    """Maps the levels and the views of two pictures; see `read_inputs`.
+
+    Args:
+      ir: the infrared picture.
+      vis: the visible picture.
+      names: what they are called in sentences.
+      options: see `Options`.
+      view: see `View`.
+    """
     notes, units, ranges = [], [], []
-    for side, path, picture in zip(_SIDES, (pair.ir, pair.vis), pictures, strict=True):
+    for side, path, picture in zip(_SIDES, names, (ir, vis), strict=True):
         gray, found = gray_levels(
             picture.pixels, picture.full, level_options(options, side)
         )
-        units.append(levels.to_unit(gray, found)[..., None])
+        units.append(levels.to_unit(gray, found))
         ranges.append(found)
         notes += [Note(path, text) for text in notes_of(picture, side, options)]
-    return Inputs(*units, tuple(ranges), tuple(notes))
+    rgb = colours(vis.pixels, ranges[1], options.color)
+    plan = view.plan
+    if plan is None:
+        check_sizes(Pair("", *names), *(unit.shape for unit in units))
+    else:
+        units[1] = matching.crop(units[1], plan.crop)
+        rgb = None if rgb is None else matching.crop(rgb, plan.crop)
+        sizes = (ir.pixels.shape[:2], vis.pixels.shape[:2])
+        notes.append(Note(names[0], matching.describe(plan, *sizes)))
+        units = [
+            view.enlarge(unit, scale, plan.size)
+            for unit, scale in zip(units, plan.scales, strict=True)
+        ]
+    alignment = None
+    if options.align is not None:
+        alignment = view.rig or find_offset(*units, names, options.align)
+        warped, covered = warp(units[0], alignment)
+        units[0] = np.where(covered, warped, units[1])
+        if view.rig is None:
+            notes.append(Note(names[0], describe(alignment, covered)))
+    ir_unit, vis_unit = (unit[..., None] for unit in units)
+    return Inputs(ir_unit, vis_unit, tuple(ranges), tuple(notes), rgb, alignment)
+
+
+def colours(pixels: np.ndarray, found: levels.Range, color: str) -> np.ndarray | None:
+    """The colours of a visible image in [0, 1], or None for a gray result.
+
+    Args:
+      pixels: [H, W] or [H, W, 3].
+      found: the levels that become 0 and 1.
+      color: see `Options`.
+    """
+    if color == "gray" or (color == "auto" and not colour.is_coloured(pixels)):
+        return None
+    unit = levels.to_unit(pixels, found)
+    return unit if unit.ndim == 3 else np.dstack([unit] * 3)
+
+
+def find_offset(
+    ir: np.ndarray, vis: np.ndarray, names: tuple[Path, Path], motion: str
+) -> Alignment:
+    """Finds the offset of a pair; see `alignment.estimate`.
+
+    Raises:
+      UserError: it cannot be told.
+    """
+    try:
+        return estimate(ir, vis, motion)
+    except NotAligned as error:
+        raise UserError(
+            f"{names[0]} and {names[1]} cannot be aligned, because {error}: register "
+            "them by hand, or leave out --align."
+        ) from error
+
+
+def describe(alignment: Alignment, covered: np.ndarray) -> str:
+    """A sentence on an offset that was taken out."""
+    share = 1 - covered.mean()
+    filled = (
+        f" {share:.1%} of the view, which the infrared camera did not see, comes from "
+        "the visible picture."
+        if share
+        else ""
+    )
+    return f"It was off by {alignment}.{filled}"
 
 
 def level_options(options: Options, side: str) -> LevelOptions:

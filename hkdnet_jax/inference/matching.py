@@ -23,8 +23,8 @@ Size = tuple[int, int]  # height, width
 Unit = Float32[np.ndarray, "h w"]
 
 # How much the aspect ratios of the two images may differ: up to ROUNDING they are taken
-# for one view, of which one was rounded to whole pixels; up to CROPPED the visible image
-# is cropped in the middle; beyond that, nobody can tell which part of it the other shows.
+# for one view, rounded to whole pixels; up to CROPPED the visible image is cropped in
+# the middle; beyond that, nobody can tell which part of it the other one shows.
 ROUNDING = 0.02
 CROPPED = 0.10
 
@@ -111,7 +111,7 @@ def crop(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def resample(image: Unit, size: Size) -> Unit:
-    """Resamples float32 [H, W] in [0, 1] by a Lanczos filter, wider where it shrinks."""
+    """Resamples float32 [H, W] in [0, 1] by a Lanczos filter, anti-aliased."""
     if image.shape == size:
         return image
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS)

@@ -7,10 +7,14 @@ Every flag of `fuse` that changes pictures is defined here; those that find pair
 import argparse
 from dataclasses import dataclass
 
+import jax
+
 from hkdnet_jax.common import levels, palettes
+from hkdnet_jax.common.colour import COLOR
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import DEPTHS
 from hkdnet_jax.inference import tiles
+from hkdnet_jax.inference.alignment import MOTIONS
 from hkdnet_jax.model_files.call import NORMALIZE
 from hkdnet_jax.runtime import memory
 
@@ -33,6 +37,14 @@ class Options:
       ir_palette: palette of false-colour infrared files, see `palettes.load`; None if
         they are in none.
       depth: of the pictures that are written, one of `image_files.DEPTHS`.
+      color: `auto` for the colour of coloured visible files, `gray` for none, `rgb` for
+        colour files even of gray ones.
+      match: whether inputs of two sizes are brought to one, see `matching`.
+      align: motion of the infrared image that is taken out, see `alignment.align`; None
+        if the pairs are registered.
+      align_once: whether one offset is taken for all pairs.
+      devices: number of devices that work; None for all.
+      compare: whether the inputs and the result are also drawn side by side.
     """
 
     normalize: str = "unit"
@@ -44,6 +56,12 @@ class Options:
     range_per: str = "folder"
     ir_palette: str | None = None
     depth: str = "8"
+    color: str = COLOR[0]
+    match: bool = False
+    align: str | None = None
+    align_once: bool = False
+    devices: int | None = None
+    compare: bool = False
 
 
 def add_option_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +97,41 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         "picture of the colour bar, or lines of RED,GREEN,BLUE from cold to hot",
     )
     add(
+        "--color",
+        choices=COLOR,
+        default=COLOR[0],
+        help="auto gives the result the colour of the visible picture, where that has "
+        "any; gray never does; rgb writes colour files in any case (default: auto)",
+    )
+    add(
+        "--match",
+        action="store_true",
+        help="accept pictures of two sizes: the smaller is enlarged to the size of the "
+        "larger, or with --scale to that many times its own, and the teacher fuses",
+    )
+    add(
+        "--align",
+        choices=MOTIONS,
+        help="find this motion between the pictures and take it out of the infrared "
+        "one; pairs whose motion cannot be told are refused",
+    )
+    add(
+        "--align-once",
+        action="store_true",
+        help="with --align: one offset for all pairs, for cameras on a fixed rig",
+    )
+    add(
+        "--compare",
+        action="store_true",
+        help="also write NAME_compare.png, both inputs beside the result",
+    )
+    add(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="work on the first N devices alone (default: all)",
+    )
+    add(
         "--stretch",
         action="store_true",
         help="map each output's minimum and maximum to black and white",
@@ -111,8 +164,8 @@ def read_options(args: argparse.Namespace) -> Options:
     """Checks the options that a user gives, as `add_option_arguments` defines them.
 
     Raises:
-      UserError: the tiles are too small, --max-memory is not an amount of memory, or a
-        range or palette cannot be used.
+      UserError: the tiles are too small, --max-memory is not an amount of memory, a
+        range or palette cannot be used, or there are fewer devices.
     """
     if args.tile is not None and args.tile < tiles.MIN_TILE:
         raise UserError(
@@ -127,6 +180,14 @@ def read_options(args: argparse.Namespace) -> Options:
     specs = (_read_range(f"--{side}-range", args) for side in ("ir", "vis"))
     if args.ir_palette is not None:
         palettes.load(args.ir_palette)  # refused before the work, not in it
+    if args.align_once and args.align is None:
+        raise UserError("--align-once needs a motion: add --align affine.")
+    found = jax.local_device_count()
+    if args.devices is not None and not 1 <= args.devices <= found:
+        raise UserError(
+            f"--devices {args.devices} must be from 1 to {found}, the number of devices "
+            "here."
+        )
     return Options(
         args.normalize,
         args.stretch,
@@ -136,6 +197,12 @@ def read_options(args: argparse.Namespace) -> Options:
         args.range_per,
         args.ir_palette,
         args.output_depth,
+        args.color,
+        args.match,
+        args.align,
+        args.align_once,
+        args.devices,
+        args.compare,
     )
 
 
