@@ -26,8 +26,9 @@ from hkdnet_jax.runtime.precision import DTYPES
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every row was measured."""
-    args = _parser().parse_args(argv)
-    return exit_code(lambda: _run(args), interrupted="nothing was written")
+    return exit_code(
+        lambda: _run(_parser().parse_args(argv)), interrupted="nothing was written"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

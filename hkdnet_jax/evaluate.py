@@ -27,9 +27,8 @@ from hkdnet_jax.runtime import compile_cache
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if everything was scored."""
-    args = _parser().parse_args(argv)
     compile_cache.enable()
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:

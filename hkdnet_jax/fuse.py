@@ -27,9 +27,8 @@ from hkdnet_jax.runtime.precision import DTYPES
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every pair was fused."""
-    args = _parser().parse_args(argv)
     compile_cache.enable()
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -163,6 +163,7 @@ HOST_SIDE = (
     "image_files",
     "image_formats",
     "levels",
+    "streams",
     "pair_files",
     "atomic_files",
     "paths",

@@ -172,7 +172,13 @@ def is_false_colour(rgb: np.ndarray) -> bool:
     return int(common.sum()) >= _LEAST_HUES
 
 
-FALSE_COLOUR_NOTE = (
-    "It looks drawn in false colours, whose brightness is no temperature: give "
-    f"--ir-palette {'|'.join(NAMES)}|FILE."
-)
+def false_colour_note(option: str) -> str:
+    """The sentence on a picture for which `is_false_colour` holds.
+
+    Args:
+      option: the name of the flag or argument that takes a palette.
+    """
+    return (
+        "It looks drawn in false colours, whose brightness is no temperature: give "
+        f"{option} {', '.join(NAMES)} or a file."
+    )

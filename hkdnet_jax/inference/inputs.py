@@ -180,7 +180,7 @@ def notes_of(picture: Picture, side: str, options: Options) -> Iterator[str]:
     yield from picture.notes
     false_colour = side == "ir" and options.ir_palette is None and picture.is_colour
     if false_colour and palettes.is_false_colour(picture.pixels):
-        yield palettes.FALSE_COLOUR_NOTE
+        yield palettes.false_colour_note("--ir-palette")
 
 
 def take_ranges(jobs: Sequence[Job], options: Options) -> tuple[Options, list[str]]:

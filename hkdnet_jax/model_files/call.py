@@ -4,6 +4,7 @@ The steps stand apart so that folders, videos and single pairs share them: `gray
 and `prepare` on the host, `forward` and `finish` on the device.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -152,6 +153,8 @@ def fuse(
         raise ValueError(
             f"images need at least {MIN_SIDE} pixels per side, got {_said(ir)}"
         )
+    if ir_palette is None and ir.ndim == 4 and palettes.is_false_colour(ir[0]):
+        warnings.warn(f"ir: {palettes.false_colour_note('ir_palette')}", stacklevel=3)
     specs = (_as_spec("ir_range", ir_range), _as_spec("vis_range", vis_range))
     palettes_given = (ir_palette, None)
     prepared = [
@@ -189,8 +192,7 @@ def _in_parts(
         # The last images may stand in it several times.
         chosen = np.arange(first, first + at_once).clip(max=len(ir) - 1)
         pictures.append(np.asarray(run(ir[chosen], vis[chosen]))[..., 0])
-    # A copy, which the caller may write to.
-    return np.concatenate(pictures)[: len(ir)].copy()
+    return np.concatenate(pictures)[: len(ir)]  # a copy, which may be written to
 
 
 def _as_batch(name: str, image: Any) -> tuple[np.ndarray, bool]:

@@ -19,6 +19,7 @@ from hkdnet_jax.models.presets import MIN_SIDE, SCALES, StudentConfig
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released.network import CORNER_SKIPS, Released
+from hkdnet_jax.runtime import devices
 from hkdnet_jax.runtime.precision import DTYPES
 
 
@@ -47,9 +48,11 @@ class Model:
             compared in any case.
 
         Raises:
-          UserError: there is no model, or its file is damaged, describes another
-            network than it holds, or holds numbers that are not finite.
+          UserError: jax finds no device, there is no model, or its file is damaged,
+            describes another network than it holds, or holds numbers that are not
+            finite.
         """
+        devices.check()
         config, params = file_format.load_model(directory)
         try:
             network, scale = _build(config)
