@@ -19,6 +19,7 @@ from hkdnet_jax.inference.inputs import take_ranges
 from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
 from hkdnet_jax.inference.jobs import describe_tiling
 from hkdnet_jax.inference.options import add_option_arguments, read_options
+from hkdnet_jax.inference.report import open_lines
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
 from hkdnet_jax.runtime import compile_cache
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.fuse",
-        description="Fuse registered infrared and visible pictures into one gray "
-        "picture of\n1, 2, 3 or 4 times their size. Each side of a picture needs at "
+        description="Fuse infrared and visible pictures into one picture of 1, 2, 3 "
+        "or 4 times\ntheir size, in the colour of the visible one. Each side needs at "
         f"least {MIN_SIDE} pixels.",
         epilog="example:\n"
         "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --scale 2",
@@ -58,20 +59,23 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     options = read_options(args)
     collected = read_jobs(args, options.depth)
-    model = load_model(args.model, args.scale).astype(args.dtype)
+    # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
+    native = args.match and args.scale is None and args.model is None
+    model = load_model(args.model, 1 if native else args.scale).astype(args.dtype)
     jobs = collected.jobs
     file = args.list is None and not args.ir.is_dir()
-    single = file and args.pages == "first"
     folder = args.out.parent if file else args.out
     make_writable(folder)
-    options, taken = take_ranges(jobs, options)
+    # Shards and continued jobs take the same levels.
+    options, taken = take_ranges([*jobs, *collected.left_out], options)
     for sentence in collected.notes + taken:
         print(sentence)
-    failures = fuse_files(model, jobs, options)
-    if not single:
+    with open_lines(args.json, args.skip_existing) as lines:
+        failures = fuse_files(model, jobs, options, lines)
+    if not file or args.pages == "all":
         print(f"Wrote {len(jobs) - len(failures)} fused pictures to {folder}.")
     elif jobs and not failures:
-        height, width = (model.scale * side for side in image_size(args.ir))
+        height, width = image_size(args.out)
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
         print(describe_tiling(jobs, args.tile))

@@ -56,6 +56,13 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace outputs that are there (the default)",
     )
     add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write a line of JSON for each pair: its files, sizes, ranges, alignment, "
+        "seconds and error; with --skip-existing, lines are added to the file",
+    )
+    add(
         "--shard",
         metavar="I/N",
         help="do only every N-th pair, from number I on, which counts from 0: for N "

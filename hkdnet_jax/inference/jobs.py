@@ -36,11 +36,14 @@ class Collected:
       jobs: in the order of their names, or of the list.
       problems: one sentence for each input that cannot be used.
       notes: sentences on what was recognised without being asked for.
+      left_out: other jobs of the same work: those of other shards, and those that are
+        done already.
     """
 
     jobs: list[Job]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[Job] = field(default_factory=list)
 
 
 def collect_jobs(
@@ -210,17 +213,23 @@ def share(collected: Collected, part: int, parts: int) -> Collected:
     The problems and the notes go to part 0, so that each is reported once.
     """
     jobs = collected.jobs[part::parts]
+    others = [job for i, job in enumerate(collected.jobs) if i % parts != part]
     if part > 0:
-        return Collected(jobs)
-    return Collected(jobs, collected.problems, collected.notes)
+        return Collected(jobs, left_out=others)
+    return Collected(jobs, collected.problems, collected.notes, others)
 
 
 def skip_existing(collected: Collected) -> Collected:
     """Leaves out the jobs whose output is there, and says how many."""
     jobs = [job for job in collected.jobs if not job.out.exists()]
-    skipped = len(collected.jobs) - len(jobs)
-    notes = [f"{skipped} of {len(collected.jobs)} outputs are there already."]
-    return Collected(jobs, collected.problems, [*collected.notes, *notes])
+    done = [job for job in collected.jobs if job.out.exists()]
+    note = f"{len(done)} of {len(collected.jobs)} outputs are there already."
+    return Collected(
+        jobs,
+        collected.problems,
+        [*collected.notes, note],
+        [*collected.left_out, *done],
+    )
 
 
 def describe_tiling(jobs: Sequence[Job], tile: int) -> str:

@@ -185,8 +185,7 @@ def read_options(args: argparse.Namespace) -> Options:
     found = jax.local_device_count()
     if args.devices is not None and not 1 <= args.devices <= found:
         raise UserError(
-            f"--devices {args.devices} must be from 1 to {found}, the number of devices "
-            "here."
+            f"--devices {args.devices} must be from 1 to {found}, which are all here."
         )
     return Options(
         args.normalize,
