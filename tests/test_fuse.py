@@ -107,18 +107,38 @@ def test_a_teacher_computes_in_float32_alone(models, pair, tmp_path, capfd):
     assert Model.load(models[1]).astype("float32").scale == 1
 
 
-def test_colour_is_read_as_luma(models, tmp_path, capfd):
-    rng = np.random.default_rng(3)
-    rgb = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
+def test_luma_is_fused_and_gets_the_visible_colour(models, tmp_path, capfd):
+    rgb = np.random.default_rng(3).integers(100, 156, (H, W, 3), dtype=np.uint8)
     ir, _ = make_pair()
     write(tmp_path / "vis.png", rgb)
     write(tmp_path / "ir.png", np.dstack([ir] * 3))
     out = tmp_path / "out.png"
     args = ["--ir", tmp_path / "ir.png", "--vis", tmp_path / "vis.png"]
-    assert run(capfd, *args, "--out", out, "--model", models[2])[0] == 0
-    luma = np.round(rgb @ np.array([0.298936, 0.587043, 0.114021])).astype(np.uint8)
+    args += ["--out", out, "--model", models[2]]
+    weights = np.array([0.298936, 0.587043, 0.114021])
+    luma = np.round(rgb @ weights).astype(np.uint8)
     expected = fuse_pair(Model.load(models[2]), ir, luma).astype(int)
+    assert run(capfd, *args, "--color", "gray")[0] == 0
     assert np.abs(read(out) - expected).max() <= 1
+    assert run(capfd, *args)[0] == 0
+    picture = read(out)
+    assert picture.shape == (2 * H, 2 * W, 3)
+    assert np.abs(picture @ weights - expected).max() <= 1
+    np.testing.assert_array_equal(
+        picture, Model.load(models[2])(np.dstack([ir] * 3), rgb)
+    )
+
+
+def test_gray_stays_gray(models, pair, tmp_path, capfd):
+    out = tmp_path / "o.png"
+    _, vis = make_pair()
+    write(Path(pair[3]), np.dstack([vis] * 3))
+    args = *pair, "--out", out, "--model", models[2]
+    assert run(capfd, *args)[0] == 0
+    gray = read(out)
+    assert run(capfd, *args, "--color", "rgb")[0] == 0
+    np.testing.assert_array_equal(read(out), np.dstack([gray] * 3))
+    assert gray.ndim == 2
 
 
 def test_depth_of_files(models, pair, tmp_path, capfd):

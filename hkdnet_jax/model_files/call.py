@@ -16,8 +16,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float32
 
-from hkdnet_jax.common import arrays, levels, palettes
-from hkdnet_jax.common.image_files import DEPTHS
+from hkdnet_jax.common import arrays, colour, levels, palettes
+from hkdnet_jax.common.colour import COLOR
+from hkdnet_jax.common.image_files import DEPTHS, quantize
 from hkdnet_jax.models.presets import MIN_SIDE
 
 NORMALIZE = ("unit", "minmax")
@@ -138,8 +139,10 @@ def fuse(
     normalize: str,
     stretch: bool,
     depth: str,
+    color: str,
 ) -> np.ndarray:
     """Fuses arrays; see `Model.__call__`."""
+    _check_option("color", color, COLOR)
     _check_option("normalize", normalize, NORMALIZE)
     _check_option("range_per", range_per, RANGE_PER)
     _check_option("depth", depth, DEPTHS)
@@ -157,29 +160,50 @@ def fuse(
         warnings.warn(f"ir: {palettes.false_colour_note('ir_palette')}", stacklevel=3)
     specs = (_as_spec("ir_range", ir_range), _as_spec("vis_range", vis_range))
     palettes_given = (ir_palette, None)
-    prepared = [
-        _prepare_batch(images, LevelOptions(spec, normalize, palette), range_per)
-        for images, spec, palette in zip((ir, vis), specs, palettes_given, strict=True)
+    given = zip((ir, vis), specs, palettes_given, strict=True)
+    options = [LevelOptions(spec, normalize, palette) for _, spec, palette in given]
+    options = [
+        _for_batch(images, one, range_per)
+        for images, one in zip((ir, vis), options, strict=True)
     ]
+    prepared = [
+        np.stack([prepare(x, levels.full_range(x.dtype), one) for x in images])
+        for images, one in zip((ir, vis), options, strict=True)
+    ]
+    coloured = color == "rgb" or (color == "auto" and vis.ndim == 4)
 
     def run(irs: np.ndarray, viss: np.ndarray) -> Array:
         flat = np.array([is_flat(*pair) for pair in zip(irs, viss, strict=True)])
         image = _forward(network, params, irs, viss)
-        return finish(image, flat, stretch, depth)
+        return finish(image, flat, stretch, "float" if coloured else depth)
 
     fused = _in_parts(run, *prepared)
+    if coloured:
+        pairs = zip(fused, vis, strict=True)
+        fused = np.stack([_in_colour(*pair, options[1], depth) for pair in pairs])
     return fused if batched else fused[0]
 
 
-def _prepare_batch(
+def _in_colour(
+    luma: np.ndarray, visible: np.ndarray, options: LevelOptions, depth: str
+) -> np.ndarray:
+    """Gives one fused image [H, W] the colour of its visible image, of any size."""
+    full = levels.full_range(visible.dtype)
+    unit = levels.to_unit(visible, gray_levels(visible, full, options)[1])
+    unit = unit if unit.ndim == 3 else np.dstack([unit] * 3)
+    return quantize(colour.attach(luma, unit), depth)
+
+
+def _for_batch(
     images: np.ndarray, options: LevelOptions, range_per: str
-) -> Float32[np.ndarray, "n h w 1"]:
+) -> LevelOptions:
+    """The options with the range that `auto` takes for a batch, if it takes one."""
+    if options.spec != levels.AUTO or range_per != "batch" or len(images) < 2:
+        return options
     full = levels.full_range(images.dtype)
-    if options.spec == levels.AUTO and range_per == "batch" and len(images) > 1:
-        one = LevelOptions(levels.FULL, palette=options.palette)
-        grays = (gray_levels(image, full, one)[0] for image in images)
-        options = LevelOptions(levels.pooled(grays), options.normalize, options.palette)
-    return np.stack([prepare(image, full, options) for image in images])
+    one = LevelOptions(levels.FULL, palette=options.palette)
+    grays = (gray_levels(image, full, one)[0] for image in images)
+    return LevelOptions(levels.pooled(grays), options.normalize, options.palette)
 
 
 def _in_parts(

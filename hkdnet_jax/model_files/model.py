@@ -87,6 +87,7 @@ class Model:
         normalize: str = "unit",
         stretch: bool = False,
         depth: str = "8",
+        color: str = "auto",
     ) -> np.ndarray:
         """Fuses a registered pair, or a batch of pairs, of one size.
 
@@ -100,8 +101,9 @@ class Model:
         >>> vis = np.zeros((12, 16, 3), np.uint8)
         >>> picture = model(ir, vis, ir_range=(6000, 9000))
         >>> picture.shape, picture.dtype
-        ((24, 32), dtype('uint8'))
-        >>> model(np.stack([ir, ir]), np.stack([vis, vis]), depth="16").shape
+        ((24, 32, 3), dtype('uint8'))
+        >>> both = np.stack([ir, ir]), np.stack([vis, vis])
+        >>> model(*both, depth="16", color="gray").shape
         (2, 24, 32)
 
         Args:
@@ -110,6 +112,7 @@ class Model:
             float64, of any byte order and strides.  A last dimension of 3 is colour, of
             which the luma counts.
           vis: the visible images, of the same number and size; their dtype may differ.
+            A last dimension of 3 gives the result their colour.
           ir_range: the infrared levels that become black and white.  `auto` keeps uint8
             as it is, and takes the levels from the 0.1 % to the 99.9 % quantile of any
             other dtype; `full` takes all that the dtype can hold, 0 to 1 for floating
@@ -124,10 +127,12 @@ class Model:
             clipping) become black and white; the result of a flat pair becomes black.
             Otherwise results are clipped to [0, 1].
           depth: "8", "16" or "float", which decides the dtype of the result.
+          color: `auto` for a result in colour if `vis` is [..., H, W, 3]; `gray` or
+            `rgb` for one without or with three channels in any case.
 
         Returns:
-          [scale * H, scale * W], or [N, scale * H, scale * W] of a batch: uint8,
-          uint16, or float32 in [0, 1].
+          [scale * H, scale * W] or [scale * H, scale * W, 3], with N before it for a
+          batch: uint8, uint16, or float32 in [0, 1].
 
         Raises:
           TypeError: an input is no image of these dtypes, or a range none of these.
@@ -147,6 +152,7 @@ class Model:
             normalize=normalize,
             stretch=stretch,
             depth=depth,
+            color=color,
         )
 
     def on(self, device: jax.Device) -> "Model":
