@@ -2,6 +2,7 @@
 
     python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --scale 2
     python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --model runs/x2
+    python -m hkdnet_jax.fuse --ir ir.mp4 --vis vis.mp4 --out fused.mp4 --scale 2
 
 `hkdnet_jax.fuse_pair` does the same for arrays.  This module imports neither TensorFlow
 nor orbax.
@@ -17,9 +18,12 @@ from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.inference.folder import fuse_files
 from hkdnet_jax.inference.inputs import take_ranges
 from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
-from hkdnet_jax.inference.jobs import describe_tiling
-from hkdnet_jax.inference.options import add_option_arguments, read_options
+from hkdnet_jax.inference.jobs import Collected, describe_tiling
+from hkdnet_jax.inference.options import Options, add_option_arguments, read_options
 from hkdnet_jax.inference.report import open_lines
+from hkdnet_jax.inference.video import fuse_video
+from hkdnet_jax.inference.video_arguments import means_video
+from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
 from hkdnet_jax.runtime import compile_cache
@@ -58,10 +62,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     options = read_options(args)
-    collected = read_jobs(args, options.depth)
+    video = means_video(args)
+    collected = Collected([]) if video else read_jobs(args, options.depth)
     # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
     native = args.match and args.scale is None and args.model is None
     model = load_model(args.model, 1 if native else args.scale).astype(args.dtype)
+    if video:
+        return _run_video(args, model, options)
     jobs = collected.jobs
     file = args.list is None and not args.ir.is_dir()
     folder = args.out.parent if file else args.out
@@ -82,6 +89,16 @@ def _run(args: argparse.Namespace) -> int:
     for sentence in collected.problems + failures:
         print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
     return 1 if collected.problems or failures else 0
+
+
+def _run_video(args: argparse.Namespace, model: Model, options: Options) -> int:
+    timing = {"ir_offset": args.ir_offset, "fps": args.fps, "codec": args.codec}
+    fused = fuse_video(model, args.ir, args.vis, args.out, **timing, **vars(options))
+    for sentence in fused.notes:
+        print(sentence)
+    height, width = fused.size
+    print(f"Wrote {fused.frames} frames of {width}x{height} to {args.out}.")
+    return 0
 
 
 if __name__ == "__main__":

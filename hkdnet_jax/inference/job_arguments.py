@@ -7,6 +7,7 @@ from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, check_depth
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
 from hkdnet_jax.inference import jobs, pages
 from hkdnet_jax.inference.jobs import Collected
+from hkdnet_jax.inference.video_arguments import add_video_arguments, source
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +17,11 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (("ir", "infrared"), ("vis", "visible")):
         add(
             f"--{name}",
-            type=Path,
+            type=source,
             metavar="FILE_OR_DIR",
             help=f"{what} picture ({suffixes}), or a folder of them: files with the "
-            "same stem in both folders form a pair, unless patterns say otherwise",
+            "same stem in both folders form a pair, unless patterns say otherwise; or a "
+            "video, a camera's index or an address",
         )
     add(
         "--out",
@@ -28,7 +30,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE_OR_DIR",
         help="picture to write, in the format that its suffix names; for folders and "
         "lists, the folder that receives a picture for each pair, named after the "
-        "scene; existing files are replaced",
+        "scene; existing files are replaced; for videos, a video or a folder of frames",
     )
     add_search_arguments(parser)
     add(
@@ -68,6 +70,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="do only every N-th pair, from number I on, which counts from 0: for N "
         "processes that share the work",
     )
+
+    add_video_arguments(parser)
 
 
 def read_jobs(args: argparse.Namespace, depth: str = "8") -> Collected:
