@@ -137,20 +137,26 @@ def read_gray(path: Path | str) -> np.ndarray:
     stored in the file is applied.
 
     Returns:
-      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; 12-bit
-      levels stay 0..4095.
+      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; its white
+      is 65535, also that of 12-bit files.
 
     Raises:
       UserError: the file is missing or broken, or holds signed, 32-bit or
         floating-point levels.
     """
-    pixels = read(path, 0).pixels
+    picture = read(path, 0)
+    pixels = picture.pixels
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"{path} holds {pixels.dtype} levels, which have no fixed black and white: "
             "save it as 8-bit or 16-bit gray or colour."
         )
-    return levels.luma(pixels)
+    gray, white = levels.luma(pixels), int(picture.full.high)
+    if white in (255, 65535):
+        return gray
+    # Halves up; levels above a white that the file states are white.
+    wide = (2 * 65535 * gray.astype(np.uint64) + white) // (2 * white)
+    return wide.clip(max=65535).astype(np.uint16)
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:

@@ -343,6 +343,16 @@ def test_a_kind_that_is_not_read_is_named(tmp_path):
         read(tmp_path / "phone.jpg")
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_white_is_white_whatever_the_depth(tmp_path, bits):
+    levels, largest = GRAY16 >> (16 - bits), 2**bits - 1
+    tifffile.imwrite(tmp_path / "a.tif", levels, bitspersample=bits)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, levels)
+    expected = np.floor(levels * (65535 / largest) + 0.5).astype(np.uint16)
+    assert_gray(tmp_path / "a.tif", expected)
+    assert to_8_bit(read_gray(tmp_path / "a.tif")).max() >= 250
+
+
 def test_levels_without_a_fixed_white_are_no_gray_picture(tmp_path):
     path = put(tmp_path / "degrees.tif", GRAY8.astype(np.float32))
     with pytest.raises(UserError, match=r"degrees\.tif holds float32 levels"):
