@@ -1,6 +1,7 @@
 """Reading and writing image files, against OpenCV, tifffile and plain NumPy."""
 
 import io
+import os
 import re
 import tempfile
 import warnings
@@ -329,6 +330,21 @@ def test_other_files_are_named(tmp_path):
             with pytest.raises(UserError, match=f"{path.name}.*{word}") as error:
                 function(path)
             assert "object at" not in str(error.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, says in (
+        ("pipe.png", "it is no regular file"),
+        ("folder.png", "it is a folder"),
+        ("loop.png", "Too many levels of symbolic links"),
+        ("n" * 300 + ".png", "name too long"),
+    ):
+        for function in (read, read_gray, image_size, page_count):
+            with pytest.raises(UserError, match=rf"{name} cannot be read.*{says}"):
+                function(tmp_path / name)
 
 
 def test_a_kind_that_is_not_read_is_named(tmp_path):
