@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from hkdnet_jax.common import image_formats, levels
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.formats.header import Header, NotSupported
 from hkdnet_jax.common.formats.orientation import upright
-from hkdnet_jax.common.paths import as_path
+from hkdnet_jax.common.paths import as_path, is_local
 
 _FORMAT_OF_SUFFIX = {
     ".png": "PNG",
@@ -76,7 +77,7 @@ def read(path: Path | str, page: int | None = None) -> Picture:
       UserError: the file is missing or broken, is of a kind that is not read, or has no
         such page.
     """
-    with _read_errors(path), as_path(path).open("rb") as file:
+    with _read_errors(path), _open(path) as file:
         pixels, header = image_formats.decode(file, page or 0)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
         raise UserError(f"{path} holds no number, only NaN: replace or remove it.")
@@ -105,7 +106,7 @@ def is_deep(path: Path | str) -> bool:
     Raises:
       UserError: see `image_size`.
     """
-    with _read_errors(path), as_path(path).open("rb") as file:
+    with _read_errors(path), _open(path) as file:
         return image_formats.read_header(file).full != levels.BYTES
 
 
@@ -115,7 +116,7 @@ def page_count(path: Path | str) -> int:
     Raises:
       UserError: see `image_size`.
     """
-    with _read_errors(path), as_path(path).open("rb") as file:
+    with _read_errors(path), _open(path) as file:
         return image_formats.read_header(file).pages
 
 
@@ -126,7 +127,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
       UserError: the header cannot be read, or describes a file that `read_gray` would
         refuse.
     """
-    with _read_errors(path), as_path(path).open("rb") as file:
+    with _read_errors(path), _open(path) as file:
         return image_formats.read_header(file).upright_size
 
 
@@ -137,20 +138,26 @@ def read_gray(path: Path | str) -> np.ndarray:
     stored in the file is applied.
 
     Returns:
-      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; 12-bit
-      levels stay 0..4095.
+      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; its white
+      is 65535, also that of 12-bit files.
 
     Raises:
       UserError: the file is missing or broken, or holds signed, 32-bit or
         floating-point levels.
     """
-    pixels = read(path, 0).pixels
+    picture = read(path, 0)
+    pixels = picture.pixels
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"{path} holds {pixels.dtype} levels, which have no fixed black and white: "
             "save it as 8-bit or 16-bit gray or colour."
         )
-    return levels.luma(pixels)
+    gray, white = levels.luma(pixels), int(picture.full.high)
+    if white in (255, 65535):
+        return gray
+    # Halves up; levels above a white that the file states are white.
+    wide = (2 * 65535 * gray.astype(np.uint64) + white) // (2 * white)
+    return wide.clip(max=65535).astype(np.uint16)
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -248,6 +255,14 @@ def _save(image: np.ndarray, kind: str, buffer: io.BytesIO, out: Path) -> None:
             f"{out} cannot hold {width}x{height} pixels ({error}): give a name that "
             "ends in .png."
         ) from error
+
+
+def _open(path: Path | str) -> BinaryIO:
+    """Opens a file; a pipe, which would wait for a writer, or a device is refused."""
+    path = as_path(path)
+    if is_local(path) and path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+    return path.open("rb")
 
 
 @contextlib.contextmanager

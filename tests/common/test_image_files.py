@@ -1,6 +1,7 @@
 """Reading and writing image files, against OpenCV, tifffile and plain NumPy."""
 
 import io
+import os
 import re
 import tempfile
 import warnings
@@ -331,6 +332,21 @@ def test_other_files_are_named(tmp_path):
             assert "object at" not in str(error.value)
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, says in (
+        ("pipe.png", "it is no regular file"),
+        ("folder.png", "it is a folder"),
+        ("loop.png", "Too many levels of symbolic links"),
+        ("n" * 300 + ".png", "name too long"),
+    ):
+        for function in (read, read_gray, image_size, page_count):
+            with pytest.raises(UserError, match=rf"{name} cannot be read.*{says}"):
+                function(tmp_path / name)
+
+
 def test_a_kind_that_is_not_read_is_named(tmp_path):
     path = tmp_path / "complex.tif"
     tifffile.imwrite(path, GRAY8.astype(np.complex64))
@@ -341,6 +357,16 @@ def test_a_kind_that_is_not_read_is_named(tmp_path):
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(99))
     with pytest.raises(UserError, match=r"phone\.jpg is a HEIC file; save it as"):
         read(tmp_path / "phone.jpg")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_white_is_white_whatever_the_depth(tmp_path, bits):
+    levels, largest = GRAY16 >> (16 - bits), 2**bits - 1
+    tifffile.imwrite(tmp_path / "a.tif", levels, bitspersample=bits)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, levels)
+    expected = np.floor(levels * (65535 / largest) + 0.5).astype(np.uint16)
+    assert_gray(tmp_path / "a.tif", expected)
+    assert to_8_bit(read_gray(tmp_path / "a.tif")).max() >= 250
 
 
 def test_levels_without_a_fixed_white_are_no_gray_picture(tmp_path):

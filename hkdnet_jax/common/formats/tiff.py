@@ -4,8 +4,12 @@ tifffile neither upsamples chroma nor notices that JPEG data end too early.
 """
 
 import contextlib
+import functools
+import itertools
 import logging
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,6 +21,7 @@ STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _XMP = 0x02BC
 _INKS = 332  # the tag InkSet
 _JPEGS = (6, 7)  # values of Compression
+_MOST_PAGES = 2**16
 _SIDEWAYS = (5, 6, 7, 8)
 _ANY_DEPTH = (*range(1, 17), 32)
 # For each PhotometricInterpretation: colour, smallest and largest number of samples per
@@ -28,7 +33,7 @@ _COLOURS = {
     2: ("RGB", 3, 6, _ANY_DEPTH),
     3: ("palette", 1, 2, range(1, 17)),
     5: ("CMYK", 4, 6, (8, 16)),
-    6: ("YCbCr", 1, 3, (8,)),
+    6: ("YCbCr", 3, 4, (8,)),
 }
 _CHANNELS = {"RGB": 3, "CMYK": 4, "YCbCr": 3}
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
@@ -37,24 +42,67 @@ _DEPTHS = {"signed": (8, 16, 32), "floating-point": (16, 32, 64)}
 
 def read_header(file: BinaryIO) -> Header:
     """Reads the header of a file that is open at its start."""
-    with _pages(file) as pages:
-        return _header(pages[0], len(pages))
+    with _open(file) as tiff:
+        return _header(tiff.pages[0], len(_pictures(_File.of(file, tiff))))
 
 
 def decode(file: BinaryIO, header: Header, page: int) -> np.ndarray:
     """Decodes one picture; see `image_formats.decode`."""
-    with _pages(file) as pages:
-        index, found = pages[page].index, _header(pages[page], len(pages))
-        if found != header:
+    with _open(file) as tiff:
+        index = _pictures(_File.of(file, tiff))[page]
+        found = tiff.pages[index]
+        if _header(found, header.pages) != header:
             raise NotSupported(f"a TIFF whose page {page + 1} differs from the first")
         if header.decoder == "tifffile":
-            return _decode(pages[page], header)
+            return _decode(found, header)
     from PIL import TiffImagePlugin
 
     file.seek(0)
     with TiffImagePlugin.TiffImageFile(file) as image:
         image.seek(index)
         return np.asarray(image.convert("L" if image.mode in ("L", "LA") else "RGB"))
+
+
+@contextlib.contextmanager
+def _open(file: BinaryIO) -> Iterator[Any]:
+    """Opens a file as a tifffile.TiffFile."""
+    import tifffile
+
+    # tifffile logs odd metadata, which does not concern the user; pixels that cannot be
+    # read raise an exception.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    with tifffile.TiffFile(file) as tiff:
+        yield tiff
+
+
+@dataclass(frozen=True)
+class _File:
+    """An open TIFF, equal to others of the same file with the same content."""
+
+    identity: tuple
+    tiff: Any = field(compare=False)
+
+    @classmethod
+    def of(cls, file: BinaryIO, tiff: Any) -> "_File":
+        try:
+            stat = os.fstat(file.fileno())
+        except (OSError, AttributeError):  # a file in memory or in a bucket
+            return cls((id(tiff),), tiff)
+        return cls((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns), tiff)
+
+
+# A stack is opened for each of its pages, of which all are looked at here.
+@functools.lru_cache(4)
+def _pictures(file: _File) -> tuple[int, ...]:
+    """The places of the pages that are pictures, not thumbnails or masks."""
+    found, offsets = [0], set()
+    for index, page in enumerate(itertools.islice(file.tiff.pages, _MOST_PAGES)):
+        if page.offset in offsets:  # a circle, which tifffile would follow for ever
+            break
+        offsets.add(page.offset)
+        if index and not (page.is_reduced or page.is_mask):
+            found.append(index)
+    return tuple(found)
 
 
 def _header(page: Any, count: int) -> Header:
@@ -65,7 +113,10 @@ def _header(page: Any, count: int) -> Header:
     if page.is_tiled and page.tilewidth * page.tilelength > MOST_PIXELS:
         raise ValueError(f"its tiles are {page.tilewidth}x{page.tilelength} pixels")
     decoder = "tifffile"
-    if bits == 8 and (colour == "YCbCr" or page.compression in _JPEGS):
+    chroma = colour == "YCbCr" and page.is_subsampled
+    if chroma and page.compression == 1:
+        raise NotSupported("a TIFF of subsampled YCbCr that is not compressed")
+    if bits == 8 and (chroma or page.compression in _JPEGS):
         # Pillow turns a TIFF upright while decoding it.
         size = size[::-1] if turned in _SIDEWAYS else size
         decoder, turned = "pillow", 1
@@ -105,19 +156,6 @@ def _orientation(page: Any) -> int:
     )
 
 
-@contextlib.contextmanager
-def _pages(file: BinaryIO) -> Iterator[list[Any]]:
-    """Opens the tifffile.TiffPages of a file; thumbnails and masks are left out."""
-    import tifffile
-
-    # tifffile logs odd metadata, which does not concern the user; pixels that cannot be
-    # read raise an exception.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with tifffile.TiffFile(file) as tiff:
-        first, *others = tiff.pages
-        yield [first, *(x for x in others if not (x.is_reduced or x.is_mask))]
-
-
 def _decode(page: Any, header: Header) -> np.ndarray:
     if len(page.dataoffsets) < np.prod(page.chunked) or 0 in page.databytecounts:
         # tifffile would fill the missing parts with zeros.
@@ -129,6 +167,10 @@ def _decode(page: Any, header: Header) -> np.ndarray:
         return _widen(stored[..., :3], header)
     if header.colour == "CMYK":
         return _cmyk_to_rgb(stored[..., :4])
+    if header.colour == "YCbCr":
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(stored[..., :3], "YCbCr").convert("RGB"))
     first = stored if stored.ndim == 2 else stored[..., 0]
     if header.colour == "palette":
         return _colours(page.colormap)[first.astype(np.intp)]

@@ -1,6 +1,7 @@
 """TIFF: every pixel format and layout, against the arrays that tifffile was given."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -197,7 +198,6 @@ def test_tiffs_that_pillow_decodes_are_turned_once(orientation):
     contents = (
         tiff(RGB8, photometric="rgb", compression="jpeg", **tag),
         tiff(GRAY8, compression="jpeg", **tag),
-        by_pillow(chroma, "TIFF", tiffinfo={274: orientation}, compression="tiff_lzw"),
         by_pillow(chroma, "TIFF", tiffinfo={274: orientation}, compression="jpeg"),
     )
     for content in contents:
@@ -206,6 +206,91 @@ def test_tiffs_that_pillow_decodes_are_turned_once(orientation):
             assert_pixels(content, np.asarray(image.convert(mode)))
         header = read_header(io.BytesIO(content))
         assert (header.decoder, header.orientation) == ("pillow", 1)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_luminance_and_chroma(planar, compression):
+    stored = RGB8 if planar == "contig" else np.moveaxis(RGB8, -1, 0)
+    layout = {"planarconfig": planar, "subsampling": (1, 1), "compression": compression}
+    content = tiff(stored, photometric="ycbcr", **layout)
+    expected = np.asarray(Image.fromarray(RGB8, "YCbCr").convert("RGB"))
+    assert_pixels(content, expected)
+    assert_pixels(
+        tiff(
+            stored,
+            photometric="ycbcr",
+            extratags=[(274, 3, 1, 6, True)],
+            **layout,
+        ),
+        expected,
+    )
+
+
+def subsampled(luminance: np.ndarray, chroma: np.ndarray, packed: bool) -> bytes:
+    """A TIFF of [H, W] luminance and [H / 2, W / 2, 2] chroma, in clusters."""
+    height, width = luminance.shape
+    fours = luminance.reshape(height // 2, 2, width // 2, 2).swapaxes(1, 2)
+    clusters = np.concatenate([fours.reshape(*chroma.shape[:2], 4), chroma], axis=2)
+    data = zlib.compress(clusters.tobytes()) if packed else clusters.tobytes()
+    content = bytearray(
+        tiff(
+            iter([data if packed else data.ljust(3 * height * width)]),
+            shape=(height, width, 3),
+            dtype="uint8",
+            photometric="ycbcr",
+            subsampling=(1, 1),
+            compression="zlib" if packed else None,
+        )
+    )
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
+        place = file.pages[0].tags["YCbCrSubSampling"].valueoffset
+    content[place : place + 4] = b"\2\0\2\0"
+    return bytes(content)
+
+
+def test_subsampled_chroma():
+    luminance, chroma = samples(8)[:20, :32], samples(8, 2)[:10, :16]
+    large = np.kron(chroma, np.ones((2, 2, 1), np.uint8))
+    stored = np.dstack([luminance, large])
+    expected = np.asarray(Image.fromarray(stored, "YCbCr").convert("RGB")).astype(int)
+    pixels, header = decode(subsampled(luminance, chroma, packed=True))
+    assert header.decoder == "pillow"
+    assert np.abs(pixels - expected).max() <= 2
+    with pytest.raises(NotSupported, match="subsampled YCbCr that is not compressed"):
+        decode(subsampled(luminance, chroma, packed=False))
+
+
+def test_a_circle_of_pages_ends():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for index in range(3):
+            writer.write(GRAY8 + np.uint8(index), metadata=None)
+    content = bytearray(file.getvalue())
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as opened:
+        second, last = (opened.pages[index] for index in (1, 2))
+        place = last.offset + 2 + 12 * len(last.tags)
+        content[place : place + 4] = second.offset.to_bytes(4, "little")
+    assert read_header(io.BytesIO(bytes(content))).pages == 3
+    assert_pixels(bytes(content), GRAY8 + np.uint8(2), page=2)
+
+
+def test_a_stack_is_looked_through_once(tmp_path, monkeypatch):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack([GRAY16] * 5), photometric="minisblack")
+    parsed = []
+    real = tifffile.TiffPage.__init__
+
+    def counted(self, *args, **options):
+        parsed.append(args)
+        real(self, *args, **options)
+
+    monkeypatch.setattr(tifffile.TiffPage, "__init__", counted)
+    for page in range(5):
+        with path.open("rb") as file:
+            np.testing.assert_array_equal(decode(file, page)[0], GRAY16)
+    # Five to find the pictures; for each of these the first in both its openings.
+    assert len(parsed) <= 5 + 5 * 3
 
 
 def test_the_first_of_several_pages_is_read():
