@@ -39,7 +39,7 @@ _ITERATIONS, _LEAST_GAIN = 40, 1e-5
 # directions in pixels of the compared size, and how far a point may move, as a share of
 # the diagonal.
 _LEAST_SCORE = 0.16
-_MOST_DISAGREEMENT = 1.0
+_MOST_DISAGREEMENT = 0.8
 _MOST_MOVED = 0.15
 # Of a folder with a fixed rig: how many pairs are looked at, and how many pixels apart
 # two estimates may be that agree.
@@ -218,7 +218,7 @@ def warp(image: np.ndarray, alignment: Alignment) -> tuple[np.ndarray, np.ndarra
     )
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     points = _map(alignment.matrix, np.stack([x.ravel(), y.ravel()], axis=1))
-    margin = 1e-6  # an identity matrix leaves nothing uncovered
+    margin = 0.5  # the pixels at the border reach as far
     inside = (points >= -margin) & (points <= np.array([width, height]) - 1 + margin)
     # A cubic overshoots beside an edge, which would be a temperature nobody measured.
     warped = np.clip(warped, image.min(), image.max())

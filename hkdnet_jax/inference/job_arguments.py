@@ -20,8 +20,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
             type=source,
             metavar="FILE_OR_DIR",
             help=f"{what} picture ({suffixes}), or a folder of them: files with the "
-            "same stem in both folders form a pair, unless patterns say otherwise; or a "
-            "video, a camera's index or an address",
+            "same stem in both folders form a pair, unless patterns say otherwise; or "
+            "a video, a camera's index or an address",
         )
     add(
         "--out",

@@ -33,13 +33,15 @@ from hkdnet_jax.inference.alignment import (
 from hkdnet_jax.inference.inputs import Inputs, View, level_options, merge
 from hkdnet_jax.inference.matching import Enlarger
 from hkdnet_jax.inference.options import Options
+from hkdnet_jax.inference.streams import Stream
 from hkdnet_jax.inference.video_sinks import CODECS, FileSink, FolderSink, open_file
 from hkdnet_jax.inference.video_sources import (
     VIDEO_SUFFIXES,
     Frame,
+    FrameFolder,
     Source,
     VideoFile,
-    open_source,
+    is_stream,
 )
 from hkdnet_jax.model_files.call import finish, gray_levels, is_flat
 from hkdnet_jax.model_files.model import Model
@@ -122,6 +124,24 @@ def fuse_video(
         with open_file(out, *arguments) as sink:
             video.run(pairs, sink)
     return Fused(sink.count, video.out_size, sources[1].rate, tuple(video.notes))
+
+
+def open_source(given: Path | str, rate: Fraction | None) -> Source:
+    """Opens a video file, a folder of numbered pictures, a camera or an address.
+
+    Args:
+      given: a path; or a camera's index or an address, see `is_stream`.
+      rate: frames per second, instead of what the source says.
+
+    Raises:
+      UserError: it cannot be read as a video, or a package is missing.
+    """
+    if is_stream(given):
+        return Stream(given, rate)
+    path = Path(given)
+    if path.is_dir():
+        return FrameFolder(path, rate)
+    return VideoFile(path, rate)
 
 
 def _with_sound(paths: Sequence[Path]) -> Path | None:

@@ -33,8 +33,8 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         "--fps",
         type=_rate,
         metavar="RATE",
-        help="for videos: frames per second of both, such as 25 or 30000/1001 (default: "
-        "what the files say, 25 for folders of frames)",
+        help="for videos: frames per second of both, such as 25 or 30000/1001 "
+        "(default: what the files say, 25 for folders of frames)",
     )
     add(
         "--codec",

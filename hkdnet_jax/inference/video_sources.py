@@ -1,6 +1,6 @@
 """Where the frames of a video come from: a file, a folder of pictures, a camera.
 
-A source is opened by `open_source` and yields frames in their order, one at a time, so
+A source yields frames in their order, one at a time, so
 that a video of any length takes the memory of a few frames.
 """
 
@@ -63,31 +63,11 @@ def is_video(given: Any) -> bool:
     return is_stream(given) or Path(given).suffix.lower() in VIDEO_SUFFIXES
 
 
-def open_source(given: Path | str, rate: Fraction | None) -> Source:
-    """Opens a video file, a folder of numbered pictures, a camera or an address.
-
-    Args:
-      given: a path; or a camera's index or an address, see `is_stream`.
-      rate: frames per second, instead of what the source says.
-
-    Raises:
-      UserError: it cannot be read as a video, or a package is missing.
-    """
-    if is_stream(given):
-        from hkdnet_jax.inference.streams import Stream
-
-        return Stream(given, rate)
-    path = Path(given)
-    if path.is_dir():
-        return FrameFolder(path, rate)
-    return VideoFile(path, rate)
-
-
 class FrameFolder:
     """The pictures of a folder in the order of their names, of any kind and depth."""
 
     def __init__(self, folder: Path, rate: Fraction | None):
-        """Lists the pictures; see `open_source`."""
+        """Lists the pictures; see `video.open_source`."""
         paths = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         self._paths = sorted(path for path in paths if not path.name.startswith("."))
         if not self._paths:
@@ -118,7 +98,7 @@ class VideoFile:
     """A file that FFmpeg's libraries decode, through PyAV."""
 
     def __init__(self, path: Path, rate: Fraction | None):
-        """Reads the header; see `open_source`."""
+        """Reads the header; see `video.open_source`."""
         self.name = path
         with self._opened() as (container, stream):
             self.rate = rate or stream.average_rate or stream.guessed_rate
