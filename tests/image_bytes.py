@@ -70,3 +70,8 @@ def packed(levels: np.ndarray, bits: int) -> list[bytes]:
     shifts = np.arange(bits - 1, -1, -1)
     ones = (levels[..., None] >> shifts & 1).astype(np.uint8)
     return [row.tobytes() for row in np.packbits(ones.reshape(len(levels), -1), axis=1)]
+
+
+def of_mode(mode: str, image: np.ndarray) -> Image.Image:
+    """A picture of these channels, which are RGB if `Image.fromarray` makes it."""
+    return Image.frombytes(mode, image.shape[1::-1], image.tobytes())

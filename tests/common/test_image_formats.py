@@ -33,7 +33,7 @@ from hkdnet_jax.common.image_formats import NotSupported, decode, read_header
         ("P", "TIFF", ("tifffile", "palette", 8)),
         ("RGBA", "TIFF", ("tifffile", "RGB", 8)),
         ("CMYK", "TIFF", ("tifffile", "CMYK", 8)),
-        ("YCbCr", "TIFF", ("pillow", "YCbCr", 8)),
+        ("YCbCr", "TIFF", ("tifffile", "YCbCr", 8)),
         ("I;16", "TIFF", ("tifffile", "gray", 16)),
         ("I;16B", "TIFF", ("tifffile", "gray", 16)),
     ],

@@ -170,7 +170,8 @@ def _decode(page: Any, header: Header) -> np.ndarray:
     if header.colour == "YCbCr":
         from PIL import Image
 
-        return np.asarray(Image.fromarray(stored[..., :3], "YCbCr").convert("RGB"))
+        size, content = stored.shape[1::-1], stored[..., :3].tobytes()
+        return np.asarray(Image.frombytes("YCbCr", size, content).convert("RGB"))
     first = stored if stored.ndim == 2 else stored[..., 0]
     if header.colour == "palette":
         return _colours(page.colormap)[first.astype(np.intp)]

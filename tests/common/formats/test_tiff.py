@@ -17,6 +17,7 @@ from image_bytes import (
     SHAPE,
     assert_pixels,
     by_pillow,
+    of_mode,
     samples,
     tiff,
 )
@@ -182,7 +183,7 @@ def test_tiff_with_a_palette():
 
 def test_tiff_of_inks():
     content = tiff(CMYK8, photometric="separated")
-    paper = Image.fromarray(CMYK8, "CMYK").convert("RGB")
+    paper = of_mode("CMYK", CMYK8).convert("RGB")
     assert_pixels(content, np.asarray(paper))
     light = 1 - CMYK16 / 65535
     expected = np.round(65535 * light[..., :3] * light[..., 3:])
@@ -214,7 +215,7 @@ def test_luminance_and_chroma(planar, compression):
     stored = RGB8 if planar == "contig" else np.moveaxis(RGB8, -1, 0)
     layout = {"planarconfig": planar, "subsampling": (1, 1), "compression": compression}
     content = tiff(stored, photometric="ycbcr", **layout)
-    expected = np.asarray(Image.fromarray(RGB8, "YCbCr").convert("RGB"))
+    expected = np.asarray(of_mode("YCbCr", RGB8).convert("RGB"))
     assert_pixels(content, expected)
     assert_pixels(
         tiff(
@@ -253,7 +254,7 @@ def test_subsampled_chroma():
     luminance, chroma = samples(8)[:20, :32], samples(8, 2)[:10, :16]
     large = np.kron(chroma, np.ones((2, 2, 1), np.uint8))
     stored = np.dstack([luminance, large])
-    expected = np.asarray(Image.fromarray(stored, "YCbCr").convert("RGB")).astype(int)
+    expected = np.asarray(of_mode("YCbCr", stored).convert("RGB")).astype(int)
     pixels, header = decode(subsampled(luminance, chroma, packed=True))
     assert header.decoder == "pillow"
     assert np.abs(pixels - expected).max() <= 2
