@@ -20,6 +20,7 @@ from hkdnet_jax.common.image_formats import read_header
 
 _SIDES = {"ir": "infrared", "vis": "visible"}
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES |= {"WebP": ".webp", "PNM": ".pnm", "PFM": ".pfm", "NPY": ".npy"}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,18 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hkdnet_jax.common.errors import UserError
+    from hkdnet_jax.inference.alignment import align
     from hkdnet_jax.inference.pair import fuse_pair
+    from hkdnet_jax.inference.video import fuse_video
     from hkdnet_jax.model_files.model import Model
     from hkdnet_jax.pretrained import load
 
     __version__: str
 
-__all__ = ["Model", "UserError", "__version__", "fuse_pair", "load"]
+__all__ = [
+    "Model",
+    "UserError",
+    "__version__",
+    "align",
+    "fuse_pair",
+    "fuse_video",
+    "load",
+]
 
 _MODULES = {
     "Model": "hkdnet_jax.model_files.model",
     "UserError": "hkdnet_jax.common.errors",
+    "align": "hkdnet_jax.inference.alignment",
     "fuse_pair": "hkdnet_jax.inference.pair",
+    "fuse_video": "hkdnet_jax.inference.video",
     "load": "hkdnet_jax.pretrained",
 }
 

@@ -24,8 +24,9 @@ from hkdnet_jax.measuring.subjects import SUBJECTS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every row was measured."""
-    args = make_parser().parse_args(argv)
-    return exit_code(lambda: _run(args), interrupted="nothing was written")
+    return exit_code(
+        lambda: _run(make_parser().parse_args(argv)), interrupted="nothing was written"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -24,8 +24,7 @@ from hkdnet_jax.released.reading import read_checkpoint
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if the model was written."""
-    args = _parser().parse_args(argv)
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def _run(args: argparse.Namespace) -> int:

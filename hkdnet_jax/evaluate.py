@@ -16,8 +16,10 @@ from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import make_writable
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
+from hkdnet_jax.common.pair_names import read_pattern
 from hkdnet_jax.evaluation import score_files, tables
-from hkdnet_jax.evaluation.comparison import collect, compare
+from hkdnet_jax.evaluation.comparison import collect, compare, find_sources
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.pretrained.arguments import add_model_arguments
 from hkdnet_jax.runtime import compile_cache
@@ -25,9 +27,8 @@ from hkdnet_jax.runtime import compile_cache
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if everything was scored."""
-    args = _parser().parse_args(argv)
     compile_cache.enable()
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,10 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         add(
             f"--{name}",
             type=Path,
-            required=True,
             metavar="DIR",
-            help=f"folder of {what} images of the fused images' size ({suffixes}; 8 "
-            "or 16 bit, gray or colour; scored as 8-bit gray)",
+            help=f"folder of {what} images of the fused images' size ({suffixes}); "
+            "they are scored as 8-bit gray",
         )
     add(
         "--fused",
@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of fused images, and the name of the method (default: the "
         "folder's name); may be given several times",
     )
+    add(
+        "--fused-pattern",
+        metavar="PATTERN",
+        help="name of the fused files, such as '*_x2.png'; * stands for the scene "
+        "(default: the stem is the scene, or names such as a_fused.png)",
+    )
+    add_search_arguments(parser)
     add_model_arguments(parser)
     add(
         "--metrics",
@@ -92,9 +99,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     names = metrics.select(args.metrics)
     score_files.check(args.out)
-    comparison = collect(
-        args.ir, args.vis, args.fused, args.model, args.scale, args.protocol
-    )
+    pattern = read_pattern("--fused-pattern", args.fused_pattern)
+    sources = find_sources(args.ir, args.vis, read_search(args), args.list)
+    wanted = args.fused, args.model, args.scale, args.protocol, pattern
+    comparison = collect(sources, *wanted)
     for out in args.out:
         make_writable(out.parent)
     found = compare(comparison, names)
@@ -102,12 +110,8 @@ def _run(args: argparse.Namespace) -> int:
     on_terminal = sys.stdout.isatty()
     to_text = tables.to_terminal if on_terminal else tables.to_markdown
     print(to_text(found.scores), end="")
-    if found.cropped:
-        print(
-            f"note: {found.cropped} of {len(comparison.pairs)} pairs were cropped at "
-            f"the right and bottom to multiples of the scale {comparison.scale}.",
-            file=sys.stderr,
-        )
+    for sentence in found.notes:
+        print(f"note: {sentence}", file=sys.stderr)
     for sentence in found.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     errors = [*found.scores.errors, *unwritten]

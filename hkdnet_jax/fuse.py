@@ -2,6 +2,7 @@
 
     python -m hkdnet_jax.fuse --ir ir.png --vis vis.png --out fused.png --scale 2
     python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --model runs/x2
+    python -m hkdnet_jax.fuse --ir ir.mp4 --vis vis.mp4 --out fused.mp4 --scale 2
 
 `hkdnet_jax.fuse_pair` does the same for arrays.  This module imports neither TensorFlow
 nor orbax.
@@ -10,14 +11,19 @@ nor orbax.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hkdnet_jax.common.atomic_files import make_writable
 from hkdnet_jax.common.errors import exit_code
-from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, image_size
+from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.inference.folder import fuse_files
-from hkdnet_jax.inference.jobs import collect_jobs, describe_tiling, read_options
-from hkdnet_jax.inference.pair import NORMALIZE
+from hkdnet_jax.inference.inputs import take_ranges
+from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
+from hkdnet_jax.inference.jobs import Collected, describe_tiling
+from hkdnet_jax.inference.options import Options, add_option_arguments, read_options
+from hkdnet_jax.inference.report import open_lines
+from hkdnet_jax.inference.video import fuse_video
+from hkdnet_jax.inference.video_arguments import means_video
+from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
 from hkdnet_jax.runtime import compile_cache
@@ -26,56 +32,23 @@ from hkdnet_jax.runtime.precision import DTYPES
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0 only if every pair was fused."""
-    args = _parser().parse_args(argv)
     compile_cache.enable()
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    suffixes = " ".join(IMAGE_SUFFIXES)
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.fuse",
-        description="Fuse registered infrared and visible pictures into one gray "
-        "picture of\n1, 2, 3 or 4 times their size. Each side of a picture needs at "
+        description="Fuse infrared and visible pictures into one picture of 1, 2, 3 "
+        "or 4 times\ntheir size, in the colour of the visible one. Each side needs at "
         f"least {MIN_SIDE} pixels.",
         epilog="example:\n"
         "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --scale 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    for name, what in (("ir", "infrared"), ("vis", "visible")):
-        add(
-            f"--{name}",
-            type=Path,
-            required=True,
-            metavar="FILE_OR_DIR",
-            help=f"{what} picture ({suffixes}; 8 or 16 bit, gray or colour; colour "
-            "is read as its luma), or a folder of them: files with the same stem in "
-            "both folders form a pair",
-        )
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE_OR_DIR",
-        help="8-bit gray picture to write, in the format that its suffix names; for "
-        "folders, the folder that receives a STEM.png for each pair; existing files "
-        "are replaced",
-    )
+    add_job_arguments(parser)
     add_model_arguments(parser)
-    add(
-        "--normalize",
-        choices=NORMALIZE,
-        default=NORMALIZE[0],
-        help="unit keeps absolute levels; minmax stretches each input by its own "
-        "minimum and maximum (default: unit)",
-    )
-    add(
-        "--stretch",
-        action="store_true",
-        help="map each output's minimum and maximum to 0 and 255",
-    )
-    add(
+    parser.add_argument(
         "--dtype",
         choices=DTYPES,
         default=DTYPES[0],
@@ -83,41 +56,49 @@ def _parser() -> argparse.ArgumentParser:
         "pictures differ by about one level of 255; a CPU gains nothing from it "
         "(default: float32)",
     )
-    add(
-        "--max-memory",
-        metavar="SIZE",
-        help="limit such as 4GB or 800MB, for the process on a CPU, otherwise for each "
-        "device; pictures that would need more are refused before the work starts "
-        "(default: the memory that is free)",
-    )
-    add(
-        "--tile",
-        type=int,
-        metavar="N",
-        help="cut pictures larger than NxN pixels into overlapping tiles that are "
-        "fused one by one and blended; use it only for pictures that do not fit into "
-        "memory, because the network then sees no more than one tile at a time",
-    )
+    add_option_arguments(parser)
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
-    jobs, problems = collect_jobs(args.ir, args.vis, args.out)
-    options = read_options(args.normalize, args.stretch, args.tile, args.max_memory)
-    model = load_model(args.model, args.scale).astype(args.dtype)
-    folders = args.ir.is_dir()
-    make_writable(args.out if folders else args.out.parent)
-    failures = fuse_files(model, jobs, options)
-    if folders:
-        print(f"Wrote {len(jobs) - len(failures)} fused pictures to {args.out}.")
-    elif not failures:
-        height, width = (model.scale * side for side in image_size(args.ir))
+    options = read_options(args)
+    video = means_video(args)
+    collected = Collected([]) if video else read_jobs(args, options.depth)
+    # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
+    native = args.match and args.scale is None and args.model is None
+    model = load_model(args.model, 1 if native else args.scale).astype(args.dtype)
+    if video:
+        return _run_video(args, model, options)
+    jobs = collected.jobs
+    file = args.list is None and not args.ir.is_dir()
+    folder = args.out.parent if file else args.out
+    make_writable(folder)
+    # Shards and continued jobs take the same levels.
+    options, taken = take_ranges([*jobs, *collected.left_out], options)
+    for sentence in collected.notes + taken:
+        print(sentence)
+    with open_lines(args.json, args.skip_existing) as lines:
+        failures = fuse_files(model, jobs, options, lines)
+    if not file or args.pages == "all":
+        print(f"Wrote {len(jobs) - len(failures)} fused pictures to {folder}.")
+    elif jobs and not failures:
+        height, width = image_size(args.out)
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
         print(describe_tiling(jobs, args.tile))
-    for sentence in problems + failures:
+    for sentence in collected.problems + failures:
         print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
-    return 1 if problems or failures else 0
+    return 1 if collected.problems or failures else 0
+
+
+def _run_video(args: argparse.Namespace, model: Model, options: Options) -> int:
+    timing = {"ir_offset": args.ir_offset, "fps": args.fps, "codec": args.codec}
+    fused = fuse_video(model, args.ir, args.vis, args.out, **timing, **vars(options))
+    for sentence in fused.notes:
+        print(sentence)
+    height, width = fused.size
+    print(f"Wrote {fused.frames} frames of {width}x{height} to {args.out}.")
+    return 0
 
 
 if __name__ == "__main__":

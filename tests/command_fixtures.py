@@ -19,7 +19,9 @@ def run(command, capfd, *args):
     """Exit code, stdout and the lines of stderr (without the progress bar) of main."""
     code = command.main([str(arg) for arg in args])
     out, err = capfd.readouterr()
-    lines = [x for x in err.replace("\r", "\n").split("\n") if x and "%|" not in x]
+    lines = [
+        x for x in err.replace("\r", "\n").split("\n") if x.strip() and "%|" not in x
+    ]
     assert "Traceback" not in err
     return code, out, lines
 

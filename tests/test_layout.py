@@ -162,6 +162,8 @@ HOST_SIDE = (
     "errors",
     "image_files",
     "image_formats",
+    "levels",
+    "streams",
     "pair_files",
     "atomic_files",
     "paths",

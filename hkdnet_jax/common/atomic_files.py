@@ -1,8 +1,12 @@
 """Writes files atomically: readers see a complete file or none."""
 
 import contextlib
+import errno
 import json
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +17,29 @@ from hkdnet_jax.common.paths import as_path, is_local
 def write_atomically(path: Any, content: bytes) -> None:
     """Writes a file so that readers see either the old one or the complete new one.
 
-    The folder is created if it is missing.
+    The folder is created if it is missing.  Nothing is left behind but the file: in the
+    main thread, SIGTERM waits until it is complete.
 
     Args:
       path: see `paths.as_path`.
       content: the bytes of the file.
 
     Raises:
-      UserError: the disk is full, or the folder cannot be written to.
+      UserError: the disk is full, the folder cannot be written to, or the name is too
+        long.
     """
     path = as_path(path)
     if not is_local(path):  # an object store writes atomically and has no folders
         path.write_bytes(content)
         return
-    # The process id keeps two processes from writing to the same temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The ids keep two writers from the same temporary file.  Its name is short, because
+    # that of the file may be as long as the file system allows.
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    with _terminated_later():
+        _write(path, temporary, content)
+
+
+def _write(path: Path, temporary: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -36,13 +48,37 @@ def write_atomically(path: Any, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        remedy = "choose a folder that you may write to"
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some disk space"
         raise UserError(
-            f"{path} cannot be written ({error.strerror}): free some disk space, or "
-            "choose a folder that you may write to."
+            f"{path} cannot be written ({error.strerror}): {remedy}."
         ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def _terminated_later() -> Iterator[None]:
+    """Delays SIGTERM, where it would end the process, to the end of the `with` block.
+
+    Outside the main thread, where no handler can be set, nothing is delayed.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if received:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def to_json(value: Any) -> str:

@@ -1,8 +1,11 @@
 """The exception for mistakes that the user can fix, and how commands end on it."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+
+from hkdnet_jax.common import streams
 
 INTERRUPTED_EXIT = 130  # 128 + SIGINT, as a shell reports it
 # The project's own packages, which no extra installs.
@@ -26,17 +29,36 @@ def exit_code(
       interrupted: the state that Ctrl-C leaves behind, as the end of a sentence.
 
     Returns:
-      The exit code of `run`; or 1 after a UserError, or 130 after Ctrl-C, each with one
+      The exit code of `run`; or 1 after a UserError, after a file that the system
+      refuses, or if stdout could not be written to; or 130 after Ctrl-C; each with one
       `error:` line on stderr.
     """
+    with streams.guarded():
+        code, problem = _attempt(run, interrupted)
+        unwritten = streams.broken()
+        if not problem and unwritten is not None:
+            code = code or 1
+            problem = f"standard output cannot be written to ({unwritten})."
+        if problem:
+            print(f"error: {problem}", file=sys.stderr)
+    return code
+
+
+def _attempt(run: Callable[[], int], interrupted: str) -> tuple[int, str]:
+    """The exit code of `run`, and a sentence if it was cut short."""
     try:
-        return run()
+        return run(), ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1, str(error)
     except KeyboardInterrupt:
-        print(f"error: interrupted; {interrupted}.", file=sys.stderr)
-        return INTERRUPTED_EXIT
+        return INTERRUPTED_EXIT, f"interrupted; {interrupted}."
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return 1, (
+            f"{os.fsdecode(error.filename)} cannot be used ({error.strerror}): check "
+            "that it is there and that you may read and write it."
+        )
 
 
 @contextlib.contextmanager

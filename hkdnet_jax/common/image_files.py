@@ -3,14 +3,18 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from hkdnet_jax.common import image_formats
+from hkdnet_jax.common import image_formats, levels
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.paths import as_path
+from hkdnet_jax.common.formats.header import Header, NotSupported
+from hkdnet_jax.common.formats.orientation import upright
+from hkdnet_jax.common.paths import as_path, is_local
 
 _FORMAT_OF_SUFFIX = {
     ".png": "PNG",
@@ -19,9 +23,101 @@ _FORMAT_OF_SUFFIX = {
     ".bmp": "BMP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".npy": "NPY",
 }
-IMAGE_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+OUTPUT_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+IMAGE_SUFFIXES = (
+    *OUTPUT_SUFFIXES,
+    *(".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pfm"),
+)
+# The depth of a picture that is written -> its dtype.
+DTYPE_OF_DEPTH = {"8": np.uint8, "16": np.uint16, "float": np.float32}
+DEPTHS = tuple(DTYPE_OF_DEPTH)
+_DEPTHS_OF_FORMAT = {"PNG": ("8", "16"), "TIFF": DEPTHS, "NPY": DEPTHS}
 _JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded file, upright.
+
+    Attributes:
+      pixels: [H, W] gray or [H, W, 3] RGB, contiguous, in native byte order: uint8,
+        uint16, uint32, int8, int16, int32, float16, float32 or float64; as stored, so
+        that NaN stays NaN and 12-bit levels stay 0..4095, but 1, 2 and 4 bits become
+        0..255.
+      bits: bits per sample as stored.
+      full: the levels that the samples can hold, black first: 0..255, 0..4095 ...;
+        0..1 for floating point.
+      pages: number of pictures in the file.
+      notes: sentences for the user, without the name of the file.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    full: levels.Range
+    pages: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the pixels have three channels."""
+        return self.pixels.ndim == 3
+
+
+def read(path: Path | str, page: int | None = None) -> Picture:
+    """Reads one picture of a file, as its header describes it.
+
+    Args:
+      path: the file.
+      page: which of the file's pictures, from 0; None for the first, with a note that
+        counts the others.
+
+    Raises:
+      UserError: the file is missing or broken, is of a kind that is not read, or has no
+        such page.
+    """
+    with _read_errors(path), _open(path) as file:
+        pixels, header = image_formats.decode(file, page or 0)
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+        raise UserError(f"{path} holds no number, only NaN: replace or remove it.")
+    pixels = np.ascontiguousarray(upright(pixels, header.orientation))
+    notes = _notes(pixels, header, page is None)
+    return Picture(pixels, header.bits, header.full, header.pages, notes)
+
+
+def _notes(pixels: np.ndarray, header: Header, first_alone: bool) -> tuple[str, ...]:
+    notes = []
+    if pixels.dtype.kind == "f" and np.isnan(pixels).any():
+        notes.append("Pixels that are NaN become black.")
+    if header.extra:
+        notes.append("Alpha and other channels beside the colour are ignored.")
+    if header.pages > 1 and first_alone:
+        notes.append(
+            f"It has {header.pages} pages, of which only the first is used; --pages "
+            "all uses all."
+        )
+    return tuple(notes)
+
+
+def is_deep(path: Path | str) -> bool:
+    """Whether a file holds more than 8 bits per sample, or signed ones.
+
+    Raises:
+      UserError: see `image_size`.
+    """
+    with _read_errors(path), _open(path) as file:
+        return image_formats.read_header(file).full != levels.BYTES
+
+
+def page_count(path: Path | str) -> int:
+    """Reads the number of pictures in a file from its header.
+
+    Raises:
+      UserError: see `image_size`.
+    """
+    with _read_errors(path), _open(path) as file:
+        return image_formats.read_header(file).pages
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -31,29 +127,37 @@ def image_size(path: Path | str) -> tuple[int, int]:
       UserError: the header cannot be read, or describes a file that `read_gray` would
         refuse.
     """
-    with _read_errors(path), as_path(path).open("rb") as file:
+    with _read_errors(path), _open(path) as file:
         return image_formats.read_header(file).upright_size
 
 
 def read_gray(path: Path | str) -> np.ndarray:
-    """Reads a PNG, JPEG, BMP or TIFF file as one luminance channel.
+    """Reads the first picture of a file as one channel of 8 or 16 bits.
 
-    The file may be gray, RGB, RGBA (alpha is ignored), palette, CMYK or YCbCr.  Colour
-    becomes BT.601 luma as in MATLAB's rgb2gray,
-    ``0.298936 R + 0.587043 G + 0.114021 B``, rounded.  The orientation stored in the
-    file is applied.
+    Colour becomes BT.601 luma, see `levels.luma`; alpha is ignored.  The orientation
+    stored in the file is applied.
 
     Returns:
-      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; 12-bit
-      levels stay 0..4095.
+      [H, W] uint8, or uint16 if the file holds more than 8 bits per channel; its white
+      is 65535, also that of 12-bit files.
 
     Raises:
-      UserError: the file is missing or broken, or has another pixel format (such as
-        floating point).
+      UserError: the file is missing or broken, or holds signed, 32-bit or
+        floating-point levels.
     """
-    with _read_errors(path):
-        image, header = image_formats.decode(as_path(path).read_bytes())
-    return np.ascontiguousarray(_upright(_luma(image), header.orientation))
+    picture = read(path, 0)
+    pixels = picture.pixels
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"{path} holds {pixels.dtype} levels, which have no fixed black and white: "
+            "save it as 8-bit or 16-bit gray or colour."
+        )
+    gray, white = levels.luma(pixels), int(picture.full.high)
+    if white in (255, 65535):
+        return gray
+    # Halves up; levels above a white that the file states are white.
+    wide = (2 * 65535 * gray.astype(np.uint64) + white) // (2 * white)
+    return wide.clip(max=65535).astype(np.uint16)
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -71,26 +175,77 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
     return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def quantize(unit: np.ndarray, depth: str) -> np.ndarray:
+    """Rounds levels in [0, 1] to what a file of this depth holds.
+
+    Args:
+      unit: float32 of any shape; values outside [0, 1] are clipped.
+      depth: "8" or "16" for integers up to 255 or 65535, "float" for float32 in [0, 1].
+    """
+    clipped, dtype = np.clip(unit, 0, 1), DTYPE_OF_DEPTH[depth]
+    if depth == "float":
+        return clipped.astype(dtype)
+    return np.rint(clipped * np.float32(np.iinfo(dtype).max)).astype(dtype)
+
+
+def check_depth(out: Path, depth: str) -> None:
+    """Checks that a file of this name can hold levels of this depth.
+
+    Raises:
+      UserError: its format cannot.
+    """
+    if depth in _DEPTHS_OF_FORMAT.get(_FORMAT_OF_SUFFIX[out.suffix.lower()], ("8",)):
+        return
+    suffixes = ".tiff or .npy" if depth == "float" else ".png, .tiff or .npy"
+    raise UserError(
+        f"{out} cannot hold levels of depth {depth}: give a name that ends in "
+        f"{suffixes}."
+    )
+
+
 def encode(image: np.ndarray, out: Path) -> bytes:
     """Encodes a picture in the format that the suffix of `out` names.
 
     Args:
-      image: uint8 [H, W] or [H, W, 3].
-      out: a path with one of IMAGE_SUFFIXES; nothing is written to it.
+      image: [H, W] or [H, W, 3]; uint8, or a deeper dtype that the format can hold, see
+        `check_depth`.
+      out: a path with one of OUTPUT_SUFFIXES; nothing is written to it.
 
     Returns:
       The content of the image file.
 
     Raises:
       ValueError: the array has another dtype or shape.
-      UserError: the format cannot hold so many pixels.
+      UserError: the format cannot hold so many pixels, or levels of this depth.
     """
-    if image.dtype != np.uint8 or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
+    depths = [depth for depth, dtype in DTYPE_OF_DEPTH.items() if image.dtype == dtype]
+    if not depths or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
         found = f"{'x'.join(map(str, image.shape))} {image.dtype}"
-        raise ValueError(f"a picture must be uint8 HxW or HxWx3, not {found}")
+        raise ValueError(
+            "a picture must be HxW or HxWx3 of dtype uint8, uint16 or float32, not "
+            f"{found}"
+        )
+    check_depth(out, depths[0])
     kind = _FORMAT_OF_SUFFIX[out.suffix.lower()]
-    options = {"quality": _JPEG_QUALITY} if kind == "JPEG" else {}
     buffer = io.BytesIO()
+    if kind == "NPY":
+        np.save(buffer, image)
+    elif image.dtype == np.uint8:
+        _save(image, kind, buffer, out)
+    elif kind == "TIFF":
+        import tifffile  # Pillow writes no colour of 16 bits or floating point
+
+        colour = "rgb" if image.ndim == 3 else "minisblack"
+        tifffile.imwrite(buffer, image, photometric=colour)
+    else:
+        import imagecodecs
+
+        return imagecodecs.png_encode(image)
+    return buffer.getvalue()
+
+
+def _save(image: np.ndarray, kind: str, buffer: io.BytesIO, out: Path) -> None:
+    options = {"quality": _JPEG_QUALITY} if kind == "JPEG" else {}
     try:
         Image.fromarray(image).save(buffer, kind, **options)
     except OSError as error:
@@ -100,32 +255,14 @@ def encode(image: np.ndarray, out: Path) -> bytes:
             f"{out} cannot hold {width}x{height} pixels ({error}): give a name that "
             "ends in .png."
         ) from error
-    return buffer.getvalue()
 
 
-def _luma(image: np.ndarray) -> np.ndarray:
-    """Computes the BT.601 luma of [H, W, 3] in the same dtype, exactly rounded.
-
-    A gray [H, W] image is returned unchanged.
-    """
-    if image.ndim == 2:
-        return image
-    # Published metric values rest on MATLAB's coefficients: the rounded ones of the
-    # standard (0.299, 0.587, 0.114) change one pixel in two hundred by one level.
-    red, green, blue = (image[..., i].astype(np.uint64) for i in range(3))
-    millionths = 298936 * red + 587043 * green + 114021 * blue
-    return ((millionths + 500_000) // 1_000_000).astype(image.dtype)
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a stored [H, W] image upright, given its EXIF orientation (1..8)."""
-    if orientation in (5, 6, 7, 8):
-        image = image.T
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return image
+def _open(path: Path | str) -> BinaryIO:
+    """Opens a file; a pipe, which would wait for a writer, or a device is refused."""
+    path = as_path(path)
+    if is_local(path) and path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+    return path.open("rb")
 
 
 @contextlib.contextmanager
@@ -137,7 +274,7 @@ def _read_errors(path: Path | str) -> Iterator[None]:
         raise UserError(
             f"{path} does not exist; give the path of an image file."
         ) from error
-    except image_formats.NotSupported as error:
+    except NotSupported as error:
         raise UserError(
             f"{path} is {error}; save it as 8-bit or 16-bit gray or colour."
         ) from error
@@ -145,9 +282,6 @@ def _read_errors(path: Path | str) -> Iterator[None]:
     # ValueError, struct.error, IndexError ...), so all are caught.
     except Exception as error:
         detail = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            # Pillow's message names the object in memory that held the file's content.
-            detail = "it is not a PNG, JPEG, BMP or TIFF file"
         raise UserError(
             f"{path} cannot be read as an image ({detail}); replace or remove it."
         ) from error

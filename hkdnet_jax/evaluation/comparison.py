@@ -8,7 +8,9 @@ from pathlib import Path
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
-from hkdnet_jax.common.pair_files import Pair, match_folders, match_fused
+from hkdnet_jax.common.pair_files import Found, Pair, Search, find_pairs, match_fused
+from hkdnet_jax.common.pair_list import read_pair_list
+from hkdnet_jax.common.pair_names import NamePattern
 from hkdnet_jax.evaluation.scoring import (
     Method,
     ModelImages,
@@ -29,6 +31,7 @@ class Comparison:
       protocol: the protocol of the methods, a key of PROTOCOLS.
       scale: scale of the model; the sources are cropped to multiples of it.
       problems: one sentence for each file that is left out.
+      notes: sentences on what was recognised without being asked for.
     """
 
     pairs: Sequence[Pair]
@@ -36,58 +39,82 @@ class Comparison:
     protocol: str
     scale: int
     problems: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Found:
+class Result:
     """The result of a comparison.
 
     Attributes:
       scores: the scores, with one sentence for each image that could not be scored.
       warnings: one sentence for each image for which a metric has no value.
-      cropped: number of pairs that were cropped.
+      notes: sentences on what was recognised or cropped without being asked for.
     """
 
     scores: Scores
     warnings: Sequence[str]
-    cropped: int
+    notes: Sequence[str]
+
+
+def find_sources(
+    ir: Path | None, vis: Path | None, search: Search, listed: Path | None = None
+) -> Found:
+    """Finds the pairs to score.
+
+    Args:
+      ir: folder of infrared images.
+      vis: folder of visible images.
+      search: see `find_pairs`.
+      listed: a list of pairs instead of the folders, see `read_pair_list`.
+
+    Raises:
+      UserError: a folder or the list cannot be read, or there is no pair.
+    """
+    if listed is not None:
+        lines, problems = read_pair_list(listed)
+        found = Found([one.pair for one in lines], problems)
+        where = str(listed)
+    else:
+        found, where = find_pairs(ir, vis, search), f"{ir} and {vis}"
+    if not found.pairs:
+        raise UserError(
+            f"{where} hold no pairs: give folders whose pictures have the same stems "
+            f"({', '.join(IMAGE_SUFFIXES)}), or patterns (--ir-pattern, --vis-pattern)."
+        )
+    return found
 
 
 def collect(
-    ir: Path,
-    vis: Path,
+    sources: Found,
     fused: Sequence[str] = (),
     model: str | None = None,
     scale: int | None = None,
     protocol: str = "plain",
+    fused_pattern: NamePattern | None = None,
 ) -> Comparison:
-    """Finds the sources, the fused images and the model; computes nothing yet.
+    """Finds the fused images and the model of some pairs; computes nothing yet.
 
     Args:
-      ir: folder of infrared images.
-      vis: folder of visible images; files with the same stem form a pair.
+      sources: see `find_sources`.
       fused: `DIR` or `NAME=DIR` of each method's fused images, as in `--fused`.
       model: name or directory of a model, see `load_model`.
       scale: scale of the model; None for the model's own.
       protocol: a key of PROTOCOLS.
+      fused_pattern: see `match_fused`.
 
     Raises:
-      UserError: there is nothing to score, the folders hold no pair, a folder of fused
-        images holds none of any pair, a folder or model does not exist, `scale` is
-        given without a model, or two methods have the same name.
+      UserError: there is nothing to score, a folder of fused images holds none of any
+        pair, a folder or model does not exist, `scale` is given without a model, or two
+        methods have the same name.
     """
     folders = _named_folders(fused, model, scale)
     if scale and not model:
         raise UserError(f"--scale {scale} is a model's: add --model, or drop it.")
-    pairs, problems = match_folders(ir, vis)
-    if not pairs:
-        raise UserError(
-            f"{ir} and {vis} hold no pairs: give folders whose pictures have the same "
-            f"stems ({', '.join(IMAGE_SUFFIXES)})."
-        )
+    pairs, problems = sources.pairs, list(sources.problems)
     methods: dict[str, Method] = {}
     for name, folder in folders.items():
-        files, unmatched = match_fused(folder, pairs)
+        files, unmatched = match_fused(folder, pairs, fused_pattern)
         if not files:
             raise UserError(
                 f"--fused {folder} holds no fused picture of any pair: give a folder "
@@ -96,10 +123,10 @@ def collect(
         methods[name] = SavedImages(files, protocol)
         problems += unmatched
     if not model:
-        return Comparison(pairs, methods, protocol, 1, problems)
+        return Comparison(pairs, methods, protocol, 1, problems, sources.notes)
     loaded, name = load_model(model, scale), _model_name(model, scale)
     methods[name] = ModelImages(loaded, name, protocol)
-    return Comparison(pairs, methods, protocol, loaded.scale, problems)
+    return Comparison(pairs, methods, protocol, loaded.scale, problems, sources.notes)
 
 
 def _named_folders(
@@ -142,7 +169,7 @@ def _last_part(folder: Path | str) -> str:
     return Path(os.path.abspath(folder)).name
 
 
-def compare(comparison: Comparison, metrics: Sequence[str]) -> Found:
+def compare(comparison: Comparison, metrics: Sequence[str]) -> Result:
     """Scores every method on every pair, with a progress bar on stderr.
 
     Args:
@@ -169,4 +196,11 @@ def compare(comparison: Comparison, metrics: Sequence[str]) -> Found:
     )
     # Each source is listed once, although every method reports it.
     warnings = list(dict.fromkeys(w for o in outcomes for w in o.warnings))
-    return Found(scores, warnings, sum(outcome.cropped for outcome in outcomes))
+    cropped = sum(outcome.cropped for outcome in outcomes)
+    notes = list(comparison.notes)
+    if cropped:
+        notes.append(
+            f"{cropped} of {len(pairs)} pairs were cropped at the right and bottom to "
+            f"multiples of the scale {comparison.scale}."
+        )
+    return Result(scores, warnings, notes)

@@ -14,6 +14,7 @@ from hkdnet_jax.common.image_files import read_gray
 from hkdnet_jax.common.pair_files import Pair, match_folders
 from hkdnet_jax.evaluation.pictures import as_batch, enlarge
 from hkdnet_jax.inference import folder
+from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.losses import quality
 from hkdnet_jax.model_files.model import Model
@@ -50,7 +51,7 @@ def draw(out: Path) -> Path:
                 small.save(out / "low" / modality / file.name)
     teacher, student = pretrained.load(1), pretrained.load(SCALE)
     pairs, problems = match_folders(out / "low" / "ir", out / "low" / "vis")
-    jobs = [folder.Job(pair, out / "fused" / f"{pair.name}.png") for pair in pairs]
+    jobs = [Job(pair, out / "fused" / f"{pair.name}.png") for pair in pairs]
     problems += folder.fuse_files(student, jobs)
     if problems:
         raise UserError(problems[0])

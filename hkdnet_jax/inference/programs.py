@@ -11,12 +11,11 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.runtime import memory, sharding
 
-# Small images go to a device together, up to this many input pixels, because a single
-# one would not keep it busy.
-_PIXELS_AT_ONCE = 256**2
+_PIXELS_AT_ONCE = call.PIXELS_AT_ONCE
 # The fewest rows that each device gets of an image that is split over devices. With
 # fewer rows, the exchange at the borders is no longer small beside the computation.
 _MIN_ROWS = 32
@@ -172,16 +171,8 @@ def _compile(
     params = jax.tree.unflatten(*shapes)
     replicated, split = sharding.replicated(mesh), sharding.split_height(mesh)
     jitted = jax.jit(
-        sharding.on_mesh(functools.partial(forward, network), mesh),
+        sharding.on_mesh(functools.partial(call.forward, network), mesh),
         in_shardings=(replicated, split, split),
         out_shardings=split,
     )
     return Program(batch, mesh, jitted.lower(params, image, image).compile())
-
-
-def forward(
-    network: nn.Module, params: Mapping[str, Any], ir: jax.Array, vis: jax.Array
-) -> jax.Array:
-    """Fuses float32 [N, H, W, 1] each to float32 [N, scale * H, scale * W, 1]."""
-    image, _ = network.apply({"params": params}, ir, vis)
-    return image

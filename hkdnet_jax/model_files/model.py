@@ -13,11 +13,13 @@ from flax import linen as nn
 
 from hkdnet_jax.common import keys, trees
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.model_files import file_format
+from hkdnet_jax.common.levels import AUTO, Range
+from hkdnet_jax.model_files import call, file_format
 from hkdnet_jax.models.presets import MIN_SIDE, SCALES, StudentConfig
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released.network import CORNER_SKIPS, Released
+from hkdnet_jax.runtime import devices
 from hkdnet_jax.runtime.precision import DTYPES
 
 
@@ -46,9 +48,11 @@ class Model:
             compared in any case.
 
         Raises:
-          UserError: there is no model, or its file is damaged, describes another
-            network than it holds, or holds numbers that are not finite.
+          UserError: jax finds no device, there is no model, or its file is damaged,
+            describes another network than it holds, or holds numbers that are not
+            finite.
         """
+        devices.check()
         config, params = file_format.load_model(directory)
         try:
             network, scale = _build(config)
@@ -70,6 +74,86 @@ class Model:
                 "so train it again, with a smaller optim.lr."
             )
         return cls(network, jax.device_put(params), scale)
+
+    def __call__(
+        self,
+        ir: Any,
+        vis: Any,
+        *,
+        ir_range: str | Range | tuple[float, float] = AUTO,
+        vis_range: str | Range | tuple[float, float] = AUTO,
+        range_per: str = "batch",
+        ir_palette: str | None = None,
+        normalize: str = "unit",
+        stretch: bool = False,
+        depth: str = "8",
+        color: str = "auto",
+    ) -> np.ndarray:
+        """Fuses a registered pair, or a batch of pairs, of one size.
+
+        Each new image size is compiled once per process.  Threads may share a model.
+
+        >>> import numpy as np
+        >>> import hkdnet_jax
+        >>> model = hkdnet_jax.load(scale=2)
+        >>> ir = np.full((12, 16), 7000, np.uint16)
+        >>> ir[4:8, 5:9] = 9000
+        >>> vis = np.zeros((12, 16, 3), np.uint8)
+        >>> picture = model(ir, vis, ir_range=(6000, 9000))
+        >>> picture.shape, picture.dtype
+        ((24, 32, 3), dtype('uint8'))
+        >>> both = np.stack([ir, ir]), np.stack([vis, vis])
+        >>> model(*both, depth="16", color="gray").shape
+        (2, 24, 32)
+
+        Args:
+          ir: the infrared images, [H, W], [H, W, 3], [N, H, W] or [N, H, W, 3], or a
+            PIL image: uint8, uint16, uint32, int8, int16, int32, float16, float32 or
+            float64, of any byte order and strides.  A last dimension of 3 is colour, of
+            which the luma counts.
+          vis: the visible images, of the same number and size; their dtype may differ.
+            A last dimension of 3 gives the result their colour.
+          ir_range: the infrared levels that become black and white.  `auto` keeps uint8
+            as it is, and takes the levels from the 0.1 % to the 99.9 % quantile of any
+            other dtype; `full` takes all that the dtype can hold, 0 to 1 for floating
+            point; (low, high) are those levels.
+          vis_range: the same for the visible images.
+          range_per: whether `auto` takes one range for a `batch`, or one per `image`.
+          ir_palette: for infrared pictures in false colours the palette that they were
+            drawn with: `ironbow`, `rainbow`, or a file, see `common.palettes.load`.
+          normalize: `unit` for those ranges; `minmax` maps the smallest and largest
+            level of each image to 0 and 1 instead.
+          stretch: whether the smallest and largest level of each result (before
+            clipping) become black and white; the result of a flat pair becomes black.
+            Otherwise results are clipped to [0, 1].
+          depth: "8", "16" or "float", which decides the dtype of the result.
+          color: `auto` for a result in colour if `vis` is [..., H, W, 3]; `gray` or
+            `rgb` for one without or with three channels in any case.
+
+        Returns:
+          [scale * H, scale * W] or [scale * H, scale * W, 3], with N before it for a
+          batch: uint8, uint16, or float32 in [0, 1].
+
+        Raises:
+          TypeError: an input is no image of these dtypes, or a range none of these.
+          ValueError: shapes are not those above, differ, or are too small; or an option
+            is unknown.
+          UserError: the palette's file cannot be used.
+        """
+        return call.fuse(
+            self.network,
+            self.params,
+            ir,
+            vis,
+            ir_range=ir_range,
+            vis_range=vis_range,
+            range_per=range_per,
+            ir_palette=ir_palette,
+            normalize=normalize,
+            stretch=stretch,
+            depth=depth,
+            color=color,
+        )
 
     def on(self, device: jax.Device) -> "Model":
         """Returns the same model with its parameters on `device`, where it will run."""

@@ -197,6 +197,7 @@ class Conv3x3(nn.Module):
         out = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         if not self.use_bias:
             return out
+
         def start(_: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             del shape
             return self.mean - out.mean(axis=(0, 1, 2), dtype=jnp.float32)

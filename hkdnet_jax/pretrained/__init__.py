@@ -63,8 +63,13 @@ def load(scale: int = 2) -> Model:
         teacher, which fuses pairs that are already high-resolution.
 
     Raises:
+      TypeError: `scale` is no integer.
       UserError: there is none, or its file is damaged or of another scale.
     """
+    if isinstance(scale, bool) or not hasattr(scale, "__index__"):
+        raise TypeError(
+            f"scale must be an integer, one of {SCALES}, not {scale!r}: write load(2)"
+        )
     if scale not in SCALES:
         raise UserError(f"scale is {scale}; give one of {SCALES}.")
     directory = locate(None, scale)

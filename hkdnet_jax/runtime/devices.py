@@ -7,7 +7,28 @@ from typing import Any
 import jax
 from jax.extend import backend
 
+from hkdnet_jax.common.errors import UserError, install_command
+
 _LOCK = threading.Lock()
+
+
+def check() -> None:
+    """Checks that jax finds a device, as it looks for them at its first use.
+
+    Raises:
+      UserError: JAX_PLATFORMS names a platform that this machine, or this installation
+        of jax, does not have.
+    """
+    try:
+        jax.devices()
+    # An installation without CUDA asserts that it does not know such devices.
+    except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.jax_platforms
+        detail = str(error).partition("\n")[0].rstrip(".") or "no such backend"
+        raise UserError(
+            f"JAX_PLATFORMS={platforms} names no device that jax can use ({detail}): "
+            f"unset it to use what is there, or run {install_command('gpu')} for CUDA."
+        ) from error
 
 
 def cpu() -> jax.Device:

@@ -1,8 +1,8 @@
 """Reading and writing image files, against OpenCV, tifffile and plain NumPy."""
 
 import io
+import os
 import re
-import struct
 import tempfile
 import warnings
 import zlib
@@ -14,13 +14,19 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_bytes import chunk, png
 from PIL import Image
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import (
-    IMAGE_SUFFIXES,
+    DEPTHS,
+    OUTPUT_SUFFIXES,
+    check_depth,
     encode,
     image_size,
+    page_count,
+    quantize,
+    read,
     read_gray,
     to_8_bit,
 )
@@ -45,23 +51,6 @@ def put(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
     return path
-
-
-def png(pixels: np.ndarray, before: bytes = b"", after: bytes = b"") -> bytes:
-    """A PNG of [H, W, samples], with chunks before and after its data."""
-    height, width, samples = pixels.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[samples]
-    bits = pixels.dtype.itemsize * 8
-    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
-    rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
-    data = chunk(b"IHDR", header) + before + chunk(b"IDAT", zlib.compress(rows)) + after
-    return b"\x89PNG\r\n\x1a\n" + data + chunk(b"IEND", b"")
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + body))
-    return struct.pack(">I", len(body)) + kind + body + check
 
 
 def assert_gray(path: Path, expected: np.ndarray) -> None:
@@ -279,22 +268,25 @@ def test_to_uint8():
         to_8_bit(np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 def test_encode_is_undone_by_reading(tmp_path, suffix):
     smooth = cv2.GaussianBlur(RGB8, (9, 9), 3)
     for image in (smooth, smooth[..., 0]):
         for path in (tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"):
             path.write_bytes(encode(image, path))
-            with Image.open(path) as written:
-                again = np.asarray(written)
+            again = read(path).pixels
             assert again.shape == image.shape
             loss = 12 if suffix in (".jpg", ".jpeg") else 0
             assert np.abs(again.astype(int) - image).max() <= loss
 
 
-@pytest.mark.parametrize("bad", [GRAY16, RGB8 / 255, RGB8[..., :2], GRAY8[0]])
+@pytest.mark.parametrize(
+    "bad", [GRAY16.astype(int), RGB8 / 255, RGB8[..., :2], GRAY8[0]]
+)
 def test_encode_refuses_what_is_no_picture(bad):
-    with pytest.raises(ValueError, match="must be uint8 HxW or HxWx3, not "):
+    with pytest.raises(
+        ValueError, match=r"must be HxW or HxWx3 of dtype uint8, .*, not "
+    ):
         encode(bad, Path("a.png"))
 
 
@@ -334,15 +326,96 @@ def test_other_files_are_named(tmp_path):
     text.write_text("not an image")
     missing = tmp_path / "missing.png"
     for path, word in ((text, "cannot be read"), (missing, "does not exist")):
-        for read in (read_gray, image_size):
+        for function in (read, read_gray, image_size):
             with pytest.raises(UserError, match=f"{path.name}.*{word}") as error:
-                read(path)
+                function(path)
             assert "object at" not in str(error.value)
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, says in (
+        ("pipe.png", "it is no regular file"),
+        ("folder.png", "it is a folder"),
+        ("loop.png", "Too many levels of symbolic links"),
+        ("n" * 300 + ".png", "name too long"),
+    ):
+        for function in (read, read_gray, image_size, page_count):
+            with pytest.raises(UserError, match=rf"{name} cannot be read.*{says}"):
+                function(tmp_path / name)
+
+
 def test_a_kind_that_is_not_read_is_named(tmp_path):
-    real = put(tmp_path / "real.tif", GRAY8.astype(np.float32))
-    for read in (read_gray, image_size):
-        says = r"real\.tif is .*32-bit.*8-bit or 16-bit gray"
+    path = tmp_path / "complex.tif"
+    tifffile.imwrite(path, GRAY8.astype(np.complex64))
+    for function in (read, read_gray, image_size, page_count):
+        says = r"complex\.tif is a TIFF of 64-bit complex.*8-bit or 16-bit gray"
         with pytest.raises(UserError, match=says):
-            read(real)
+            function(path)
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(99))
+    with pytest.raises(UserError, match=r"phone\.jpg is a HEIC file; save it as"):
+        read(tmp_path / "phone.jpg")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_white_is_white_whatever_the_depth(tmp_path, bits):
+    levels, largest = GRAY16 >> (16 - bits), 2**bits - 1
+    tifffile.imwrite(tmp_path / "a.tif", levels, bitspersample=bits)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, levels)
+    expected = np.floor(levels * (65535 / largest) + 0.5).astype(np.uint16)
+    assert_gray(tmp_path / "a.tif", expected)
+    assert to_8_bit(read_gray(tmp_path / "a.tif")).max() >= 250
+
+
+def test_levels_without_a_fixed_white_are_no_gray_picture(tmp_path):
+    path = put(tmp_path / "degrees.tif", GRAY8.astype(np.float32))
+    with pytest.raises(UserError, match=r"degrees\.tif holds float32 levels"):
+        read_gray(path)
+    picture = read(path)
+    assert (picture.bits, picture.full, picture.notes) == (32, (0, 1), ())
+    assert picture.pixels.dtype == np.float32 and not picture.is_colour
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    rgba = np.concatenate([RGB8, ALPHA8], axis=2)
+    picture = read(put(tmp_path / "rgba.png", rgba))
+    assert picture.notes == ("Alpha and other channels beside the colour are ignored.",)
+    assert picture.is_colour
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack([GRAY16] * 4), photometric="minisblack")
+    assert page_count(path) == 4
+    (note,) = read(path).notes
+    assert "4 pages, of which only the first" in note and "--pages all" in note
+    assert read(path, 3).notes == ()
+    with pytest.raises(UserError, match=r"stack\.tif cannot.*no page 5, only 4"):
+        read(path, 4)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".npy"])
+def test_deep_pictures_are_undone_by_reading(tmp_path, suffix, depth):
+    unit = RNG.uniform(-0.2, 1.2, (HEIGHT, WIDTH, 3)).astype(np.float32)
+    for image in (unit, unit[..., 0].copy()):
+        levels = quantize(image, depth)
+        expected = np.clip(image.astype(np.float64), 0, 1)
+        largest, error = (1, 0) if depth == "float" else (2 ** int(depth) - 1, 0.51)
+        assert np.abs(levels - expected * largest).max() <= error
+        path = tmp_path / f"a{suffix}"
+        if (suffix, depth) == (".png", "float"):
+            with pytest.raises(UserError, match=r"a\.png cannot .* \.tiff or \.npy"):
+                encode(levels, path)
+            continue
+        path.write_bytes(encode(levels, path))
+        again = read(path).pixels
+        assert again.dtype == levels.dtype
+        np.testing.assert_array_equal(again, levels)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_formats_of_8_bits_hold_no_more(suffix):
+    for depth in ("16", "float"):
+        with pytest.raises(UserError, match=rf"a\{suffix} cannot hold levels of depth"):
+            check_depth(Path(f"a{suffix}"), depth)
+    check_depth(Path(f"a{suffix}"), "8")

@@ -1,6 +1,7 @@
 """From folders and names to methods, and from outcomes to scores."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,13 @@ from evaluate_fixtures import (
 )
 
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.evaluation.comparison import collect, compare
+from hkdnet_jax.common.pair_files import Search
+from hkdnet_jax.evaluation.comparison import collect, compare, find_sources
 from hkdnet_jax.evaluation.scoring import ModelImages, SavedImages
+
+
+def sources(ir="ir", vis="vis"):
+    return find_sources(Path(ir), Path(vis), Search())
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def test_methods_have_names_and_keep_their_order(root):
     fused_folder(root / "x=y" / "other", seed=20)
     save_model(root / "tiny_x2")
     fused = ["z=x=y/other", "ours/", "x=y/other"]
-    found = collect("ir", "vis", fused, "tiny_x2/", protocol="paper")
+    found = collect(sources(), fused, "tiny_x2/", protocol="paper")
     assert list(found.methods) == ["z", "ours", "other", "tiny_x2"]
     *folders, model = found.methods.values()
     assert all(isinstance(method, SavedImages) for method in folders)
@@ -45,17 +51,37 @@ def test_methods_have_names_and_keep_their_order(root):
     assert [pair.name for pair in found.pairs] == ["a", "b", "c"]
 
 
+def test_sources_and_fused_images_of_other_names(root):
+    for stem in "abc":
+        (root / "vis" / f"{stem}.png").rename(root / "ir" / f"{stem}_rgb.png")
+        (root / "ir" / f"{stem}.png").rename(root / "ir" / f"{stem}_ir.png")
+        (root / "ours" / f"{stem}.png").rename(root / "ours" / f"{stem}_fused.png")
+    found = collect(sources("ir", "ir"), ["ours"])
+    assert [pair.name for pair in found.pairs] == ["a", "b", "c"]
+    assert found.methods["ours"].files["b"].name == "b_fused.png"
+    assert "'*_ir.*' is infrared" in found.notes[0] and found.problems == []
+
+
+def test_sources_of_a_list(root):
+    (root / "list.csv").write_text("ir/a.png,vis/b.png,c\nir/a.png,vis/a.png,c\n")
+    listed = find_sources(None, None, Search(), root / "list.csv")
+    found = collect(listed, ["ours"])
+    assert [(pair.name, pair.vis.name) for pair in found.pairs] == [("c", "b.png")]
+    assert found.methods["ours"].files["c"].name == "c.png"
+    assert "an earlier line" in found.problems[0]
+
+
 def test_the_working_folder_has_a_name(root, monkeypatch):
     monkeypatch.chdir(root / "ours")
-    found = collect("../ir", "../vis", ["."])
+    found = collect(sources("../ir", "../vis"), ["."])
     assert list(found.methods) == ["ours"] and found.scale == 1
 
 
 def test_values_are_collected_by_method_and_image(root):
     shutil.copytree("ours", "fewer")
     (root / "fewer" / "b.png").unlink()
-    found = compare(collect("ir", "vis", ["ours", "fewer"]), CHEAP)
-    assert (found.cropped, found.warnings) == (0, [])
+    found = compare(collect(sources(), ["ours", "fewer"]), CHEAP)
+    assert (found.notes, found.warnings) == ([], [])
     assert found.scores.errors == ["fewer holds no 'b.*', the fused image of ir/b.png."]
     assert (found.scores.pairs, found.scores.metrics) == (3, CHEAP)
     values = found.scores.methods
@@ -67,17 +93,18 @@ def test_values_are_collected_by_method_and_image(root):
 
 def test_a_flat_source_is_warned_about_once(root):
     write(root / "ir" / "a.png", np.full((H, W), 77, np.uint8))
-    found = compare(collect("ir", "vis", ["ours", "again=ours"]), CHEAP)
+    found = compare(collect(sources(), ["ours", "again=ours"]), CHEAP)
     assert found.warnings == ["ir/a.png is flat: no value for CC."]
 
 
 @pytest.mark.parametrize(
-    ("sources", "arguments", "says"),
+    ("folders", "arguments", "says"),
     [
         ("ir vis", {}, ("nothing to score", "--fused", "--model")),
         ("none vis", {"fused": ["ours"]}, ("none is not a folder",)),
         ("ir/a.png vis", {"fused": ["ours"]}, ("ir/a.png is not a folder",)),
-        ("empty empty", {"fused": ["ours"]}, ("hold no pairs", ".png")),
+        ("empty ours", {"fused": ["ours"]}, ("hold no pairs", ".png")),
+        ("empty empty", {"fused": ["ours"]}, ("is both --ir and --vis",)),
         ("ir empty", {"fused": ["ours"]}, ("hold no pairs", "ir", "empty")),
         ("ir vis", {"fused": ["empty"]}, ("empty holds no fused", "a.png")),
         ("ir vis", {"fused": ["odd"]}, ("odd holds no fused", "a.png")),
@@ -101,12 +128,12 @@ def test_a_flat_source_is_warned_about_once(root):
         ("ir vis", {"model": "model", "scale": 3}, ("--scale 3", "scale 2")),
     ],
 )
-def test_mistakes(root, sources, arguments, says):
+def test_mistakes(root, folders, arguments, says):
     (root / "empty").mkdir()
-    fused_folder(root / "odd", ["a_fused"])
+    fused_folder(root / "odd", ["x"])
     fused_folder(root / "deep" / "ours")
     save_model(root / "model")
     with pytest.raises(UserError) as error:
-        collect(*sources.split(), **arguments)
+        collect(sources(*folders.split()), **arguments)
     for words in says:
         assert words in str(error.value)

@@ -27,7 +27,7 @@ def write_pairs(root, sizes):
 def jobs_of(root):
     """The pairs of root/ir and root/vis, to be written to root/out."""
     atomic_files.make_writable(root / "out")
-    return collect_jobs(root / "ir", root / "vis", root / "out")[0]
+    return collect_jobs(root / "ir", root / "vis", root / "out").jobs
 
 
 def test_equal_sizes_go_together_and_the_largest_first(

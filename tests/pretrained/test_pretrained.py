@@ -129,6 +129,13 @@ def test_no_such_scale(scale):
         hkdnet_jax.load(scale)
 
 
+@pytest.mark.parametrize("scale", ["2", 2.0, None, True])
+def test_a_scale_is_an_integer(scale):
+    with pytest.raises(TypeError, match=r"scale must be an integer.*: write load\(2\)"):
+        hkdnet_jax.load(scale)
+    assert hkdnet_jax.load(np.int64(1)).scale == 1
+
+
 def test_commands_use_them(pair, tmp_path, capsys):
     scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
     folders = [f"--{kind}={tmp_path / kind}" for kind in ("ir", "vis")]
