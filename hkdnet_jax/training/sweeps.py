@@ -193,7 +193,7 @@ def _changed(
         epoch = schedules.steps_per_epoch(config, samples)
         config.train.epochs = epochs = math.ceil(steps / epoch)
         if variant.phase1 is not None:
-            config.train.phase1_epochs = round(variant.phase1 * epochs)
+            config.train.phase1_epochs = math.ceil(variant.phase1 * epochs)
         config.val_every_epochs = config.val_metrics_every_epochs = epochs
         config.val_metrics = "paper"
     config.lock()
@@ -256,7 +256,6 @@ def train_entry(
                 config.init_from = str(home / f"stage{number}")
         if not run(config, str(stage)):
             return None
-        jax.clear_caches()
         steps += _last_row(stage)["step"]
     result = {
         "variant": entry.variant,
