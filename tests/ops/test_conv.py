@@ -1,5 +1,6 @@
 """The one convolution: values, its own gradients, scans, bf16."""
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +155,18 @@ def test_module_adds_the_bias_and_keeps_float32_parameters(padding):
     out = half.apply({"params": params}, x)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), want, atol=0.06)
+
+
+def test_parameters_of_another_shape_are_refused():
+    x, kernel, _ = arrays()
+    params = {"kernel": kernel, "bias": jnp.zeros(4)}
+    assert Conv3x3(4).apply({"params": params}, x).shape == (*x.shape[:3], 4)
+    for name in params:
+        wrong = {**params, name: params[name][..., :3]}
+        with pytest.raises(flax.errors.ScopeParamShapeError, match=name):
+            Conv3x3(4).apply({"params": wrong}, x)
+    with pytest.raises(flax.errors.ScopeParamNotFoundError, match="bias"):
+        Conv3x3(4).apply({"params": {"kernel": kernel}}, x)
 
 
 @pytest.mark.parametrize("make", [lambda: Conv3x3(32), lambda: Conv1x1(32)])

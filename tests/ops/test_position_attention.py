@@ -308,6 +308,14 @@ def test_auto_is_the_kernel_on_a_tpu_alone():
         assert "tpu_custom_call" not in others
 
 
+def test_no_kernel_is_traced_for_a_mesh_of_cpus():
+    """On one that may be of TPUs `auto` is the kernel; see the test above."""
+    x = jax.ShapeDtypeStruct((1, 32, 32, 8), jnp.float32)
+    on_cpu = sharding.on_mesh(position_attention, sharding.mesh_over(jax.devices()[:1]))
+    lowered = jax.jit(on_cpu).trace(x).lower(lowering_platforms=("tpu",))
+    assert "tpu_custom_call" not in lowered.as_text()
+
+
 def use_device(monkeypatch, platform, version="", capability="8.0"):
     """Makes jax seem to have one device of another platform."""
     client = types.SimpleNamespace(platform_version=version)

@@ -30,25 +30,26 @@ def _train(run, workdir):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, quick_compile):
-    """Workdir and rows of a teacher's run of 120 steps."""
+    """Workdir and rows of a teacher's run of 80 steps."""
     workdir = tmp_path_factory.mktemp("teacher")
     config = teacher_config()
-    config.train.epochs = 30  # of 4 steps
-    config.val_every_epochs = 15
+    config.train.epochs = 20  # of 4 steps
+    config.val_every_epochs = 10
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
     config.optim.lr = 3e-3
     config.optim.clip_norm = 100.0
     config.optim.warmup_steps = 10
+    config.optim.schedule = "cosine"  # ends calmly, whatever the rounding
     return workdir, _train(Run(config), workdir)
 
 
 def test_a_teacher_learns_to_reconstruct(teacher):
     _, rows = teacher
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    assert losses[-1] < losses[0] / 4
+    assert losses[-1] < losses[0] / 40
     psnr = [row["val/psnr"] for row in rows if "val/psnr" in row]
-    assert psnr[-1] > 25.0
+    assert psnr[-1] > 30.0
 
 
 @pytest.fixture(scope="module")

@@ -383,6 +383,7 @@ def test_the_program_does_not_grow_with_the_number_of_rcabs():
     def lines(rcabs):
         config = student_x2.get_config()
         config.model.sr_rcabs = rcabs
+        config.model.sr_groups = config.model.dfabs = 1  # less to trace
         optimizer = optimizer_of(config)
         step = steps.student_train_step(config, optimizer, TEACHER, phase=2)
         lowered = jax.jit(step).lower(*abstract_arguments(config, optimizer))
