@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         "hkdnet_jax.common.arrays",
-        "hkdnet_jax.inference.pair",
+        "hkdnet_jax.inference.inputs",
         "hkdnet_jax.losses.quality",
         "hkdnet_jax.losses.student",
         "hkdnet_jax.metrics",
