@@ -181,6 +181,8 @@ def score_pairs(
     order = sorted(pairs, key=sizes.get)
     outcomes: dict[Pair, Outcome] = {}
     compiled: set[tuple[int, int]] = set()
+    models = any(isinstance(method, ModelImages) for method in methods.values())
+    per_size = models or not all(metrics.METRICS[name].any_size for name in names)
     workers = max(os.cpu_count() or 1, jax.local_device_count())
     pool = ThreadPoolExecutor(workers)
     try:
@@ -190,7 +192,7 @@ def score_pairs(
         for pair, outcome in zip(order, done, strict=True):
             outcomes[pair] = outcome
             compiled.add(sizes[pair])
-            if len(compiled) > _SIZES_KEPT:
+            if per_size and len(compiled) > _SIZES_KEPT:
                 jax.clear_caches()
                 compiled.clear()
     finally:

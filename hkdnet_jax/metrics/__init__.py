@@ -2,7 +2,9 @@
 
 Every metric is a pure function of three floating [H, W] arrays of levels 0..255, the
 infrared, the visible and the fused image, in a module of its own that gives formula,
-range and source; docs/metrics.md describes them all.  `score` runs any of them:
+range and source; docs/metrics.md describes them all.  The paper's six take images of
+any size without compiling anything for it; the others are compiled for each size.
+`score` runs any of them:
 
     values = score(ir, vis, fused)  # uint8 [H, W] each
     values["FMI_dct"], values["SCD"], ...
@@ -43,22 +45,25 @@ class Metric:
       compute: maps (ir, vis, fused), floating [H, W] levels 0..255, to a scalar.
       min_side: the shortest side in pixels for which the metric has a value.
       higher_is_better: whether tables count a higher value as better.
+      any_size: whether `compute` takes NumPy arrays, and compiles nothing for a size;
+        otherwise it is traced.
     """
 
-    compute: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    compute: Callable[..., jax.Array | float]
     min_side: int = 1
     higher_is_better: bool = True
+    any_size: bool = False
 
 
 PAPER = ("FMI_dct", "FMI_w", "SCD", "MS_SSIM", "AG", "CC")
 EXTRA = ("EN", "SD", "SF", "MI", "Qabf", "VIF", "SSIM", "PSNR", "Nabf")
 METRICS: dict[str, Metric] = {
-    "FMI_dct": Metric(fmi_dct, min_side=3),
-    "FMI_w": Metric(fmi_w),
-    "SCD": Metric(scd),
-    "MS_SSIM": Metric(ms_ssim, MS_SSIM_MIN_SIDE),
-    "AG": Metric(ag, min_side=2),
-    "CC": Metric(cc),
+    "FMI_dct": Metric(fmi_dct, min_side=3, any_size=True),
+    "FMI_w": Metric(fmi_w, any_size=True),
+    "SCD": Metric(scd, any_size=True),
+    "MS_SSIM": Metric(ms_ssim, MS_SSIM_MIN_SIDE, any_size=True),
+    "AG": Metric(ag, min_side=2, any_size=True),
+    "CC": Metric(cc, any_size=True),
     "EN": Metric(en),
     "SD": Metric(sd),
     "SF": Metric(sf, min_side=2),
@@ -120,13 +125,29 @@ def score(
     if len(shapes) > 1 or ir.ndim not in (2, 3):
         raise ValueError(f"score takes three images of one size, got {sorted(shapes)}")
     small = [name for name in names if min(ir.shape[-2:]) < METRICS[name].min_side]
-    possible = tuple(name for name in names if name not in small)
+    possible = [name for name in names if name not in small]
+    values = _on_host(ir, vis, fused, [n for n in possible if METRICS[n].any_size])
+    traced = tuple(name for name in possible if name not in values)
     with jax.enable_x64(True):
         images = jax.device_put((ir, vis, fused), devices.cpu())
-        values = jax.device_get(_compute(*images, names=possible))
+        values |= jax.device_get(_compute(*images, names=traced)) if traced else {}
     values |= {name: np.full(ir.shape[:-2], np.nan) for name in small}
     finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values.items()}
     return {name: finite[name] for name in names}
+
+
+def _on_host(
+    ir: np.ndarray, vis: np.ndarray, fused: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Computes metrics that take images of any size, in float64."""
+    triples = np.stack([ir, vis, fused], axis=-3).astype(np.float64)
+    flat = triples.reshape(-1, *triples.shape[-3:])
+    with np.errstate(all="ignore"):  # what has no value becomes NaN
+        rows = [[METRICS[name].compute(*triple) for triple in flat] for name in names]
+    return {
+        name: np.reshape(row, ir.shape[:-2])
+        for name, row in zip(names, rows, strict=True)
+    }
 
 
 @partial(jax.jit, static_argnames="names")

@@ -9,17 +9,17 @@ Source: Cui, Feng, Xu, Li & Chen, Optics Communications 341, 2015, as the public
 evaluation scripts compute it.
 """
 
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import HostImage
 
 
-def ag(ir: Image, vis: Image, fused: Image) -> Scalar:
+def ag(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes the average gradient; see the module.
 
     Args:
       ir, vis: not used; every metric takes the same arguments.
-      fused: floating [H, W], levels 0..255; H and W at least 2.
+      fused: float64 [H, W], levels 0..255; H and W at least 2.
 
     Returns:
       Scalar, the mean step between neighbouring pixels as a share of the full range.
@@ -27,6 +27,6 @@ def ag(ir: Image, vis: Image, fused: Image) -> Scalar:
     del ir, vis
     height, width = fused.shape
     # The scaling comes last, because differences of whole levels are exact.
-    gy, gx = jnp.gradient(fused)
-    total = jnp.sum(jnp.sqrt((gx**2 + gy**2) / 2)) / 255
-    return total / ((height - 1) * (width - 1))
+    gy, gx = np.gradient(fused)
+    total = np.sum(np.sqrt((gx**2 + gy**2) / 2)) / 255
+    return float(total / ((height - 1) * (width - 1)))

@@ -9,14 +9,14 @@ fusion methods and applications: A survey", Information Fusion 45, 2019.
 """
 
 from hkdnet_jax.metrics.statistics import correlation
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import HostImage
 
 
-def cc(ir: Image, vis: Image, fused: Image) -> Scalar:
+def cc(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes the mean correlation with both sources; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255.
+      ir, vis, fused: float64 [H, W], levels 0..255.
 
     Returns:
       Scalar; NaN if any image is flat.

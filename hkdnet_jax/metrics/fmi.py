@@ -17,20 +17,20 @@ Source: Haghighat & Razian, "Fast-FMI: Non-reference image fusion metric", AICT 
 and the authors' MATLAB code; comments say what it does where the paper is silent.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from scipy import fft
 
 from hkdnet_jax.metrics import meyer
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.runtime import devices
 
 _SIDE = 3  # side of a window, pixels
 _CELLS = _SIDE * _SIDE
-# Windows that are processed at once: their temporaries stay in a core's second-level
-# cache, and the memory does not grow with the image.
-_STRIP_WINDOWS = 4096
+_TILE = 64  # side of the tiles of windows that are scored together
+_TILES_AT_ONCE = 8
 # Variance of an index 1..9 below which it counts as 0.  Rounding leaves about 1e-14; a
 # real variance below this bound changes a score by about 1e-9.
 _LEAST_VARIANCE = 1e-10
@@ -41,60 +41,80 @@ _LEAST_VARIANCE = 1e-10
 Cells = list[jax.Array]
 
 
-def fmi_dct(ir: Image, vis: Image, fused: Image) -> Scalar:
+def fmi_dct(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes FMI on the DCT of the entire image; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255, H and W at least 3; float32 is too
-        coarse for the small coefficients.
-
-    Returns:
-      Scalar.
+      ir, vis, fused: float64 [H, W], levels 0..255, H and W at least 3.
     """
-    dct = partial(jax.scipy.fft.dctn, norm="ortho")
-    return _mean_score(dct(ir), dct(vis), dct(fused))
+    return _mean_score(*(fft.dctn(image, norm="ortho") for image in (ir, vis, fused)))
 
 
-def fmi_w(ir: Image, vis: Image, fused: Image) -> Scalar:
+def fmi_w(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes FMI on the wavelet mosaic; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255; float32 is too coarse.
-
-    Returns:
-      Scalar.
+      ir, vis, fused: float64 [H, W], levels 0..255.
     """
     # The MATLAB code first scales the entire mosaic to [0, 1].  This does not matter,
     # because each window is scaled again by itself.
     return _mean_score(*(meyer.mosaic(image) for image in (ir, vis, fused)))
 
 
-def _mean_score(ir: jax.Array, vis: jax.Array, fused: jax.Array) -> jax.Array:
-    """Averages the scores of both sources and all windows of feature maps [m, n]."""
-    # The sources are scored one after the other; together they would double the code
-    # to compile.
-    scores = lax.map(lambda source: _score(source, fused), jnp.stack([ir, vis]))
-    return jnp.mean(scores)
+def _mean_score(ir: np.ndarray, vis: np.ndarray, fused: np.ndarray) -> float:
+    """Averages the scores of both sources and all windows of feature maps [m, n].
+
+    The windows go to the device in tiles of one size, so that one program serves
+    images of every size.
+    """
+    rows, columns = (side - _SIDE + 1 for side in fused.shape)
+    down, across = (-(-count // _TILE) for count in (rows, columns))
+    inside = np.zeros((down * _TILE, across * _TILE), bool)
+    inside[:rows, :columns] = True
+    total = 0.0
+    seen = _tiles(inside, _TILE, _TILE)
+    with jax.enable_x64(True):
+        for first in range(0, len(seen), _TILES_AT_ONCE):
+            part = slice(first, first + _TILES_AT_ONCE)
+            for source in (ir, vis):
+                maps = (_map_tiles(x, down, across)[part] for x in (source, fused))
+                arrays = (_filled(x) for x in (*maps, seen[part]))
+                total += float(
+                    _tile_sums(*jax.device_put(tuple(arrays), devices.cpu()))
+                )
+    return total / (2 * rows * columns)
 
 
-def _score(source: jax.Array, fused: jax.Array) -> jax.Array:
-    """Averages the score of all windows of two maps [m, n], a strip at a time."""
-    height, width = fused.shape
-    windows = height - _SIDE + 1  # in a column
-    rows = min(windows, max(1, _STRIP_WINDOWS // width))
-    strips = -(-windows // rows)
-    overhang = strips * rows - windows  # rows of the last strip outside the map
-    maps = [jnp.pad(m, ((0, overhang), (0, 0)), mode="edge") for m in (source, fused)]
+def _map_tiles(features: np.ndarray, down: int, across: int) -> np.ndarray:
+    """Cuts a map into [down * across, tile + 2, tile + 2], which overlap by two."""
+    height, width = features.shape
+    overlap = _SIDE - 1
+    missing = (down * _TILE + overlap - height, across * _TILE + overlap - width)
+    padded = np.pad(features, [(0, side) for side in missing], mode="edge")
+    return _tiles(padded, _TILE + overlap, _TILE)
 
-    def strip_sum(start: jax.Array) -> jax.Array:
-        x, f = (
-            _windows(lax.dynamic_slice_in_dim(m, start, rows + _SIDE - 1)) for m in maps
-        )
-        inside = start + jnp.arange(rows) < windows
-        return jnp.sum(jnp.where(inside[:, None], window_score(x, f), 0))
 
-    sums = lax.map(strip_sum, rows * jnp.arange(strips))
-    return jnp.sum(sums) / (windows * (width - _SIDE + 1))
+def _tiles(image: np.ndarray, side: int, step: int) -> np.ndarray:
+    views = np.lib.stride_tricks.sliding_window_view(image, (side, side))
+    return views[::step, ::step].reshape(-1, side, side)
+
+
+def _filled(tiles: np.ndarray) -> np.ndarray:
+    """Fills the last tiles of an image up with zeros, to `_TILES_AT_ONCE`."""
+    missing = _TILES_AT_ONCE - len(tiles)
+    return np.pad(tiles, ((0, missing), (0, 0), (0, 0)))
+
+
+@jax.jit
+def _tile_sums(source: jax.Array, fused: jax.Array, inside: jax.Array) -> jax.Array:
+    """Sums the scores of windows of tiles [n, side, side] that lie inside the map."""
+
+    def tile_sum(tile: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        x, f, seen = tile
+        return jnp.sum(jnp.where(seen, window_score(_windows(x), _windows(f)), 0))
+
+    # One after the other: a tile's temporaries stay in a core's second-level cache.
+    return jnp.sum(lax.map(tile_sum, (source, fused, inside)))
 
 
 def _windows(strip: jax.Array) -> Cells:

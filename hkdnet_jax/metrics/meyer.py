@@ -5,10 +5,8 @@ MATLAB's filter has 102 taps; PyWavelets' `dmey` has 62 and gives a different FM
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float64
 
 _TAPS = 102
 _BORDER = _TAPS - 1  # samples added on each side before the convolution
@@ -35,20 +33,20 @@ def scaling_filter() -> Float64[np.ndarray, "102"]:
     return taps * np.sqrt(2) / taps.sum()
 
 
-def _halve(image: jax.Array, taps: np.ndarray) -> jax.Array:
+def _halve(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Filters [H, W] along H and keeps every second sample: [(H + 101) // 2, W].
 
     The border is mirrored with its edge sample repeated.
     """
     height = image.shape[0]
     rows = (height + _BORDER) // 2
-    padded = jnp.pad(image, ((_BORDER, _BORDER), (0, 0)), mode="symmetric")
+    padded = np.pad(image, ((_BORDER, _BORDER), (0, 0)), mode="symmetric")
     # Output k of the convolution is sum over t of taps[t] * padded[2 k + 102 - t].
     # Every output is summed in the same order, so that a flat area stays exactly flat:
     # FMI depends on the rank order in a window, and would see structure in the rounding
     # errors of sums in varying order, as in an FFT or a blocked matrix product.
     phases = padded[0::2], padded[1::2]
-    total = jnp.zeros((rows, image.shape[1]), image.dtype)
+    total = np.zeros((rows, image.shape[1]), image.dtype)
     for t in range(_TAPS):
         start = _TAPS - t
         total += taps[t] * phases[start % 2][start // 2 : start // 2 + rows]
@@ -56,9 +54,9 @@ def _halve(image: jax.Array, taps: np.ndarray) -> jax.Array:
 
 
 def mosaic(
-    image: Float[Array, "h w"],
-) -> Float[Array, "2*((h+101)//2) 2*((w+101)//2)"]:
-    """Computes the four sub-bands of a floating [H, W] image in one array.
+    image: Float64[np.ndarray, "h w"],
+) -> Float64[np.ndarray, "2*((h+101)//2) 2*((w+101)//2)"]:
+    """Computes the four sub-bands of a float64 [H, W] image in one array.
 
     Returns:
       [2 h, 2 w] with h = (H + 101) // 2 and w likewise.  The top left is the
@@ -73,4 +71,4 @@ def mosaic(
         [_halve(_halve(image, down).T, across).T for across, down in row]
         for row in (((low, low), (low, high)), ((high, low), (high, high)))
     ]
-    return jnp.block(bands)
+    return np.block(bands)

@@ -16,13 +16,11 @@ Source: Ma, Zeng & Wang, "Perceptual quality assessment for multi-exposure image
 fusion", IEEE TIP 24(11), 2015, and its public MATLAB code with three scales.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float64
 
-from hkdnet_jax.metrics.types import Image, Scalar
-from hkdnet_jax.ops.filters import gaussian, window_sum
+from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.ops.filters import gaussian
 
 _SIDE = 11  # side of a patch, pixels
 _PIXELS = _SIDE * _SIDE
@@ -35,12 +33,12 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001)
 MIN_SIDE = 4 * _SIDE  # the coarsest scale is a quarter of the size
 
 
-def ms_ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
+def ms_ssim(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes the multi-scale structural similarity; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255, H and W at least MIN_SIDE; float32
-        loses the contrast of nearly flat patches.
+      ir, vis, fused: float64 [H, W], levels 0..255, H and W at least MIN_SIDE; float32
+        would lose the contrast of nearly flat patches.
 
     Returns:
       Scalar; NaN if a Q_l is below 0 (as for an inverted image), because the product is
@@ -49,16 +47,18 @@ def ms_ssim(ir: Image, vis: Image, fused: Image) -> Scalar:
     images = (ir, vis, fused)
     result = 1.0
     for weight in _SCALE_WEIGHTS:
-        result *= jnp.mean(quality_map(*images)) ** (weight / sum(_SCALE_WEIGHTS))
+        result *= np.mean(quality_map(*images)) ** (weight / sum(_SCALE_WEIGHTS))
         images = tuple(_halve(image) for image in images)
-    return result
+    return float(result)
 
 
-def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"]:
+def quality_map(
+    ir: HostImage, vis: HostImage, fused: HostImage
+) -> Float64[np.ndarray, "h-10 w-10"]:
     """Computes q of every patch inside the images: [H, W] to [H - 10, W - 10]."""
     # The sums over a patch are exact in float64: levels are whole numbers, or quarters
     # and sixteenths at the coarser scales.
-    products = jnp.stack([ir, vis, ir**2, vis**2, ir * vis])
+    products = np.stack([ir, vis, ir**2, vis**2, ir * vis])
     sum_a, sum_b, sum_aa, sum_bb, sum_ab = window_sum(products, np.ones(_SIDE))
     share_a, share_b = _reference_shares(
         (_PIXELS * sum_aa - sum_a**2) / _PIXELS,
@@ -67,7 +67,7 @@ def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"
     )
     # The reference patch is share_a * ir + share_b * vis up to a constant, which does
     # not change (co)variances.
-    products = jnp.stack(
+    products = np.stack(
         [ir, vis, fused, ir**2, vis**2, fused**2, ir * vis, ir * fused, vis * fused]
     )
     means = window_sum(products, gaussian(_SIDE, _SIGMA))
@@ -79,8 +79,8 @@ def quality_map(ir: Image, vis: Image, fused: Image) -> Float[Array, "h-10 w-10"
 
 
 def _reference_shares(
-    square_a: jax.Array, square_b: jax.Array, product: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    square_a: np.ndarray, square_b: np.ndarray, product: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Computes the weights of both mean-free source patches in the reference patch.
 
     Args:
@@ -92,9 +92,9 @@ def _reference_shares(
     together = _root(square_a + square_b + 2 * product)
     # 1 where both patches have the same structure, 0 where they are opposed.
     consistency = (together + _EPS) / (norm_a + norm_b + _EPS)
-    consistency = jnp.where(consistency > 1, 1 - _EPS, consistency)
+    consistency = np.where(consistency > 1, 1 - _EPS, consistency)
     # The more they agree, the more the stronger one counts.
-    exponent = jnp.minimum(jnp.tan(jnp.pi / 2 * consistency), _MAX_EXPONENT)
+    exponent = np.minimum(np.tan(np.pi / 2 * consistency), _MAX_EXPONENT)
     weight_a = (strength_a / _SIDE) ** exponent + _EPS
     weight_b = (strength_b / _SIDE) ** exponent + _EPS
     total = weight_a + weight_b
@@ -106,18 +106,30 @@ def _reference_shares(
     # Opposed patches of equal strength cancel except for rounding, and no structure
     # remains.
     remains = norm > 1e-7 * (share_a * norm_a + share_b * norm_b)
-    stretch = jnp.maximum(strength_a, strength_b) / jnp.where(remains, norm, 1)
-    stretch = jnp.where(remains, stretch, 0)
+    stretch = np.maximum(strength_a, strength_b) / np.where(remains, norm, 1)
+    stretch = np.where(remains, stretch, 0)
     return share_a * stretch, share_b * stretch
 
 
-def _root(x: jax.Array) -> jax.Array:
+def _root(x: np.ndarray) -> np.ndarray:
     """Computes the square root of values that are negative only by rounding."""
-    return jnp.sqrt(jnp.maximum(x, 0))
+    return np.sqrt(np.maximum(x, 0))
 
 
-def _halve(x: jax.Array) -> jax.Array:
+def _halve(x: np.ndarray) -> np.ndarray:
     """Averages 2x2 blocks; an odd last row or column is repeated."""
     h, w = x.shape
-    x = jnp.pad(x, ((0, h % 2), (0, w % 2)), mode="edge")
+    x = np.pad(x, ((0, h % 2), (0, w % 2)), mode="edge")
     return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+
+def window_sum(x: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Weighted sums under a separable window inside [..., H, W], as `ops.filters`."""
+    for axis in (-2, -1):
+        moved = np.moveaxis(x, axis, 0)
+        size = len(moved) - len(window) + 1
+        total = window[0] * moved[:size]
+        for start, weight in enumerate(window[1:], start=1):
+            total += weight * moved[start : start + size]
+        x = np.moveaxis(total, 0, axis)
+    return x

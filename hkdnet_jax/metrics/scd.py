@@ -10,14 +10,14 @@ correlations of differences", AEU 69(12), 2015.
 """
 
 from hkdnet_jax.metrics.statistics import correlation
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import HostImage
 
 
-def scd(ir: Image, vis: Image, fused: Image) -> Scalar:
+def scd(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     """Computes the sum of the correlations of differences; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255.
+      ir, vis, fused: float64 [H, W], levels 0..255.
 
     Returns:
       Scalar; NaN if a source or a difference is constant.

@@ -1,19 +1,19 @@
 """Whole-image correlation, shared by SCD and CC."""
 
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import HostImage
 
 
-def correlation(x: Image, y: Image) -> Scalar:
-    """Computes Pearson's correlation over all pixels of two floating [H, W] arrays.
+def correlation(x: HostImage, y: HostImage) -> float:
+    """Computes Pearson's correlation over all pixels of two float64 [H, W] arrays.
 
     Returns:
       Scalar in [-1, 1]; NaN if either is constant.
     """
     # A constant is recognised by its range: the mean is rounded, and would leave a flat
     # image a tiny variance and so a correlation made of rounding errors.
-    constant = (jnp.max(x) == jnp.min(x)) | (jnp.max(y) == jnp.min(y))
-    x, y = x - jnp.mean(x), y - jnp.mean(y)
-    product = jnp.sum(x * y) / jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2))
-    return jnp.where(constant, jnp.nan, product)
+    if np.max(x) == np.min(x) or np.max(y) == np.min(y):
+        return float("nan")
+    x, y = x - np.mean(x), y - np.mean(y)
+    return float(np.sum(x * y) / np.sqrt(np.sum(x**2) * np.sum(y**2)))

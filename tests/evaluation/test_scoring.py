@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -152,8 +153,8 @@ def test_pairs_too_small_for_the_model(model, tmp_path):
 
 
 def test_images_too_small_for_a_metric(tmp_path, monkeypatch):
-    monkeypatch.setitem(METRICS, "AG", Metric(METRICS["AG"].compute, min_side=W))
-    monkeypatch.setitem(METRICS, "CC", Metric(METRICS["CC"].compute, min_side=H))
+    monkeypatch.setitem(METRICS, "AG", replace(METRICS["AG"], min_side=W))
+    monkeypatch.setitem(METRICS, "CC", replace(METRICS["CC"], min_side=H))
     write_sources(tmp_path)
     fused_folder(tmp_path / "f")
     for folder in ("ir", "vis", "f"):

@@ -17,7 +17,9 @@ NAN = math.nan
 def low_metric(monkeypatch):
     """A metric LOW, of which less is better, whatever the real ones are."""
     monkeypatch.setitem(
-        METRICS, "LOW", Metric(METRICS["AG"].compute, higher_is_better=False)
+        METRICS,
+        "LOW",
+        Metric(METRICS["AG"].compute, higher_is_better=False, any_size=True),
     )
 
 

@@ -261,3 +261,14 @@ def test_threads_give_what_one_thread_gives():
         together = list(pool.map(run, tasks))
     for got, task in zip(together, tasks, strict=True):
         np.testing.assert_array_equal(got, run(task))
+
+
+def test_the_papers_metrics_compile_nothing_for_a_size(caplog):
+    score(*scene(0, 50, 60))  # FMI's tiles, once
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for height, width in ((44, 47), (61, 45), (130, 70)):
+            score(*scene(1, height, width))
+    assert "Compiling" not in caplog.text
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        score(*scene(1, 13, 14), ("SD",))
+    assert "Compiling" in caplog.text
