@@ -182,11 +182,8 @@ def read_options(args: argparse.Namespace) -> Options:
         palettes.load(args.ir_palette)  # refused before the work, not in it
     if args.align_once and args.align is None:
         raise UserError("--align-once needs a motion: add --align affine.")
-    found = jax.local_device_count()
-    if args.devices is not None and not 1 <= args.devices <= found:
-        raise UserError(
-            f"--devices {args.devices} must be from 1 to {found}, which are all here."
-        )
+    if args.devices is not None:
+        _check_devices(args.devices)
     return Options(
         args.normalize,
         args.stretch,
@@ -216,3 +213,12 @@ def _read_range(flag: str, args: argparse.Namespace) -> levels.Spec:
             f"{flag} {given} and --normalize minmax contradict each other: drop one."
         )
     return spec
+
+
+def _check_devices(number: int) -> None:
+    # Devices are looked for only if asked: where there is none, that has its own error.
+    found = jax.local_device_count()
+    if not 1 <= number <= found:
+        raise UserError(
+            f"--devices {number} must be from 1 to {found}, which are all here."
+        )

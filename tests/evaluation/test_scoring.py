@@ -25,8 +25,8 @@ from evaluate_fixtures import (
 from hkdnet_jax.common.pair_files import Pair, match_folders
 from hkdnet_jax.evaluation import scoring
 from hkdnet_jax.evaluation.scoring import ModelImages, SavedImages, score_pairs
-from hkdnet_jax.inference import pair
 from hkdnet_jax.metrics import METRICS, Metric
+from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
 
 
@@ -201,14 +201,14 @@ def test_values_without_a_flat_image_to_blame(tmp_path):
 
 
 def test_memory_that_runs_out_for_one_pair(model, tmp_path, monkeypatch):
-    real = pair._forward
+    real = call._forward
 
     def forward(network, params, ir, vis):
         if ir.shape[2] > W // 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
         return real(network, params, ir, vis)
 
-    monkeypatch.setattr(pair, "_forward", forward)
+    monkeypatch.setattr(call, "_forward", forward)
     write_sources(tmp_path)
     for folder in ("ir", "vis"):
         write(tmp_path / folder / "b.png", picture(1, H, W + 2))
@@ -219,7 +219,7 @@ def test_memory_that_runs_out_for_one_pair(model, tmp_path, monkeypatch):
     assert [list(outcome.values) for outcome in outcomes] == [["m"], [], ["m"]]
     # A defect is not the user's mistake, and the device is free for others after it.
     broken = jax.errors.JaxRuntimeError("INTERNAL: something else")
-    monkeypatch.setattr(pair, "_forward", lambda *_: (_ for _ in ()).throw(broken))
+    monkeypatch.setattr(call, "_forward", lambda *_: (_ for _ in ()).throw(broken))
     ir, vis = make_pair(0, H, W)
     for _ in range(2 * len(jax.local_devices())):
         with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
@@ -290,7 +290,10 @@ def test_programs_of_many_sizes_do_not_pile_up(tmp_path, monkeypatch):
         images[number] = [*make_pair(number, H, W + number), picture(9, H, W + number)]
         for folder, image in zip(("ir", "vis", "f"), images[number], strict=True):
             write(tmp_path / folder / f"{number}.png", image)
-    outcomes = score_pairs(pairs_of(tmp_path), {"f": saved(tmp_path / "f")}, CHEAP)
+    methods = {"f": saved(tmp_path / "f")}
+    outcomes = score_pairs(pairs_of(tmp_path), methods, CHEAP)
+    assert cleared == []  # no program of the paper's metrics depends on the size
+    score_pairs(pairs_of(tmp_path), methods, ("SD",))
     assert len(cleared) == 2
     for number, outcome in enumerate(outcomes):
         expected = expected_values(*images[number])

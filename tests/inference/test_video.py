@@ -108,14 +108,7 @@ def steps(rates, counts, offset):
 
 def test_the_nearest_frame_is_taken():
     assert steps((25, 25), (3, 3), 0) == [(0, 0), (1, 1), (2, 2)]
-    assert steps((10, 20), (3, 6), 0) == [
-        (0, 0),
-        (1, 1),
-        (1, 2),
-        (2, 3),
-        (2, 4),
-        (2, 5),
-    ]
+    assert steps((10, 30), (3, 5), 0) == [(0, 0), (0, 1), (1, 2), (1, 3), (1, 4)]
     assert steps((30, 10), (9, 3), 0) == [(0, 0), (3, 1), (6, 2)]
     # One frame of the visible video passes before the infrared one begins.
     assert steps((10, 10), (3, 5), 0.1) == [(0, 1), (1, 2), (2, 3)]

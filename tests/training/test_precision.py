@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import base, teacher
-from hkdnet_jax.inference import pair
 from hkdnet_jax.measuring import slices
+from hkdnet_jax.model_files import call
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
@@ -98,7 +98,7 @@ def test_fusing_is_at_the_highest(network):
     shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
 
     def forward(params, ir, vis):
-        return pair._forward(network, params, ir, vis)
+        return call._forward(network, params, ir, vis)
 
     for found in products(forward, (shapes, image, image)).values():
         assert {used for _, used in found} == {("HIGHEST",) * 2}
