@@ -21,6 +21,7 @@ from hkdnet_jax.common.pair_names import read_pattern
 from hkdnet_jax.evaluation import score_files, tables
 from hkdnet_jax.evaluation.comparison import collect, compare, find_sources
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
+from hkdnet_jax.inference.options import Options, add_range_arguments, read_ranges
 from hkdnet_jax.pretrained.arguments import add_model_arguments
 from hkdnet_jax.runtime import compile_cache
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             metavar="DIR",
             help=f"folder of {what} images of the fused images' size ({suffixes}); "
-            "they are scored as 8-bit gray",
+            "they are scored as 8-bit gray, deeper ones on the range of --{name}-range",
         )
     add(
         "--fused",
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the stem is the scene, or names such as a_fused.png)",
     )
     add_search_arguments(parser)
+    add_range_arguments(parser)
     add_model_arguments(parser)
     add(
         "--metrics",
@@ -101,11 +103,12 @@ def _run(args: argparse.Namespace) -> int:
     score_files.check(args.out)
     pattern = read_pattern("--fused-pattern", args.fused_pattern)
     sources = find_sources(args.ir, args.vis, read_search(args), args.list)
+    options = Options(**read_ranges(args))
     wanted = args.fused, args.model, args.scale, args.protocol, pattern
     comparison = collect(sources, *wanted)
     for out in args.out:
         make_writable(out.parent)
-    found = compare(comparison, names)
+    found = compare(comparison, names, options)
     unwritten = score_files.write(found.scores, args.out)
     on_terminal = sys.stdout.isatty()
     to_text = tables.to_terminal if on_terminal else tables.to_markdown

@@ -74,7 +74,8 @@ def _run(args: argparse.Namespace) -> int:
     folder = args.out.parent if file else args.out
     make_writable(folder)
     # Shards and continued jobs take the same levels.
-    options, taken = take_ranges([*jobs, *collected.left_out], options)
+    every = [job.pair for job in (*jobs, *collected.left_out)]
+    options, taken = take_ranges(every, options)
     for sentence in collected.notes + taken:
         print(sentence)
     with open_lines(args.json, args.skip_existing) as lines:

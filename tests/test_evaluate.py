@@ -66,6 +66,20 @@ def scored(capfd, tmp_path, *args):
 # --- folders of fused images --------------------------------------------------------
 
 
+def test_the_levels_of_deep_sources_are_taken_and_said(tmp_path, fused, capfd):
+    for seed, stem in enumerate("abc"):
+        ir, vis = make_pair(seed, H, W)
+        write(tmp_path / "ir" / f"{stem}.png", 7000 + 5 * ir.astype(np.uint16))
+        write(tmp_path / "vis" / f"{stem}.png", vis)
+    folders = ["--ir", tmp_path / "ir", "--vis", tmp_path / "vis", "--fused", fused]
+    args = [*map(str, folders), *CHEAP]
+    code, out, (line,) = run(capfd, *args)
+    assert code == 0 and "Levels of the infrared files: 7" in line
+    code, other, lines = run(capfd, *args, "--ir-range", "full")
+    assert (code, lines) == (0, []) and other != out
+    fails(capfd, *args, "--ir-range", "9:7", says=["--ir-range", "'9:7'"])
+
+
 def test_scores_of_a_folder(sources, fused, tmp_path, capfd):
     args = (*sources, "--fused", fused, *CHEAP, "--out", tmp_path / "new" / "s.json")
     code, out, lines = run(capfd, *args)

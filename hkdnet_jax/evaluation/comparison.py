@@ -18,6 +18,8 @@ from hkdnet_jax.evaluation.scoring import (
     score_pairs,
 )
 from hkdnet_jax.evaluation.tables import Scores
+from hkdnet_jax.inference.inputs import take_ranges
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.pretrained.arguments import load_model
 
 
@@ -169,15 +171,19 @@ def _last_part(folder: Path | str) -> str:
     return Path(os.path.abspath(folder)).name
 
 
-def compare(comparison: Comparison, metrics: Sequence[str]) -> Result:
+def compare(
+    comparison: Comparison, metrics: Sequence[str], options: Options | None = None
+) -> Result:
     """Scores every method on every pair, with a progress bar on stderr.
 
     Args:
       comparison: see `collect`.
       metrics: names from `metrics.METRICS`.
+      options: what the levels of the sources mean; the default options if None.
     """
     pairs, methods = comparison.pairs, comparison.methods
-    outcomes = score_pairs(pairs, methods, metrics, comparison.scale)
+    options, taken = take_ranges(pairs, options or Options())
+    outcomes = score_pairs(pairs, methods, metrics, comparison.scale, options)
     errors = [*comparison.problems, *(e for o in outcomes for e in o.errors)]
     values = {
         method: {
@@ -197,7 +203,7 @@ def compare(comparison: Comparison, metrics: Sequence[str]) -> Result:
     # Each source is listed once, although every method reports it.
     warnings = list(dict.fromkeys(w for o in outcomes for w in o.warnings))
     cropped = sum(outcome.cropped for outcome in outcomes)
-    notes = list(comparison.notes)
+    notes = [*comparison.notes, *taken]
     if cropped:
         notes.append(
             f"{cropped} of {len(pairs)} pairs were cropped at the right and bottom to "

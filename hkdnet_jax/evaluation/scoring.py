@@ -5,6 +5,7 @@ resolution and is scored at the full resolution.  Images are scored as they are 
 8-bit gray.
 """
 
+import dataclasses
 import os
 import queue
 import sys
@@ -21,13 +22,15 @@ from tqdm import tqdm
 
 from hkdnet_jax import metrics
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
-from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.common.image_files import image_size, quantize, read_gray, to_8_bit
+from hkdnet_jax.common.pair_files import Pair
 from hkdnet_jax.evaluation.pictures import (
     crop_to_multiple,
     degrade_picture,
     stretch,
 )
+from hkdnet_jax.inference.inputs import read_inputs
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import explain_out_of_memory, fuse_pair
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
@@ -160,6 +163,7 @@ def score_pairs(
     methods: Mapping[str, Method],
     names: Sequence[str],
     scale: int = 1,
+    options: Options | None = None,
 ) -> list[Outcome]:
     """Scores each pair by `score_pair`, with a progress bar on stderr.
 
@@ -172,11 +176,14 @@ def score_pairs(
       methods: methods by their name.
       names: names from `metrics.METRICS`.
       scale: see `score_pair`.
+      options: see `score_pair`.
 
     Returns:
       The outcomes, in the order of `pairs`.
     """
-    task = partial(score_pair, methods=methods, names=names, scale=scale)
+    task = partial(
+        score_pair, methods=methods, names=names, scale=scale, options=options
+    )
     sizes = {pair: _header_size(pair.ir) for pair in pairs}
     order = sorted(pairs, key=sizes.get)
     outcomes: dict[Pair, Outcome] = {}
@@ -210,7 +217,11 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 
 def score_pair(
-    pair: Pair, methods: Mapping[str, Method], names: Sequence[str], scale: int = 1
+    pair: Pair,
+    methods: Mapping[str, Method],
+    names: Sequence[str],
+    scale: int = 1,
+    options: Options | None = None,
 ) -> Outcome:
     """Scores the fused image of every method for one pair.
 
@@ -221,13 +232,14 @@ def score_pair(
       scale: the sources are cropped at the right and bottom to multiples of it, and so
         are saved images of the sources' full size, so that every method is scored on
         the same pixels.
+      options: what the levels of the sources mean; the default options if None.
 
     Returns:
       The outcome. A file that cannot be used is a sentence in it and raises nothing.
     """
     outcome = Outcome()
     try:
-        images = [to_8_bit(image) for image in read_pair(pair)]
+        images = _read_sources(pair, options or Options())
         ir, vis = (crop_to_multiple(image, scale) for image in images)
         if not ir.size:
             raise UserError(f"{pair.ir} is smaller than the scale {scale}: remove it.")
@@ -258,6 +270,12 @@ def score_pair(
             shown = {pair.ir: ir, pair.vis: vis, method.label(pair): fused}
             outcome.warnings.append(_undefined(shown, undefined))
     return outcome
+
+
+def _read_sources(pair: Pair, options: Options) -> list[np.ndarray]:
+    """The infrared and the visible image, uint8 [H, W] each."""
+    inputs = read_inputs(pair, dataclasses.replace(options, color="gray"))
+    return [quantize(unit[..., 0], "8") for unit in (inputs.ir, inputs.vis)]
 
 
 def _size(shape: tuple[int, int]) -> str:

@@ -14,7 +14,6 @@ from hkdnet_jax.common.image_files import Picture, is_deep, read
 from hkdnet_jax.common.pair_files import Pair, check_sizes
 from hkdnet_jax.inference import matching
 from hkdnet_jax.inference.alignment import Alignment, NotAligned, estimate, warp
-from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.matching import Enlarger, Plan
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.model_files.call import LevelOptions, gray_levels
@@ -183,8 +182,8 @@ def notes_of(picture: Picture, side: str, options: Options) -> Iterator[str]:
         yield palettes.false_colour_note("--ir-palette")
 
 
-def take_ranges(jobs: Sequence[Job], options: Options) -> tuple[Options, list[str]]:
-    """Takes the ranges that are left to `auto`, once for all jobs.
+def take_ranges(pairs: Sequence[Pair], options: Options) -> tuple[Options, list[str]]:
+    """Takes the ranges that are left to `auto`, once for all pairs.
 
     Up to 64 files of each side are read for it; 8-bit files keep their levels.
 
@@ -195,7 +194,7 @@ def take_ranges(jobs: Sequence[Job], options: Options) -> tuple[Options, list[st
     if options.normalize == "minmax":
         return options, sentences
     for side, name in _SIDES.items():
-        paths = {(getattr(job.pair, side), job.pair.page) for job in jobs}
+        paths = {(getattr(pair, side), pair.page) for pair in pairs}
         if level_options(options, side).spec != levels.AUTO:
             continue
         if options.range_per == "image":

@@ -6,6 +6,7 @@ Every flag of `fuse` that changes pictures is defined here; those that find pair
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -64,16 +65,9 @@ class Options:
     compare: bool = False
 
 
-def add_option_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that `read_options` reads."""
+def add_range_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `read_ranges` reads."""
     add = parser.add_argument
-    add(
-        "--normalize",
-        choices=NORMALIZE,
-        default=NORMALIZE[0],
-        help="unit keeps absolute levels; minmax stretches each input by its own "
-        "minimum and maximum (default: unit)",
-    )
     for side, what in (("ir", "infrared"), ("vis", "visible")):
         add(
             f"--{side}-range",
@@ -96,6 +90,19 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         help="turn infrared pictures in false colours back into levels; FILE is a "
         "picture of the colour bar, or lines of RED,GREEN,BLUE from cold to hot",
     )
+
+
+def add_option_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `read_options` reads."""
+    add = parser.add_argument
+    add(
+        "--normalize",
+        choices=NORMALIZE,
+        default=NORMALIZE[0],
+        help="unit keeps absolute levels; minmax stretches each input by its own "
+        "minimum and maximum (default: unit)",
+    )
+    add_range_arguments(parser)
     add(
         "--color",
         choices=COLOR,
@@ -177,42 +184,49 @@ def read_options(args: argparse.Namespace) -> Options:
             limit = memory.parse_bytes(args.max_memory)
         except ValueError as error:
             raise UserError(f"--max-memory: {error}.") from error
-    specs = (_read_range(f"--{side}-range", args) for side in ("ir", "vis"))
-    if args.ir_palette is not None:
-        palettes.load(args.ir_palette)  # refused before the work, not in it
+    for side in ("ir", "vis"):
+        if args.normalize == "minmax" and getattr(args, f"{side}_range") != levels.AUTO:
+            raise UserError(
+                f"--{side}-range {getattr(args, f'{side}_range')} and --normalize "
+                "minmax contradict each other: drop one."
+            )
     if args.align_once and args.align is None:
         raise UserError("--align-once needs a motion: add --align affine.")
     if args.devices is not None:
         _check_devices(args.devices)
     return Options(
-        args.normalize,
-        args.stretch,
-        args.tile,
-        limit,
-        *specs,
-        args.range_per,
-        args.ir_palette,
-        args.output_depth,
-        args.color,
-        args.match,
-        args.align,
-        args.align_once,
-        args.devices,
-        args.compare,
+        **read_ranges(args),
+        normalize=args.normalize,
+        stretch=args.stretch,
+        tile=args.tile,
+        max_memory=limit,
+        depth=args.output_depth,
+        color=args.color,
+        match=args.match,
+        align=args.align,
+        align_once=args.align_once,
+        devices=args.devices,
+        compare=args.compare,
     )
 
 
-def _read_range(flag: str, args: argparse.Namespace) -> levels.Spec:
-    given = getattr(args, flag[2:].replace("-", "_"))
+def read_ranges(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Options` that say what the levels of files mean.
+
+    Raises:
+      UserError: a range or the palette cannot be used.
+    """
+    if args.ir_palette is not None:
+        palettes.load(args.ir_palette)  # refused before the work, not in it
+    ranges = {f"{side}_range": _read_range(side, args) for side in ("ir", "vis")}
+    return ranges | {"range_per": args.range_per, "ir_palette": args.ir_palette}
+
+
+def _read_range(side: str, args: argparse.Namespace) -> levels.Spec:
     try:
-        spec = levels.parse(given)
+        return levels.parse(getattr(args, f"{side}_range"))
     except ValueError as error:
-        raise UserError(f"{flag}: {error}.") from error
-    if args.normalize == "minmax" and spec != levels.AUTO:
-        raise UserError(
-            f"{flag} {given} and --normalize minmax contradict each other: drop one."
-        )
-    return spec
+        raise UserError(f"--{side}-range: {error}.") from error
 
 
 def _check_devices(number: int) -> None:

@@ -22,9 +22,11 @@ from evaluate_fixtures import (
     write_sources,
 )
 
+from hkdnet_jax.common import levels
 from hkdnet_jax.common.pair_files import Pair, match_folders
 from hkdnet_jax.evaluation import scoring
 from hkdnet_jax.evaluation.scoring import ModelImages, SavedImages, score_pairs
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.metrics import METRICS, Metric
 from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
@@ -74,10 +76,38 @@ def test_images_are_scored_as_8_bit_gray(tmp_path):
     write(tmp_path / "colour" / "a.bmp", np.dstack([image] * 3))
     write(tmp_path / "deep" / "a.png", image.astype(np.uint16) * 257 - image // 2)
     methods = {name: saved(tmp_path / name) for name in ("colour", "deep")}
-    (outcome,) = score_pairs(pairs_of(tmp_path), methods, CHEAP)
+    options = Options(ir_range=levels.FULL)
+    (outcome,) = score_pairs(pairs_of(tmp_path), methods, CHEAP, options=options)
     expected = pytest.approx(expected_values(ir, vis, image), rel=1e-12)
     assert outcome.values == {"colour": expected, "deep": expected}
     assert outcome.errors == outcome.warnings == []
+
+
+def test_deep_sources_are_scored_on_their_range(tmp_path):
+    ir, vis = make_pair(0, H, W)
+    image = picture(5)
+    raw = 7000 + 5 * ir.astype(np.uint16)
+    raw[0, 0] = 65535  # a hot pixel
+    write(tmp_path / "ir" / "a.tif", raw)
+    write(tmp_path / "vis" / "a.png", vis)
+    write(tmp_path / "f" / "a.png", image)
+    methods = {"f": saved(tmp_path / "f")}
+
+    def scored(options=None):
+        pairs = pairs_of(tmp_path)
+        (outcome,) = score_pairs(pairs, methods, CHEAP, options=options)
+        return outcome.values["f"]
+
+    def expected(low, high):
+        unit = (raw.astype(float) - low) / (high - low)
+        small = np.rint(255 * np.clip(unit, 0, 1))
+        return pytest.approx(expected_values(small, vis, image), rel=1e-6)
+
+    ordered = np.sort(raw.ravel())
+    assert scored() == expected(ordered[1], ordered[-2])
+    given = Options(ir_range=levels.Range(7000, 8000))
+    assert scored(given) == expected(7000, 8000)
+    assert scored(given) != expected(0, 65535)
 
 
 def test_the_papers_protocol_stretches_fused_images_alone(tmp_path, probes):
@@ -262,7 +292,7 @@ def test_work_in_flight_is_bounded_and_results_are_in_order(monkeypatch, capfd):
     monkeypatch.setattr(scoring, "image_size", lambda path: (1, widths[path]))
     begun, running, most = [], [], []
 
-    def score_pair(pair, methods, names, scale):
+    def score_pair(pair, methods, names, scale, options):
         begun.append(pair.name)
         running.append(pair.name)
         most.append(len(running))

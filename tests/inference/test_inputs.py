@@ -69,7 +69,7 @@ def test_minmax_is_each_files_own_range(tmp_path):
 def test_one_range_for_the_folder(tmp_path):
     shifted = [IR.astype(np.uint16) * 3 + start for start in (7000, 7300, 7600)]
     jobs = jobs_of(tmp_path, shifted, [VIS] * 3)
-    options, said = take_ranges(jobs, Options())
+    options, said = take_ranges([job.pair for job in jobs], Options())
     found = levels.robust_range(shifted)
     assert options == Options(ir_range=Pooled(*found))
     assert isinstance(options.ir_range, Pooled)
@@ -82,7 +82,8 @@ def test_one_range_for_the_folder(tmp_path):
 def test_a_range_for_each_file(tmp_path):
     shifted = [IR.astype(np.uint16) * 3 + start for start in (7000, 7300)]
     jobs = jobs_of(tmp_path, shifted, [VIS] * 2)
-    options, said = take_ranges(jobs, Options(range_per="image"))
+    pairs = [job.pair for job in jobs]
+    options, said = take_ranges(pairs, Options(range_per="image"))
     assert options.ir_range == AUTO
     assert said == [
         "Levels of the infrared files: each file by itself (0.1 to 99.9 %); --ir-range "
@@ -98,13 +99,13 @@ def test_a_range_for_each_file(tmp_path):
 def test_nothing_is_taken_or_said_without_need(tmp_path, options):
     deep = IR.astype(np.uint16) if options != Options() else IR
     jobs = jobs_of(tmp_path, [deep], [VIS])
-    assert take_ranges(jobs, options) == (options, [])
+    assert take_ranges([job.pair for job in jobs], options) == (options, [])
 
 
 def test_broken_files_have_no_part_in_the_range(tmp_path):
     jobs = jobs_of(tmp_path, [IR.astype(np.uint16)] * 3, [VIS] * 3)
     jobs[1].pair.ir.write_bytes(b"broken")
-    options, (sentence,) = take_ranges(jobs, Options())
+    options, (sentence,) = take_ranges([job.pair for job in jobs], Options())
     assert options.ir_range == levels.robust_range([IR, IR])
     assert "infrared" in sentence
 
@@ -112,7 +113,7 @@ def test_broken_files_have_no_part_in_the_range(tmp_path):
 def test_a_sample_of_a_large_folder_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_FILES_LOOKED_AT", 3)
     jobs = jobs_of(tmp_path, [IR.astype(np.uint16) + n for n in range(9)], [VIS] * 9)
-    options, _ = take_ranges(jobs, Options())
+    options, _ = take_ranges([job.pair for job in jobs], Options())
     assert options.ir_range == levels.robust_range([IR + 0.0 + n for n in (0, 4, 8)])
 
 
