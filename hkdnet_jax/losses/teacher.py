@@ -60,7 +60,7 @@ def teacher_loss(
     output: jax.Array,
     target: jax.Array,
     *,
-    norm: str = "l2",
+    norm: str = "mse",
     mu: float = 1000.0,
     percep_weight: float = 1.0,
     percep: tuple[Features, Features] | None = None,
@@ -76,10 +76,10 @@ def teacher_loss(
 
     Args:
       output, target: floating [N, H, W, 1] in [0, 1], with H, W >= 11.
-      norm: what a distance is.  ``l2``, the paper's: the l2 norm of each sample's
-        difference, averaged over the batch; it grows with the square root of the
-        number of pixels.  ``mse``: the mean squared difference, which does not depend
-        on the size; features are divided by 255 before they are squared.
+      norm: what a distance is.  ``mse``: the mean squared difference, which does not
+        depend on the size; features are divided by 255 before they are squared.
+        ``l2``, the paper's: the l2 norm of each sample's difference, averaged over the
+        batch; it grows with the square root of the number of pixels.
       mu: weight of the SSIM term.
       percep_weight: weight of the perceptual term.
       percep: `vgg.features` of the output and of the target, or None to leave the

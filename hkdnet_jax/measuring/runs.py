@@ -53,7 +53,8 @@ def run_parity(presets: Sequence[str], dtypes: Sequence[str]) -> Row:
         print(line(PARITY_COLUMNS, shown), flush=True)
         rows.append(row)
         if not row["ok"]:
-            reason = row.get("error", f"it differs by {row['difference']:.2g}")
+            differs = "error" not in row and f"it differs by {row['difference']:.2g}"
+            reason = differs or row["error"]
             failures.append(f"{row['case']}: {reason}.")
     return {"machine": machine(), "rows": rows, "failures": failures}
 

@@ -158,10 +158,10 @@ class Loss:
         1000.0, "teacher only: weight of the SSIM term (Eq. 17)", at_least=0.0
     )
     norm: str = key(
-        "l2",
+        "mse",
         "teacher only: distance in the pixel, gradient and perceptual terms (Eq. 18, "
-        "20, 21): l2 is the norm of each image's difference, the paper's; mse its mean "
-        "square",
+        "20, 21): mse is the mean square of the difference; l2, the paper's, the norm "
+        "of each image's",
         choices=tuple(NORMS),
     )
     percep: float = key(

@@ -27,8 +27,8 @@ PROGRAM = textwrap.dedent(
 )
 
 
-def run_program(done, **options):
-    command = [sys.executable, "-c", PROGRAM, str(done)]
+def run_program(done, wrapper=(), **options):
+    command = [*wrapper, sys.executable, "-c", PROGRAM, str(done)]
     return subprocess.Popen(command, **options)
 
 
@@ -62,7 +62,8 @@ def test_the_work_is_done_whatever_becomes_of_a_stream(tmp_path, name, kind):
         os.close(reading)
         options[name] = os.fdopen(writing, "wb")
     else:
-        options["preexec_fn"] = lambda: os.close(number)
+        closing = f'exec {number}>&-; exec "$@"'
+        options["wrapper"] = ["sh", "-c", closing, "sh"]
     process = run_program(tmp_path / "done", **options)
     if name in options:
         options[name].close()

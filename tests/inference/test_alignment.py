@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import hkdnet_jax
 from hkdnet_jax.inference import alignment
@@ -111,7 +112,8 @@ def test_warping_equals_opencv_where_it_saw():
     plain = cv2.remap(
         ir, *points.reshape(2, H, W).astype(np.float32), interpolation=cv2.INTER_CUBIC
     )
-    inner = covered & np.roll(covered, 3, 0) & np.roll(covered, -3, 1)
+    # Within two pixels of the border a cubic depends on what is taken to lie beyond.
+    inner = ndimage.binary_erosion(covered, iterations=3)
     assert np.abs(warped - plain)[inner].max() < 0.02
     same, everything = alignment.warp(ir, Alignment(np.eye(3), (H, W), 1.0))
     assert everything.all() and np.abs(same - ir).max() < 1e-6

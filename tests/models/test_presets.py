@@ -87,7 +87,8 @@ def test_output_is_exactly_scale_times_the_input(preset, scale, h, w):
     image, out, _ = traced(config, scale, h, w)
     assert image.shape == (2, scale * h, scale * w, 1) and image.dtype == jnp.float32
     c = config.width
-    low = dict.fromkeys(("branch_ir", "branch_vis", "fused"), c) | {"decoded": 16}
+    low = dict.fromkeys(("branch_ir", "branch_vis", "fused"), c)
+    low |= {"decoded": 16, "decoded_linear": 16}
     low |= dict.fromkeys(("corner", "position", "channel", "corner_mask"), c)
     high = {"upsampled": c, "tail": 16}
     assert {name: feature.shape for name, feature in out.items()} == {
@@ -108,6 +109,8 @@ def test_full_preset_is_the_papers():
         "reduction": 16,
         "dfag": True,
         "cea": True,
+        "stand_in_rcabs": 0,
+        "attention_start": 0.0,
         "dfa_softmax": "spatial",
         "position_softmax": "row",
         "position_pool": 1,
@@ -136,6 +139,10 @@ def changed(**fields):
         ({"sr_groups": 2}, ["sr/rg2"]),
         ({"sr_rcabs": 3}, ["sr/rg1"]),
         ({"dfag": False}, ["fusion/ir/dfag"]),
+        (
+            {"dfag": False, "stand_in_rcabs": 2},
+            ["fusion/ir/dfag", "fusion/ir/stand_in"],
+        ),
         ({"cea": False}, ["fusion/vis/cea"]),
         ({"decoder": (8, 6, 8)}, ["fusion/decoder2", "fusion/decoder3"]),
     ],

@@ -50,7 +50,7 @@ def test_a_command_keeps_its_programs(tmp_path, folder):
         image = rng.integers(0, 256, (48, 50), dtype=np.uint8)
         Image.fromarray(image).save(tmp_path / name / "a.png")
     cache = str(tmp_path / folder) if folder else ""
-    command = [sys.executable, "-m", "hkdnet_jax.evaluate", "--metrics", "FMI_dct"]
+    command = [sys.executable, "-m", "hkdnet_jax.evaluate", "--metrics", "EN"]
     for name in ("ir", "vis", "fused"):
         command += [f"--{name}", str(tmp_path / name)]
     environment = os.environ | {"HKDNET_CACHE": cache}

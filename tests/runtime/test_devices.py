@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 from command_fixtures import make_pair, write
 
 from hkdnet_jax import metrics
@@ -53,8 +54,10 @@ def test_scores_are_computed_without_a_cpu_backend(tmp_path):
     expected = metrics.score(*images, names=("AG", "CC"))
     expected = {name: float(value) for name, value in expected.items()}
     got = [float.fromhex(value) for value in done.stdout.splitlines()[0].split()]
-    assert got == list(expected.values())
-    assert json.loads((tmp_path / "scores.json").read_text())["mean"] == expected
+    # Sums of NumPy's differ in the last bit between processes of other libraries.
+    assert got == pytest.approx(list(expected.values()), rel=1e-14)
+    saved = json.loads((tmp_path / "scores.json").read_text())["mean"]
+    assert saved == pytest.approx(expected, rel=1e-14)
 
 
 def test_the_cpu_is_jaxs_own_where_there_is_one():

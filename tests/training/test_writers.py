@@ -125,7 +125,9 @@ def test_pictures(tmp_path):
 )
 def test_arrays_that_are_no_pictures_are_refused(tmp_path, bad):
     writer = open_plain(tmp_path)
-    with pytest.raises(ValueError, match="must be uint8 HxW or HxWx3, not 4"):
+    with pytest.raises(
+        ValueError, match=r"must be HxW or HxWx3 of dtype uint8.*, not 4"
+    ):
         writer.images(1, {"x": bad})
     writer.close()
     assert not (tmp_path / "samples").exists()
