@@ -100,8 +100,8 @@ def test_phase_1_leaves_the_decoder_alive(student):
     """Else nothing would reach the part that enlarges, which phase 2 trains."""
     run, state, rows = student
     after_phase_1, *_ = (row["val/alive"] for row in rows if "val/alive" in row)
-    # Eq. 22 draws it to what is as alive as the teacher is, but by absolute differences,
-    # which units that seldom fire meet best at 0.
+    # Eq. 22 draws it to what is as alive as the teacher is, but by absolute
+    # differences, which are least at 0 for a unit that seldom fires.
     assert after_phase_1 >= 0.7 * _alive_of_teacher(run) > 0.1
     # The gradient of phase 2 does reach the fusion part.
     low = jnp.asarray(run.val_source[0]["ir"][None, :32, :32] / np.float32(255))
