@@ -9,6 +9,7 @@ import pytest
 from train_fixtures import read_rows, student_config, teacher_config
 
 from data_pipelines import loader
+from hkdnet_jax import pretrained
 from hkdnet_jax.common.arrays import degrade, to_float
 from hkdnet_jax.training import loop
 from hkdnet_jax.training.checkpoint import Checkpoints
@@ -53,15 +54,15 @@ def test_a_teacher_learns_to_reconstruct(teacher):
 
 
 @pytest.fixture(scope="module")
-def student(teacher, tmp_path_factory, quick_compile):
-    """Run, end state and rows of a student: 80 steps of each phase."""
+def student(tmp_path_factory, quick_compile):
+    """Run, end state and rows of a student: 60 steps of phase 1, 120 of phase 2."""
     workdir = tmp_path_factory.mktemp("student")
-    config = student_config(teacher[0])
+    config = student_config(pretrained.locate("teacher", 1))
     config.model.global_skip = False  # which alone would give the picture away
     config.train.batch_size = 4
     config.data.samples_per_epoch = 16
-    config.train.epochs, config.train.phase1_epochs = 40, 20
-    config.val_every_epochs = 20
+    config.train.epochs, config.train.phase1_epochs = 45, 15
+    config.val_every_epochs = 15
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
     config.optim.lr = 2e-3
@@ -78,10 +79,8 @@ def test_a_student_learns_in_each_phase(student):
         phase: [row["train/loss"] for row in rows if row.get("train/phase") == phase]
         for phase in (1, 2)
     }
-    # Features that are mostly 0 are met halfway by a constant, from the start.
-    for phase, factor in ((1, 1.25), (2, 2)):
-        losses = of_phase[phase]
-        assert losses[-1] < losses[0] / factor, phase
+    for phase, losses in of_phase.items():
+        assert losses[-1] < losses[0] / 2, phase
     before, *_, after = (row["val/psnr"] for row in rows if "val/psnr" in row)
     assert after > before + 3.0
 
@@ -100,9 +99,8 @@ def test_phase_1_leaves_the_decoder_alive(student):
     """Else nothing would reach the part that enlarges, which phase 2 trains."""
     run, state, rows = student
     after_phase_1, *_ = (row["val/alive"] for row in rows if "val/alive" in row)
-    # Eq. 22 draws it to what is as alive as the teacher is, but by absolute
-    # differences, which are least at 0 for a unit that seldom fires.
-    assert after_phase_1 >= 0.7 * _alive_of_teacher(run) > 0.1
+    # What Eq. 22 draws it to is as alive as the teacher is.
+    assert after_phase_1 >= 0.9 * _alive_of_teacher(run) > 0.1
     # The gradient of phase 2 does reach the fusion part.
     low = jnp.asarray(run.val_source[0]["ir"][None, :32, :32] / np.float32(255))
     network = build_student(run.config)
