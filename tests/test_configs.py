@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
-    "teacher": (None, "lite", "tiny"),
+    "teacher": (None, "lite", "revive", "tiny"),
     "student_x2": (None, "short", "lite", "tiny"),
     "student_x3": (None, "short", "lite", "tiny"),
     "student_x4": (None, "short", "lite", "tiny"),
@@ -37,6 +37,8 @@ def load(name: str, variant: str | None, teacher: Path):
     config = importlib.import_module(f"configs.{name}").get_config(variant)
     if config.kind == "student":
         config.teacher.dir = str(teacher)
+    if variant == "revive":
+        config.init_from = str(teacher)
     config.lock()
     return config
 

@@ -25,15 +25,15 @@ class Encoder(nn.Module):
     """The encoder: 3x3 conv 1->16 and a dense block of three 16-filter convs."""
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps [N, H, W, 1] to [N, H, W, 64]."""
+    def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps [N, H, W, 1] to two [N, H, W, 64], the layers before and after ReLU."""
         x = image
-        features = []
+        linear, features = [], []
         for i in range(4):
-            conv = _conv(16, name=f"conv{i + 1}")
-            features.append(nn.relu(conv(x)))
+            linear.append(_conv(16, name=f"conv{i + 1}")(x))
+            features.append(nn.relu(linear[-1]))
             x = jnp.concatenate(features, axis=-1)
-        return x
+        return jnp.concatenate(linear, axis=-1), x
 
 
 class Decoder(nn.Module):
@@ -78,19 +78,21 @@ class Teacher(nn.Module):
 
         Returns:
           image: float32 [N, H, W, 1], nominally in [0, 1], not clipped.
-          out: `encoder_ir`, `encoder_vis`, `fused` (64 channels each), and the
-            decoder's `decoder1` (64), `decoder2` (32), `decoder3` (16), after ReLU, and
-            `decoder1_linear` to `decoder3_linear`, before it.
+          out: by name, the layers after their ReLU: `encoder_ir`, `encoder_vis`,
+            `fused` (64 channels each), `decoder1` (64), `decoder2` (32), `decoder3`
+            (16); and before it, with `_linear` appended, all of these but `fused`.
         """
         encoder = Encoder(name="encoder")
-        f_ir, f_vis = encoder(ir), encoder(vis)
+        linear_ir, f_ir = encoder(ir)
+        linear_vis, f_vis = encoder(vis)
         damping = 0.0
         if self.damping:
             # Reflect padding keeps the image white up to its borders.
-            white = encoder(jnp.ones((1, 2, 2, 1)))
+            _, white = encoder(jnp.ones((1, 2, 2, 1)))
             damping = self.damping * jnp.mean(l1_norm(white))
         fused = fuse_features(f_ir, f_vis, damping)
         decoder = Decoder(name="decoder")
         image, out = decoder(f_ir + self.alpha * f_vis + fused)
         out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}
+        out |= {"encoder_ir_linear": linear_ir, "encoder_vis_linear": linear_vis}
         return image, out

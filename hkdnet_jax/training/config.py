@@ -171,7 +171,7 @@ class Loss:
     )
     idle: float = key(
         0.0,
-        "teacher only: weight of a term that keeps the units of the decoder firing; 0: "
+        "teacher only: weight of a term that keeps the units of each layer firing; 0: "
         "off; not in the paper",
         at_least=0.0,
     )
@@ -243,9 +243,15 @@ class Run:
     )
     init_from: str = key(
         "",
-        "student only: model directory to start from, either a student's (all of its "
-        "weights, except the upsampler's if the scales differ) or a converted "
-        "release's (its super-resolution part); empty: random weights",
+        "model directory to start from: a teacher's run takes a teacher's, a student's "
+        "run a student's (all of its weights, except the upsampler's if the scales "
+        "differ) or a converted release's (its super-resolution part); empty: random "
+        "weights",
+    )
+    init_revive: bool = key(
+        False,
+        "teacher only: draw those units of init_from's decoder anew that hardly ever "
+        "fire, which leaves its pictures as they are",
     )
     init_freeze: bool = key(
         False,

@@ -43,21 +43,25 @@ def check_values(config: ConfigDict) -> None:
     _check_val_metrics(config)
     _check_crops(config)
     _check_attention(config)
-    _require(
-        bool(config.init_from) or not config.init_freeze,
-        "init_freeze",
-        config.init_freeze,
-        "a part that starts at random must be trained; name its weights in "
-        "config.init_from",
-    )
+    _check_start(config)
     if config.kind == "student":
         _check_student(config)
-    else:
+
+
+def _check_start(config: ConfigDict) -> None:
+    for name, kind in (("init_freeze", "student"), ("init_revive", "teacher")):
+        wanted = config[name]
         _require(
-            not config.init_from,
-            "init_from",
-            config.init_from,
-            "a teacher has no super-resolution part; leave it empty",
+            config.kind == kind or not wanted,
+            name,
+            wanted,
+            f"it is for a {kind}'s run; leave it False",
+        )
+        _require(
+            bool(config.init_from) or not wanted,
+            name,
+            wanted,
+            "random weights have no use for it; name a model in config.init_from",
         )
 
 

@@ -88,13 +88,14 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
 def load_start(
     directory: Path | str, scale: int, wanted: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Reads the parameters of a model that a student's run starts from.
+    """Reads the parameters of a model that a run starts from.
 
-    A release gives its super-resolution part. A student gives all of its parameters,
-    except the upsampler's if the scales differ.
+    A teacher's run takes all parameters of a teacher. A student's takes the
+    super-resolution part of a release, and all parameters of a student, except the
+    upsampler's if the scales differ.
 
     Args:
-      directory: model directory of a student or of a converted release.
+      directory: model directory of a teacher, a student or a converted release.
       scale: super-resolution factor of the run.
       wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
 
@@ -107,7 +108,10 @@ def load_start(
     """
     model = Model.load(directory)
     is_student = isinstance(model.network, Student)
-    parts = ("fusion", "sr") if is_student else ("sr",)
+    if "encoder" in wanted:
+        parts = ("encoder", "decoder")
+    else:
+        parts = ("fusion", "sr") if is_student else ("sr",)
     left_out = "upsampler" if is_student and model.scale != scale else None
 
     def select(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,8 +130,8 @@ def load_start(
     if differences:
         raise UserError(
             f"config.init_from={directory} holds no weights that fit this run "
-            f"({differences}): give a student of the same config.model, or a release "
-            "of the same config.scale."
+            f"({differences}): a teacher's run needs a teacher; a student's needs a "
+            "student of the same config.model, or a release of the same config.scale."
         )
     return start
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines import loader, pairs, splits
 from hkdnet_jax import metrics
 from hkdnet_jax.common import trees
+from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.models.teacher import Teacher
@@ -20,7 +22,11 @@ from hkdnet_jax.runtime import memory, sharding
 from hkdnet_jax.training import networks, schedules, steps, validation
 from hkdnet_jax.training.networks import load_start, load_teacher
 from hkdnet_jax.training.optimizer import make_optimizer
+from hkdnet_jax.training.revive import revive_units
 from hkdnet_jax.training.state import Params, TrainState, create
+
+# Number of training pairs that show which of a teacher's units are dead.
+_JUDGES = 16
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -165,6 +171,8 @@ class Run:
                     "config.init_freeze would keep an upsampler with random weights: "
                     f"config.init_from={self.config.init_from} is of another scale."
                 )
+            if self.config.init_revive:
+                start = self._revived(start)
         # It runs once, and on a CPU optimising it would take longer than running it.
         unoptimized = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(
@@ -173,6 +181,15 @@ class Run:
             compiler_options=unoptimized,
         )
         return fresh(jax.device_put(start, self.replicated))
+
+    def _revived(self, start: Params) -> Params:
+        """The teacher's parameters without dead units, as judged by training pairs."""
+        crop = self.config.data.crop
+        batches = loader.val_batches(self.train_source, crop=crop, batch_size=_JUDGES)
+        batch = next(iter(batches))
+        images = to_float(np.concatenate([batch["ir"], batch["vis"]]))
+        key = jax.random.key(self.config.seed)
+        return jax.jit(revive_units, static_argnums=0)(self.teacher, start, key, images)
 
     def phase_at(self, step: int) -> int:
         """The phase of a step, 1 or 2; a teacher's run has only phase 1."""

@@ -96,7 +96,9 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
             if config.loss.idle:
-                layers = [out[f"decoder{i}_linear"] for i in (1, 2, 3)]
+                # Both encoders read the same image.
+                names = ("encoder_ir", "decoder1", "decoder2", "decoder3")
+                layers = [out[f"{name}_linear"] for name in names]
                 terms["idle"] = sum(map(idleness, layers))
                 loss += config.loss.idle * terms["idle"]
             return loss, terms

@@ -176,8 +176,8 @@ def test_options_that_contradict_each_other(config, source):
     with pytest.raises(UserError, match=r"init_freeze.*config\.init_from"):
         check_config(changed(config, init_from="", init_freeze=True))
     teacher = changed(teacher_config(), init_from=str(source))
-    with pytest.raises(UserError, match=r"init_from.*teacher has no"):
-        check_config(teacher)
+    with pytest.raises(UserError, match=r"init_from=.*a teacher's run needs a teacher"):
+        run.Run(teacher).init_state()
 
 
 def test_command_line_names_a_model_that_does_not_fit(tiny_teacher, tmp_path, capfd):
