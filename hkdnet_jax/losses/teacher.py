@@ -36,16 +36,16 @@ def _mse(a: jax.Array, b: jax.Array) -> jax.Array:
 NORMS: dict[str, Distance] = {"l2": _l2, "mse": _mse}
 
 
-def idleness(linear: jax.Array) -> jax.Array:
+def idleness(linear: jax.Array, least_mean: float) -> jax.Array:
     """Measures how far the units of a ReLU layer are from firing; not in the paper.
 
-    A unit that fires nowhere has no gradient and never fires again, and one that fires
-    at fewer than half of the pixels is best matched by 0 in a loss of absolute
-    differences such as Eq. 22.  This term pushes the mean of a unit's input up to 0,
-    where about half of the pixels fire; above that it vanishes.
+    A unit that fires nowhere has no gradient and never fires again.  This term pushes
+    the mean of each unit's input up to ``least_mean``; above that it vanishes.
 
     Args:
       linear: floating [N, H, W, C], the layer before its ReLU.
+      least_mean: in standard deviations; at 0 about half of the pixels fire, and at -2
+        a few per cent.
 
     Returns:
       The mean over the channels, in standard deviations, a float32 scalar; 0 if every
@@ -54,7 +54,7 @@ def idleness(linear: jax.Array) -> jax.Array:
     linear = linear.astype(jnp.float32)
     mean, deviation = (f(linear, axis=(0, 1, 2)) for f in (jnp.mean, jnp.std))
     deviation = jax.lax.stop_gradient(deviation) + _LEAST_DEVIATION
-    return jax.nn.relu(-mean / deviation).mean()
+    return jax.nn.relu(least_mean - mean / deviation).mean()
 
 
 def teacher_loss(

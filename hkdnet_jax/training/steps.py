@@ -30,6 +30,11 @@ TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 ValStep = Callable[[Params, Params, Batch], tuple[Scalars, dict[str, jax.Array]]]
 # In the order in which they are drawn, left to right.
 PICTURES = ("ir", "vis", "bicubic", "fused", "label")
+# What `loss.idle` asks of the teacher's layers: see `idleness`.  Eq. 22 and 23 compare
+# the decoder's features by absolute differences, and a channel that fires at fewer than
+# half of the pixels is then best met by 0.  The encoder's need only stay alive; in
+# training both encoders read the same image.
+_LEAST_MEANS = {"encoder_ir": -2.0, "decoder1": 0.0, "decoder2": 0.0, "decoder3": 0.0}
 
 
 def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
@@ -96,10 +101,10 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
             if config.loss.idle:
-                # Both encoders read the same image.
-                names = ("encoder_ir", "decoder1", "decoder2", "decoder3")
-                layers = [out[f"{name}_linear"] for name in names]
-                terms["idle"] = sum(map(idleness, layers))
+                terms["idle"] = sum(
+                    idleness(out[f"{name}_linear"], mean)
+                    for name, mean in _LEAST_MEANS.items()
+                )
                 loss += config.loss.idle * terms["idle"]
             return loss, terms
 

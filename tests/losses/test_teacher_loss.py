@@ -186,8 +186,10 @@ def test_idleness_is_the_distance_from_firing():
     noise = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype(np.float32)
     noise = (noise - noise.mean((0, 1, 2))) / noise.std((0, 1, 2))
     means = np.array([1.0, -0.9, -3.0, -50.0], np.float32)
-    got = teacher.idleness(jnp.asarray(noise + means))
-    np.testing.assert_allclose(got, np.mean([0, 0.9, 3, 50]), rtol=2e-3)
+    linear = jnp.asarray(noise + means)
+    for least, wanted in ((0.0, [0, 0.9, 3, 50]), (-2.0, [0, 0, 1, 48])):
+        got = teacher.idleness(linear, least)
+        np.testing.assert_allclose(got, np.mean(wanted), rtol=2e-3)
 
 
 def test_idleness_revives_a_dead_unit_and_leaves_others_alone():
@@ -196,11 +198,11 @@ def test_idleness_revives_a_dead_unit_and_leaves_others_alone():
         return jnp.asarray(noise, jnp.float32) + bias[None, None, None]
 
     bias = jnp.asarray([0.5, -9.0, 2.0])
-    gradient = jax.grad(lambda b: teacher.idleness(linear(b)))(bias)
+    gradient = jax.grad(lambda b: teacher.idleness(linear(b), 0.0))(bias)
     assert gradient[1] < 0 and gradient[0] == gradient[2] == 0
     for _ in range(200):
-        bias -= 0.3 * jax.grad(lambda b: teacher.idleness(linear(b)))(bias)
+        bias -= 0.3 * jax.grad(lambda b: teacher.idleness(linear(b), 0.0))(bias)
     assert -0.5 < bias[1] < 0.5
     # A unit whose input is flat has no deviation.
     flat = jnp.full((1, 4, 4, 1), -1.0)
-    assert np.isfinite(jax.grad(lambda x: teacher.idleness(x))(flat)).all()
+    assert np.isfinite(jax.grad(lambda x: teacher.idleness(x, 0.0))(flat)).all()
