@@ -6,6 +6,7 @@ teacher are computed here, on the device.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +170,10 @@ def student_train_step(
         image_s, out = student.apply({"params": params}, *low)
         features_t, features_s = [], []
         if config.loss.phi:
-            features_t = [label[f"decoder{i}{suffix}"] for i in (3, 1)]
+            low_label = {}
+            if config.model.global_skip:
+                _, low_label = teacher.apply({"params": frozen}, *low)
+            features_t = features_to_add(config, label, low_label)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
             image_t,
@@ -202,6 +206,34 @@ def student_train_step(
 def feature_suffix(config: ConfigDict) -> str:
     """What `loss.features` appends to the name of a ReLU layer's output."""
     return {"relu": "", "linear": "_linear"}[config.loss.features]
+
+
+def features_to_add(
+    config: ConfigDict,
+    label: Mapping[str, jax.Array],
+    low_label: Mapping[str, jax.Array],
+) -> list[jax.Array]:
+    """The teacher's side of Eq. 23, for the student's `tail` and `upsampled`.
+
+    A student with the global skip enlarges the teacher's picture of the low-resolution
+    pair by bicubic interpolation and adds an image of what that lacks.  The teacher's
+    last convolution makes a picture from features, so features of what is lacking are
+    the teacher's less the enlarged ones of the low-resolution pair.  Without the skip
+    they are the teacher's, as in the paper.
+
+    Args:
+      config: the run's.
+      label: the teacher's layers for the high-resolution pair.
+      low_label: those for the low-resolution pair; read only with the skip.
+
+    Returns:
+      [N, H, W, 16] and [N, H, W, 64].
+    """
+    names = [f"decoder{i}{feature_suffix(config)}" for i in (3, 1)]
+    if not config.model.global_skip:
+        return [label[name] for name in names]
+    enlarge = partial(resize_bicubic, scale=config.scale)
+    return [label[name] - enlarge(low_label[name]) for name in names]
 
 
 def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array:
@@ -327,7 +359,7 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             "alive": alive(out["decoded"]),
         }
         if config.loss.phi:
-            features_t = [high[f"decoder{i}{suffix}"] for i in (3, 1)]
+            features_t = features_to_add(config, high, low_label)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
             values["loss_feature"] = sum(map(distance, features_t, features_s))
         drawn = (ir, vis, bicubic, image, label)

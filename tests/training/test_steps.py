@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from train_fixtures import (
     create_state,
@@ -181,6 +182,26 @@ def test_phase_2_moves_everything(taken):
     assert {"loss", "loss_image", "loss_feature", "grad_norm", "lr"} <= scalars.keys()
 
 
+def _enlarged(features):
+    """Twice the size, by Pillow's bicubic interpolation of each channel."""
+    size = 2 * features.shape[2], 2 * features.shape[1]
+    planes = np.moveaxis(np.asarray(features), -1, 1)
+    made = [
+        [np.asarray(Image.fromarray(plane).resize(size, Image.BICUBIC)) for plane in x]
+        for x in planes
+    ]
+    return np.moveaxis(np.stack(made), 1, -1)
+
+
+def test_without_the_skip_the_features_are_the_teachers():
+    config = student_config("unused")
+    config.model.global_skip = False
+    rng = np.random.default_rng(0)
+    label = {f"decoder{i}": rng.normal(size=(1, 4, 4, 2)) for i in (1, 3)}
+    third, first = steps.features_to_add(config, label, {})
+    assert third is label["decoder3"] and first is label["decoder1"]
+
+
 def test_the_losses_are_those_of_the_paper(taken, frozen, fuse, student):
     """Eq. 22 and 23, put together here from the networks' outputs."""
     (start, first, _), (scalars1, scalars2) = taken
@@ -205,8 +226,12 @@ def test_the_losses_are_those_of_the_paper(taken, frozen, fuse, student):
     adapter = first.params["adapter"]["conv"]
     kernel = np.asarray(adapter["kernel"]).reshape(-1, 64)
     adapted = np.asarray(out["upsampled"]) @ kernel + np.asarray(adapter["bias"])
-    features = distance(label["decoder3"], out["tail"])
-    features += distance(label["decoder1"], adapted)
+    # The student of the tests has the global skip.
+    _, low_label = fuse({"params": frozen}, *low)
+    features = 0.0
+    for name, made in (("decoder3", out["tail"]), ("decoder1", adapted)):
+        lacking = np.asarray(label[name]) - _enlarged(low_label[name])
+        features += distance(lacking, made)
     np.testing.assert_allclose(scalars2["loss_feature"], features, rtol=1e-5)
     np.testing.assert_allclose(
         scalars2["loss"], distance(image_t, image_s) + features, rtol=1e-5
