@@ -33,6 +33,7 @@ def student_config(teacher_dir: Path | str) -> ConfigDict:
     config.teacher.dir = str(teacher_dir)
     config.model.dfag = config.model.cea = False
     config.model.sr_rcabs = 1
+    config.loss.fused_scale = 0.5
     config.train.batch_size = 2
     config.data.samples_per_epoch = 8
     return config

@@ -188,6 +188,12 @@ class Loss:
         "student only: weight of the feature terms (Eq. 23); 0: they are not computed",
         at_least=0.0,
     )
+    fused_scale: float = key(
+        1.0,
+        "student only: factor of the teacher's fused feature in Eq. 22; that of a new "
+        "student is about a twentieth of the teacher's",
+        above=0.0,
+    )
     features: str = key(
         "relu",
         "student only: the teacher's features of Eq. 22 and 23, after their ReLU or "

@@ -160,9 +160,8 @@ def student_train_step(
         low = degrade(ir, config.scale), degrade(vis, config.scale)
         _, label = teacher.apply({"params": frozen}, *low)
         _, out = student.apply({"params": params}, *low, method=Student.fuse_only)
-        return student_phase1_loss(
-            label[f"decoder3{suffix}"], out[f"decoded{suffix}"], scaled=scaled
-        )
+        fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
+        return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
 
     def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
         image_t, label = teacher.apply({"params": frozen}, ir, vis)
@@ -353,7 +352,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             **_quality("", jnp.clip(image, 0.0, 1.0), target),
             **_quality("_bicubic", bicubic, target),
             "loss_fusion": distance(
-                out[f"decoded{suffix}"], low_label[f"decoder3{suffix}"]
+                out[f"decoded{suffix}"],
+                config.loss.fused_scale * low_label[f"decoder3{suffix}"],
             ),
             "loss_image": distance(image, label),
             "alive": alive(out["decoded"]),
