@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import jax
+from jax.extend import backend
 
 from hkdnet_jax.common.errors import UserError, install_command
 
@@ -42,9 +43,6 @@ def cpu() -> jax.Device:
     Returns:
       A device for `jax.device_put`; the same one in every call and thread.
     """
-    # Imported only here: it loads Pallas, which takes time, and only scores need it.
-    from jax.extend import backend
-
     with _LOCK:  # threads that score concurrently must share one client's programs
         client = backend.backends().get("cpu") or _own_client()
     return client.local_devices()[0]
