@@ -21,7 +21,6 @@ from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
 from hkdnet_jax.inference.jobs import Collected, describe_tiling
 from hkdnet_jax.inference.options import Options, add_option_arguments, read_options
 from hkdnet_jax.inference.report import open_lines
-from hkdnet_jax.inference.video import fuse_video
 from hkdnet_jax.inference.video_arguments import means_video
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
@@ -93,6 +92,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_video(args: argparse.Namespace, model: Model, options: Options) -> int:
+    # Imported only here: pictures, whose fusing takes a second, need nothing of it.
+    from hkdnet_jax.inference.video import fuse_video
+
     timing = {"ir_offset": args.ir_offset, "fps": args.fps, "codec": args.codec}
     fused = fuse_video(model, args.ir, args.vis, args.out, **timing, **vars(options))
     for sentence in fused.notes:

@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -32,6 +33,12 @@ install_import_hook(
 jax.config.update("jax_num_cpu_devices", 4)
 # Every run compiles anew, and leaves nothing in the user's folders.
 os.environ["HKDNET_CACHE"] = ""
+# But it compiles equal programs once: compiling takes most of the tests' time, and many
+# commands, runs and files need the same.  Processes that tests start do not share them:
+# one that is killed may leave half a program, which would be a warning here.
+PROGRAMS = tempfile.TemporaryDirectory(prefix="hkdnet-tests-")
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # A missing axis must be an error, not a silently broadcast result.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # float64 that is asked for while it is off is a warning, and warnings are errors.
@@ -44,7 +51,9 @@ LONGEST = (
     "runtime/test_processes.py",
     "metrics/test_reference_values.py",
     "test_configs.py",
+    "test_launch.py",
     "training/test_kill_and_resume.py",
+    "test_sweep.py",
     "training/test_steps.py",
     "training/test_loop.py",
 )
@@ -54,6 +63,12 @@ def pytest_collection_modifyitems(items):
     """Puts the longest files first, and leaves the order of all others."""
     rank = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish():
+    """Spares what was imported the search for garbage at the end of each file."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

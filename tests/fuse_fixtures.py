@@ -1,11 +1,11 @@
-"""Models with random weights, one of each scale, and what their networks make."""
+"""Models with random weights, what their networks make, and pairs for them."""
 
 import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-from command_fixtures import TINIEST, TINY, random_params
+from command_fixtures import TINIEST, TINY, make_pair, random_params, write
 
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.student import Student
@@ -32,6 +32,23 @@ def save_models(root):
         params = random_params(network_of(scale), seed=scale)
         file_format.save_model(directory, config_of(scale), params)
     return directories
+
+
+def pair_flags(root):
+    """Writes one pair of files; returns the arguments --ir --vis that name it."""
+    ir, vis = make_pair()
+    ir = write(root / "in" / "cam_ir.png", ir)
+    vis = write(root / "in" / "cam_vis.png", vis)
+    return ["--ir", str(ir), "--vis", str(vis)]
+
+
+def folder_flags(root):
+    """Writes folders of the pairs a, b and c; returns the arguments --ir --vis."""
+    for seed, stem in enumerate("abc"):
+        ir, vis = make_pair(seed)
+        write(root / "ir" / f"{stem}.png", ir)
+        write(root / "vis" / f"{stem}.png", vis)
+    return ["--ir", str(root / "ir"), "--vis", str(root / "vis")]
 
 
 def raw_output(directory, scale, ir, vis):

@@ -69,6 +69,7 @@ def test_a_compiler_that_gives_up(cpu_as_chip, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(slices, "tpu_devices", lambda name: jax.devices())
     out = tmp_path / "figures.json"
     argv = [TINY, "--topology=v5e:2x2", "--phase=2", f"--out={out}"]
+    argv += ["--config.model.dfag=False", "--config.model.cea=False"]  # less to trace
     assert compile_check.main(argv) == 1
     said, errors = capsys.readouterr()
     assert "phase 2: DOES NOT FIT (the compiler gave up: 43.58 GiB of temp" in said

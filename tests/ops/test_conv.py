@@ -157,16 +157,19 @@ def test_module_adds_the_bias_and_keeps_float32_parameters(padding):
     np.testing.assert_allclose(out.astype(jnp.float32), want, atol=0.06)
 
 
-def test_parameters_of_another_shape_are_refused():
+@pytest.mark.parametrize("layer", [Conv3x3(4), Conv1x1(4)])
+def test_parameters_of_another_shape_are_refused(layer):
     x, kernel, _ = arrays()
+    if isinstance(layer, Conv1x1):
+        kernel = kernel[0, 0]
     params = {"kernel": kernel, "bias": jnp.zeros(4)}
-    assert Conv3x3(4).apply({"params": params}, x).shape == (*x.shape[:3], 4)
+    assert layer.apply({"params": params}, x).shape == (*x.shape[:3], 4)
     for name in params:
         wrong = {**params, name: params[name][..., :3]}
         with pytest.raises(flax.errors.ScopeParamShapeError, match=name):
-            Conv3x3(4).apply({"params": wrong}, x)
+            layer.apply({"params": wrong}, x)
     with pytest.raises(flax.errors.ScopeParamNotFoundError, match="bias"):
-        Conv3x3(4).apply({"params": {"kernel": kernel}}, x)
+        layer.apply({"params": {"kernel": kernel}}, x)
 
 
 @pytest.mark.parametrize("make", [lambda: Conv3x3(32), lambda: Conv1x1(32)])

@@ -70,6 +70,9 @@ def test_a_train_step_is_lowered_for_accelerators(config, dtype):
     config.train.batch_size = 4
     config.data.crop = 32 * config.scale
     phase = 1 if config.kind == "teacher" else 2
+    if config.scale != 2 or dtype != "float32":
+        # The groups are alike, and each takes a second to trace and to lower.
+        config.model.sr_groups = config.model.dfabs = 1
     optimizer = optimizer_of(config)
     frozen = networks.build_teacher(config)
     step = steps.train_step(config, optimizer, frozen, phase)
