@@ -11,10 +11,12 @@ Without an extent (None) the image is the whole array, and every function here i
 plain operation.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hkdnet_jax.common.arrays import resize_bicubic
 
@@ -29,6 +31,12 @@ class Extent(NamedTuple):
 
     height: jax.Array
     width: jax.Array
+
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray]) -> "Extent":
+        """The sizes of images [H, W, ...], on the host."""
+        sizes = np.array([image.shape[:2] for image in images], np.int32)
+        return cls(sizes[:, 0], sizes[:, 1])
 
     def rows(self, number: int) -> jax.Array:
         """Which of `number` rows are in the image, bool [N, number, 1, 1]."""
@@ -50,6 +58,17 @@ class Extent(NamedTuple):
     def scaled(self, factor: int) -> "Extent":
         """The extent of the images enlarged `factor` times."""
         return Extent(self.height * factor, self.width * factor)
+
+
+def stack(images: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Stacks images [h, w, C] in [N, *shape, C] on the host, 0 beyond their borders."""
+    height, width = shape
+    return np.stack(
+        [
+            np.pad(x, ((0, height - x.shape[0]), (0, width - x.shape[1]), (0, 0)))
+            for x in images
+        ]
+    )
 
 
 def clear(x: jax.Array, extent: Extent | None) -> jax.Array:
