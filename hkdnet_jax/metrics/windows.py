@@ -5,19 +5,17 @@ plane spans the last two axes, and no filter pads.
 """
 
 import numpy as np
-from jaxtyping import Float64
 from scipy import ndimage
 
 _SMOOTH = (1.0, 2.0, 1.0)
 _DIFFERENCE = (-1.0, 0.0, 1.0)
-Planes = Float64[np.ndarray, "... h w"]
 
 
-def window_sum(x: Planes, window: np.ndarray) -> Planes:
+def window_sum(x: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Computes the weighted sum around each pixel whose square window fits inside.
 
     Args:
-      x: [..., H, W], both sides at least ``len(window)``.
+      x: float64 [..., H, W], both sides at least ``len(window)``.
       window: [size], one axis of a separable window of odd size.
 
     Returns:
@@ -28,7 +26,7 @@ def window_sum(x: Planes, window: np.ndarray) -> Planes:
     return x
 
 
-def sobel(x: Planes) -> tuple[Planes, Planes]:
+def sobel(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sobel derivatives, right minus left and lower minus upper, of the plain kernel.
 
     [..., H, W] becomes [..., H - 2, W - 2].
