@@ -40,11 +40,11 @@ class Extent(NamedTuple):
 
     def rows(self, number: int) -> jax.Array:
         """Which of `number` rows are in the image, bool [N, number, 1, 1]."""
-        return (jnp.arange(number) < self.height[:, None])[:, :, None, None]
+        return (jnp.arange(number)[None] < self.height[:, None])[:, :, None, None]
 
     def columns(self, number: int) -> jax.Array:
         """Which of `number` columns are in the image, bool [N, 1, number, 1]."""
-        return (jnp.arange(number) < self.width[:, None])[:, None, :, None]
+        return (jnp.arange(number)[None] < self.width[:, None])[:, None, :, None]
 
     def inside(self, x: jax.Array) -> jax.Array:
         """Which pixels of an array [N, H, W, C] are in the image, bool [N, H, W, 1]."""
