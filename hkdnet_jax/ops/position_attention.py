@@ -14,7 +14,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
 from hkdnet_jax.ops.extent import Extent
@@ -326,20 +325,36 @@ def position_attention(
     Raises:
       ValueError: see `attention`.
     """
-    keys = x
-    there = None if extent is None else extent.inside(x).astype(jnp.float32)
-    keys_there = there
-    if pool > 1:
-        square, (_, h, w, _) = (pool, pool), x.shape
-        padding = ((0, -h % pool), (0, -w % pool))
-
-        def average(y: jax.Array) -> jax.Array:
-            return nn.avg_pool(y, square, square, padding, count_include_pad=False)
-
-        keys = average(x.astype(jnp.float32))
-        if there is not None:
-            keys_there = average(there)
-            keys = keys / jnp.where(keys_there > 0, keys_there, 1)
-        keys = keys.astype(x.dtype)
-    valid = None if there is None else (there > 0, keys_there > 0)
+    keys = x if pool == 1 else _pooled(x, pool, extent)
+    valid = None
+    if extent is not None:
+        counts = _counts(x.shape, pool, extent)
+        valid = extent.inside(x), counts > 0
     return attention(x, keys, keys, softmax, implementation, block, precision, valid)
+
+
+def _pooled(x: jax.Array, pool: int, extent: Extent | None) -> jax.Array:
+    """Averages the squares of [N, H, W, C], which is 0 beyond the extent."""
+    window = (1, pool, pool, 1)
+    padding = [(0, 0), *((0, -side % pool) for side in x.shape[1:3]), (0, 0)]
+    sums = lax.reduce_window(
+        x.astype(jnp.float32), 0.0, lax.add, window, window, padding
+    )
+    counts = _counts(x.shape, pool, extent)
+    return (sums / jnp.maximum(counts, 1)).astype(x.dtype)
+
+
+def _counts(shape: tuple[int, ...], pool: int, extent: Extent | None) -> jax.Array:
+    """How many pixels of the image each square has, float32 [N or 1, K, L, 1].
+
+    They are stated rather than summed up, because the compiler would do that for large
+    images in seconds.
+    """
+    sides = shape[1:3] if extent is None else extent
+    rows, columns = (
+        jnp.clip(
+            jnp.reshape(length, (-1, 1)) - jnp.arange(0, side, pool)[None], 0, pool
+        )
+        for side, length in zip(shape[1:3], sides, strict=True)
+    )
+    return (rows[:, :, None, None] * columns[:, None, :, None]).astype(jnp.float32)
