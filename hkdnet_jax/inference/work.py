@@ -66,11 +66,8 @@ class Work:
         self.model = model
         self.shared = shared
         self.options = options
-        self.views = {
-            job: dataclasses.replace(view, plan=group.plan)
-            for group in shared.groups
-            for job in group.jobs
-        }
+        self.view = view
+        self.groups = {job: group for group in shared.groups for job in group.jobs}
         self.tile = tiles.tile_shape(shared.shape, options.tile)
         self.places = tiles.corners(shared.shape, self.tile)
         tiled = len(self.places) > 1
@@ -117,8 +114,9 @@ class Work:
     def _read(self, jobs: Sequence[Job], report: Report) -> dict[Job, Inputs]:
         read = {}
         for job in jobs:
+            view = dataclasses.replace(self.view, plan=self.groups[job].plan)
             inputs = self._attempt(
-                [job], report, read_inputs, job.pair, self.options, self.views[job]
+                [job], report, read_inputs, job.pair, self.options, view
             )
             if inputs is not None:
                 report.say(inputs.notes)
@@ -194,7 +192,7 @@ class Work:
             if not memory.is_exhausted(error):
                 raise
             sentences = {
-                job: out_of_memory(job.pair.ir, *self.shared.shape) for job in jobs
+                job: out_of_memory(job.pair.ir, *self.groups[job].size) for job in jobs
             }
         for job, sentence in sentences.items():
             report.failed(job, sentence)
