@@ -201,24 +201,35 @@ def fuse(
     ]
     coloured = color == "rgb" or (color == "auto" and vis.ndim == 4)
 
-    def run(irs: np.ndarray, viss: np.ndarray) -> np.ndarray:
-        flat = np.array([is_flat(*pair) for pair in zip(irs, viss, strict=True)])
-        result_depth = "float" if coloured else depth
-        if pad_to is None:
-            image = _forward(network, params, irs, viss)
-            return np.asarray(finish(image, flat, stretch, result_depth))
-        extent = Extent.of(irs)
-        padded = (stack(x, pad_to) for x in (irs, viss))
-        image = _forward(network, params, *padded, extent)
-        large = extent.scaled(image.shape[1] // pad_to[0])
-        picture = np.asarray(finish(image, flat, stretch, result_depth, large))
-        return picture[:, : large.height[0], : large.width[0]]
-
+    run = partial(
+        _run, network, params, stretch, "float" if coloured else depth, pad_to
+    )
     fused = _in_parts(run, *prepared)
     if coloured:
         pairs = zip(fused, vis, strict=True)
         fused = np.stack([_in_colour(*pair, options[1], depth) for pair in pairs])
     return fused if batched else fused[0]
+
+
+def _run(
+    network: nn.Module,
+    params: Mapping[str, Any],
+    stretch: bool,
+    depth: str,
+    pad_to: tuple[int, int] | None,
+    ir: np.ndarray,
+    vis: np.ndarray,
+) -> np.ndarray:
+    """Fuses prepared images [N, H, W, 1] of one size to pictures of a depth."""
+    flat = np.array([is_flat(*pair) for pair in zip(ir, vis, strict=True)])
+    if pad_to is None:
+        image = _forward(network, params, ir, vis)
+        return np.asarray(finish(image, flat, stretch, depth))
+    extent = Extent.of(ir)
+    image = _forward(network, params, stack(ir, pad_to), stack(vis, pad_to), extent)
+    scale = image.shape[1] // pad_to[0]
+    pictures = np.asarray(finish(image, flat, stretch, depth, extent.scaled(scale)))
+    return pictures[:, : scale * ir.shape[1], : scale * ir.shape[2]]
 
 
 def _in_colour(
