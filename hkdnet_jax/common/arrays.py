@@ -7,7 +7,7 @@ this module only converts, resizes and normalizes.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
 
 
 def to_float(
@@ -77,11 +77,18 @@ def resize_bicubic(
     return jax.image.resize(image, (n, h * scale, w * scale, c), method="cubic")
 
 
-def normalize_minmax(image: Float[Array, "n h w 1"]) -> Float[Array, "n h w 1"]:
+def normalize_minmax(
+    image: Float[Array, "n h w 1"], inside: Bool[Array, "n h w 1"] | None = None
+) -> Float[Array, "n h w 1"]:
     """Stretches each image of [N, H, W, 1] to [0, 1] by its own minimum and maximum.
 
     A flat image becomes all zeros.
+
+    Args:
+      image: the images.
+      inside: which pixels count, at least one of each image; all if None.
     """
-    low = jnp.min(image, axis=(1, 2, 3), keepdims=True)
-    high = jnp.max(image, axis=(1, 2, 3), keepdims=True)
+    axes = {"axis": (1, 2, 3), "keepdims": True, "where": inside}
+    low = jnp.min(image, initial=jnp.inf, **axes)
+    high = jnp.max(image, initial=-jnp.inf, **axes)
     return (image - low) / jnp.where(high > low, high - low, 1.0)

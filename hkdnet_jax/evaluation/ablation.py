@@ -55,7 +55,7 @@ def score_model(
     """
     model = Model.load(directory)
     names = metrics.select("paper")
-    method = ModelImages(model, str(directory), "plain")
+    method = ModelImages(model, str(directory), "plain", pairs)
     outcomes = score_pairs(pairs, {"model": method}, names, model.scale)
     for outcome in outcomes:
         if outcome.errors:
@@ -70,7 +70,7 @@ def score_model(
 def _against_teacher(model: Model, teacher: Model, pair: Pair) -> dict[str, float]:
     images = (to_8_bit(image) for image in read_pair(pair))
     ir, vis = (crop_to_multiple(image, model.scale) for image in images)
-    low = (np.asarray(degrade_picture(image, model.scale)) for image in (ir, vis))
+    low = (degrade_picture(image, model.scale) for image in (ir, vis))
     return full_reference(fuse_pair(model, *low), fuse_pair(teacher, ir, vis), None)
 
 

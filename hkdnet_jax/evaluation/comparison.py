@@ -127,7 +127,7 @@ def collect(
     if not model:
         return Comparison(pairs, methods, protocol, 1, problems, sources.notes)
     loaded, name = load_model(model, scale), _model_name(model, scale)
-    methods[name] = ModelImages(loaded, name, protocol)
+    methods[name] = ModelImages(loaded, name, protocol, pairs)
     return Comparison(pairs, methods, protocol, loaded.scale, problems, sources.notes)
 
 

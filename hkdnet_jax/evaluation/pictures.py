@@ -3,10 +3,9 @@
 Comparisons and scores always use the 8-bit picture, never the network's output.
 """
 
-from functools import partial
-
 import jax
 import numpy as np
+from PIL import Image
 
 from hkdnet_jax.common import arrays
 
@@ -25,9 +24,10 @@ def crop_to_multiple(picture: Picture, multiple: int) -> Picture:
     return picture[:height, :width]
 
 
-@partial(jax.jit, static_argnames="scale")
-def degrade_picture(picture: Picture, scale: int) -> jax.Array:
-    """Makes the low-resolution picture as training does.
+def degrade_picture(picture: Picture, scale: int) -> Picture:
+    """Makes the low-resolution picture as training does, see `arrays.degrade`.
+
+    Pillow makes the same picture, and compiles nothing for a size.
 
     Args:
       picture: uint8 [H, W]; H and W divisible by `scale`.
@@ -36,7 +36,11 @@ def degrade_picture(picture: Picture, scale: int) -> jax.Array:
     Returns:
       uint8 [H / scale, W / scale].
     """
-    return arrays.to_uint8(arrays.degrade(as_batch(picture), scale))[0, :, :, 0]
+    height, width = picture.shape
+    if height % scale or width % scale:
+        raise ValueError(f"{height}x{width} is not divisible by the scale {scale}")
+    size = (width // scale, height // scale)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
 def enlarge(picture: Picture, scale: int) -> Picture:

@@ -115,7 +115,7 @@ def measure_pair(
     """
     images = (to_8_bit(image) for image in read_pair(pair))
     ir, vis = (crop_to_multiple(image, MULTIPLE) for image in images)
-    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+    low = [degrade_picture(image, scale) for image in (ir, vis)]
 
     def pictures(protocol: str) -> dict[str, Picture]:
         methods = methods_of(models, scale, protocol).items()

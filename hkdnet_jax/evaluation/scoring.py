@@ -9,7 +9,8 @@ import dataclasses
 import os
 import queue
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,8 @@ from hkdnet_jax.evaluation.pictures import (
 from hkdnet_jax.inference.inputs import read_inputs
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import explain_out_of_memory, fuse_pair
+from hkdnet_jax.inference.shapes import cover
+from hkdnet_jax.model_files.call import pads
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 
@@ -86,15 +89,22 @@ class SavedImages:
 class ModelImages:
     """A method that fuses degraded pairs with a model, on all devices at once."""
 
-    def __init__(self, model: Model, name: str, protocol: str):
+    def __init__(
+        self, model: Model, name: str, protocol: str, pairs: Iterable[Pair] = ()
+    ):
         """Puts the model on all devices.
 
         Args:
           model: see `Model.load`.
           name: the method's name, for sentences.
           protocol: a key of PROTOCOLS.
+          pairs: those to come, so that those of many sizes share programs.
         """
         self.scale = model.scale
+        sizes = (header_size(pair.ir) for pair in pairs)
+        low = Counter((h // self.scale, w // self.scale) for h, w in sizes)
+        self.pads = pads(model.network)
+        self.shapes = cover(low) if self.pads else {}
         self.name = name
         self.options = fuse_options(protocol)
         # A thread takes a device out while it fuses, so each device has one pair.
@@ -128,8 +138,11 @@ class ModelImages:
                 jax.default_device(device),
                 explain_out_of_memory(pair.ir, height, width),
             ):
-                low = (np.asarray(degrade_picture(x, self.scale)) for x in (ir, vis))
-                return fuse_pair(model, *low, **self.options)
+                low = [degrade_picture(x, self.scale) for x in (ir, vis)]
+                shape = self.shapes.get(low[0].shape)
+                alone = shape in (None, low[0].shape)
+                padding = {} if alone else {"pad_to": shape}
+                return fuse_pair(model, *low, **self.options, **padding)
         finally:
             self.free.put((device, model))
 
@@ -184,12 +197,14 @@ def score_pairs(
     task = partial(
         score_pair, methods=methods, names=names, scale=scale, options=options
     )
-    sizes = {pair: _header_size(pair.ir) for pair in pairs}
+    sizes = {pair: header_size(pair.ir) for pair in pairs}
     order = sorted(pairs, key=sizes.get)
     outcomes: dict[Pair, Outcome] = {}
     compiled: set[tuple[int, int]] = set()
-    models = any(isinstance(method, ModelImages) for method in methods.values())
-    per_size = models or not all(metrics.METRICS[name].any_size for name in names)
+    per_size = any(
+        isinstance(method, ModelImages) and not method.pads
+        for method in methods.values()
+    )
     workers = max(os.cpu_count() or 1, jax.local_device_count())
     pool = ThreadPoolExecutor(workers)
     try:
@@ -208,7 +223,7 @@ def score_pairs(
     return [outcomes[pair] for pair in pairs]
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def header_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header; (0, 0) if the header is broken."""
     try:
         return image_size(path)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,7 +12,7 @@ import jax
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.inference import programs, tiles
-from hkdnet_jax.inference.groups import Group, by_size
+from hkdnet_jax.inference.groups import Shared, by_program, by_size
 from hkdnet_jax.inference.inputs import Note, View
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.matching import Enlarger
@@ -20,6 +21,7 @@ from hkdnet_jax.inference.pair import out_of_memory
 from hkdnet_jax.inference.report import Report
 from hkdnet_jax.inference.rig import find_rig
 from hkdnet_jax.inference.work import Work
+from hkdnet_jax.model_files.call import pads
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.runtime import memory
 
@@ -32,9 +34,9 @@ def fuse_files(
 ) -> list[str]:
     """Fuses pairs of files, on all devices, with a progress bar on stderr.
 
-    Pairs of the same size go to the devices together; those that need the most memory
-    come first.  A picture is written completely or not at all; an existing file is
-    replaced.
+    Pairs of the same size go to the devices together, and in a folder of many sizes
+    those of similar sizes; the ones that need the most memory come first.  A picture is
+    written completely or not at all; an existing file is replaced.
 
     Args:
       model: see `Model.load`; a pair of two sizes is fused by a teacher, which is this
@@ -65,44 +67,51 @@ def fuse_files(
             view = dataclasses.replace(view, rig=find_rig(groups, options, view))
             text = f"The pairs of this rig are off by {view.rig}."
             report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
-        for number, group in enumerate(groups):
-            own = model if group.plan is None else teacher()
-            planned = dataclasses.replace(view, plan=group.plan)
-            work = _prepare(own, group, options, planned, devices, free)
+        waiting = deque(by_program(groups, options.tile, pads(model.network)))
+        begun = False
+        while waiting:
+            shared = waiting.popleft()
+            own = model if shared.groups[0].plan is None else teacher()
+            work = _prepare(own, shared, options, view, devices, free)
             if isinstance(work, Work):
                 work.do(report)
+            elif shared.padded:  # without the padding they may fit
+                waiting.extendleft(reversed(shared.apart()))
                 continue
-            if number == 0:
-                raise UserError(work[group.jobs[0]])
-            for job, sentence in work.items():
-                report.failed(job, sentence)
+            elif not begun:
+                raise UserError(work[shared.jobs[0]])
+            else:
+                for job, sentence in work.items():
+                    report.failed(job, sentence)
+            begun = True
     return [report.failures[job] for job in jobs if job in report.failures]
 
 
 def _prepare(
     model: Model,
-    group: Group,
+    shared: Shared,
     options: Options,
     view: View,
     devices: Sequence[jax.Device],
     free: int | None,
 ) -> Work | dict[Job, str]:
-    """The work on a group, or a sentence for each job if they do not fit."""
+    """The work on some groups, or a sentence for each job if they do not fit."""
+    size = shared.shape
     try:
-        return Work(model, group, options, view, devices, free)
+        return Work(model, shared, options, view, devices, free)
     except programs.DoesNotFit as problem:
-        return {job: _refusal(job, group, problem, options) for job in group.jobs}
+        return {job: _refusal(job, size, problem, options) for job in shared.jobs}
     except jax.errors.JaxRuntimeError as error:  # the TPU compiler refuses by itself
         if not memory.is_exhausted(error):
             raise
-        return {job: out_of_memory(job.pair.ir, *group.size) for job in group.jobs}
+        return {job: out_of_memory(job.pair.ir, *size) for job in shared.jobs}
 
 
 def _refusal(
-    job: Job, group: Group, problem: programs.DoesNotFit, options: Options
+    job: Job, size: tuple[int, int], problem: programs.DoesNotFit, options: Options
 ) -> str:
     """The sentence for an image that does not fit, with a remedy."""
-    height, width = tiles.tile_shape(group.size, options.tile)
+    height, width = tiles.tile_shape(size, options.tile)
     side = int(math.sqrt(0.8 * problem.free / problem.needed * height * width))
     side -= side % tiles.MIN_TILE
     remedy = f"give --tile {side}" if side else "use a smaller model"
@@ -111,8 +120,8 @@ def _refusal(
     if options.max_memory is not None:
         available = "left of --max-memory"
         remedy += ", or raise the limit"
-    tiled = "" if (height, width) == group.size else f" in tiles of {width}x{height}"
+    tiled = "" if (height, width) == size else f" in tiles of {width}x{height}"
     return (
-        f"{job.pair.ir} is {group.size[1]}x{group.size[0]} pixels, which take about "
+        f"{job.pair.ir} is {size[1]}x{size[0]} pixels, which take about "
         f"{needed}{tiled}, but only {free} are {available}: {remedy}."
     )

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import memory, sharding
 
 _PIXELS_AT_ONCE = call.PIXELS_AT_ONCE
@@ -44,7 +45,8 @@ class Program:
     Attributes:
       batch: number of images per call.
       mesh: the devices that share the work.
-      compiled: the function (params, ir, vis) -> fused.
+      compiled: the function (params, ir, vis, extent) -> fused; it has no `extent`
+        unless images may be smaller than their arrays.
     """
 
     batch: int
@@ -52,7 +54,11 @@ class Program:
     compiled: jax.stages.Compiled
 
     def run(
-        self, params: Mapping[str, Any], ir: np.ndarray, vis: np.ndarray
+        self,
+        params: Mapping[str, Any],
+        ir: np.ndarray,
+        vis: np.ndarray,
+        extent: Extent | None = None,
     ) -> jax.Array:
         """Starts to fuse pairs; the result may still be being computed on return.
 
@@ -60,6 +66,7 @@ class Program:
           params: parameters of the network.
           ir: float32 [n, h, w, 1] in [0, 1], n at most `batch`.
           vis: float32 [n, h, w, 1] in [0, 1].
+          extent: the sizes of the images, [n] each; only of a padded program.
 
         Returns:
           float32 [n, scale * h, scale * w, 1].
@@ -68,7 +75,10 @@ class Program:
         count = len(ir)
         filled = np.arange(self.batch) % count  # the last batch may not be full
         split = sharding.split_height(self.mesh)
-        images = (jax.device_put(x[filled], split) for x in (ir, vis))
+        images = [jax.device_put(x[filled], split) for x in (ir, vis)]
+        if extent is not None:
+            sizes = Extent(*(side[filled] for side in extent))
+            images.append(jax.device_put(sizes, sharding.split_batch(self.mesh)))
         return self.compiled(params, *images)[:count]
 
     def needed(self) -> int:
@@ -84,23 +94,25 @@ def choose(
     devices: Sequence[jax.Device],
     free: int | None = None,
     beside: int = 0,
+    padded: bool = False,
 ) -> Program:
     """The program for `count` images that keeps the most devices busy and fits.
 
     Args:
       model: the model whose network is compiled.
-      size: (height, width) of the images, in pixels.
-      count: number of images of this size.
+      size: (height, width) of the images, in pixels, or of arrays that hold them.
+      count: number of images.
       devices: the devices that may share the work.
       free: bytes that the program may take, see `budget`; None for no limit.
       beside: bytes of host memory that the caller needs at the same time.
+      padded: whether images may be smaller than `size`.
 
     Raises:
       DoesNotFit: every program takes more than `free` bytes.
     """
     problem, shapes = None, _shapes(model.params)
     for batch, mesh in _candidates(size, count, devices):
-        program = _compile(model.network, shapes, size, batch, mesh)
+        program = _compile(model.network, shapes, size, batch, mesh, padded)
         needed = program.needed() + (beside if _on_cpu(devices[0]) else 0)
         if free is None or needed <= free:
             return program
@@ -165,14 +177,24 @@ def _shapes(params: Mapping[str, Any]) -> _Shapes:
 
 @functools.lru_cache(_PROGRAMS_KEPT)
 def _compile(
-    network: nn.Module, shapes: _Shapes, size: tuple[int, int], batch: int, mesh: Mesh
+    network: nn.Module,
+    shapes: _Shapes,
+    size: tuple[int, int],
+    batch: int,
+    mesh: Mesh,
+    padded: bool = False,
 ) -> Program:
     image = jax.ShapeDtypeStruct((batch, *size, 1), jnp.float32)
     params = jax.tree.unflatten(*shapes)
     replicated, split = sharding.replicated(mesh), sharding.split_height(mesh)
+    arguments, shardings = [params, image, image], [replicated, split, split]
+    if padded:
+        sides = jax.ShapeDtypeStruct((batch,), jnp.int32)
+        arguments.append(Extent(sides, sides))
+        shardings.append(sharding.split_batch(mesh))
     jitted = jax.jit(
         sharding.on_mesh(functools.partial(call.forward, network), mesh),
-        in_shardings=(replicated, split, split),
+        in_shardings=tuple(shardings),
         out_shardings=split,
     )
-    return Program(batch, mesh, jitted.lower(params, image, image).compile())
+    return Program(batch, mesh, jitted.lower(*arguments).compile())

@@ -1,5 +1,6 @@
-"""The jobs of one size, and the program that fuses them."""
+"""The jobs that share a program, and that program."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import encode
 from hkdnet_jax.inference import pictures, programs, tiles
-from hkdnet_jax.inference.groups import Group
+from hkdnet_jax.inference.groups import Shared
 from hkdnet_jax.inference.inputs import Inputs, View, read_inputs
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.options import Options
@@ -21,6 +22,7 @@ from hkdnet_jax.inference.pair import out_of_memory
 from hkdnet_jax.inference.report import Report
 from hkdnet_jax.model_files.call import finish, is_flat
 from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.ops.extent import Extent, stack
 from hkdnet_jax.runtime import memory
 
 
@@ -37,12 +39,12 @@ class _Running(NamedTuple):
 
 
 class Work:
-    """The jobs of one group, and the program that fuses them."""
+    """The jobs of some groups, and the program that fuses them."""
 
     def __init__(
         self,
         model: Model,
-        group: Group,
+        shared: Shared,
         options: Options,
         view: View,
         devices: Sequence[jax.Device],
@@ -51,10 +53,10 @@ class Work:
         """Compiles the program.
 
         Args:
-          model: of the group.
-          group: see `Group`.
+          model: of the groups.
+          shared: the groups.
           options: see `Options`.
-          view: how the two pictures of a pair become one view.
+          view: how the two pictures of a pair become one view, apart from the plan.
           devices: the devices that share the work.
           free: bytes that the program may take, see `programs.budget`.
 
@@ -62,22 +64,25 @@ class Work:
           programs.DoesNotFit: every program takes more than `free` bytes.
         """
         self.model = model
-        self.group = group
+        self.shared = shared
         self.options = options
         self.view = view
-        self.tile = tiles.tile_shape(group.size, options.tile)
-        self.places = tiles.corners(group.size, self.tile)
+        self.groups = {job: group for group in shared.groups for job in group.jobs}
+        self.tile = tiles.tile_shape(shared.shape, options.tile)
+        self.places = tiles.corners(shared.shape, self.tile)
         tiled = len(self.places) > 1
         # One image in tiles at a time.
-        count = len(self.places) if tiled else len(group.jobs)
+        count = len(self.places) if tiled else len(shared.jobs)
         beside = self._host_bytes() if tiled else 0
-        self.program = programs.choose(model, self.tile, count, devices, free, beside)
+        self.program = programs.choose(
+            model, self.tile, count, devices, free, beside, shared.padded
+        )
 
     def _host_bytes(self) -> int:
         """Bytes of host memory for assembling an image from tiles."""
         tiled = len(self.places) * math.prod(self.tile)
         # All tiles, twice for a moment; the image's sum, weights and quotient.
-        pixels = 2 * tiled + 3 * math.prod(self.group.size)
+        pixels = 2 * tiled + 3 * math.prod(self.shared.shape)
         return 4 * pixels * self.model.scale**2
 
     def do(self, report: Report) -> None:
@@ -87,7 +92,7 @@ class Work:
         next one is read.
         """
         at_once = self.program.batch if len(self.places) == 1 else 1
-        jobs, running = self.group.jobs, None
+        jobs, running = self.shared.jobs, None
         # One more round than there are batches, to finish the last batch.
         for first in range(0, len(jobs) + at_once, at_once):
             begun = time.perf_counter()
@@ -103,14 +108,15 @@ class Work:
                     report.wrote(job, inputs, shape, seconds)
 
     def _out_shape(self, inputs: Inputs) -> tuple[int, ...]:
-        size = tuple(self.model.scale * side for side in self.group.size)
+        size = tuple(self.model.scale * side for side in inputs.ir.shape[:2])
         return size if inputs.colour is None else (*size, 3)
 
     def _read(self, jobs: Sequence[Job], report: Report) -> dict[Job, Inputs]:
         read = {}
         for job in jobs:
+            view = dataclasses.replace(self.view, plan=self.groups[job].plan)
             inputs = self._attempt(
-                [job], report, read_inputs, job.pair, self.options, self.view
+                [job], report, read_inputs, job.pair, self.options, view
             )
             if inputs is not None:
                 report.say(inputs.notes)
@@ -124,7 +130,13 @@ class Work:
     def _fuse(self, inputs: Sequence[Inputs]) -> jax.Array:
         params, run = self.model.params, self.program.run
         irs, viss = [x.ir for x in inputs], [x.vis for x in inputs]
-        if len(self.places) == 1:
+        extent = None
+        if self.shared.padded:
+            sizes = Extent.of(irs)
+            arrays = (stack(x, self.shared.shape) for x in (irs, viss))
+            image = run(params, *arrays, sizes)
+            extent = sizes.scaled(self.model.scale)
+        elif len(self.places) == 1:
             image = run(params, np.stack(irs), np.stack(viss))
         else:
             pieces = [tiles.cut(x, self.places, self.tile) for (x,) in (irs, viss)]
@@ -134,18 +146,24 @@ class Work:
                 for first in range(0, len(self.places), batch)
             ]
             parts = np.concatenate(parts)[..., 0]
-            whole = tiles.blend(parts, self.places, self.group.size, self.model.scale)
+            whole = tiles.blend(parts, self.places, self.shared.shape, self.model.scale)
             image = jnp.asarray(whole[None, :, :, None])
         flat = np.array([is_flat(*pair) for pair in zip(irs, viss, strict=True)])
         # Colour is attached before levels are rounded.
         coloured = any(x.colour is not None for x in inputs)
         depth = "float" if coloured else self.options.depth
-        return finish(image, flat, self.options.stretch, depth)
+        return finish(image, flat, self.options.stretch, depth, extent)
 
     def _collect(self, running: _Running, report: Report) -> dict[Job, np.ndarray]:
         jobs = list(running.inputs)
         fused = self._attempt(jobs, report, np.asarray, running.fused)
-        return {} if fused is None else dict(zip(jobs, fused[..., 0], strict=True))
+        if fused is None:
+            return {}
+        shapes = (self._out_shape(inputs) for inputs in running.inputs.values())
+        return {
+            job: image[: shape[0], : shape[1], 0]
+            for job, image, shape in zip(jobs, fused, shapes, strict=True)
+        }
 
     def _write(self, job: Job, fused: np.ndarray, inputs: Inputs) -> None:
         picture = pictures.picture(fused, inputs, self.options.depth)
@@ -174,7 +192,7 @@ class Work:
             if not memory.is_exhausted(error):
                 raise
             sentences = {
-                job: out_of_memory(job.pair.ir, *self.group.size) for job in jobs
+                job: out_of_memory(job.pair.ir, *self.groups[job].size) for job in jobs
             }
         for job, sentence in sentences.items():
             report.failed(job, sentence)

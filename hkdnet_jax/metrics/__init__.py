@@ -1,10 +1,9 @@
 """Fusion metrics: the paper's six, and those that fusion papers print beside them.
 
-Every metric is a pure function of three floating [H, W] arrays of levels 0..255, the
+Every metric is a pure function of three float64 [H, W] arrays of levels 0..255, the
 infrared, the visible and the fused image, in a module of its own that gives formula,
-range and source; docs/metrics.md describes them all.  The paper's six take images of
-any size without compiling anything for it; the others are compiled for each size.
-`score` runs any of them:
+range and source; docs/metrics.md describes them all.  They take images of any size
+without compiling anything for it.  `score` runs any of them:
 
     values = score(ir, vis, fused)  # uint8 [H, W] each
     values["FMI_dct"], values["SCD"], ...
@@ -12,10 +11,7 @@ any size without compiling anything for it; the others are compiled for each siz
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.common.errors import UserError
@@ -34,7 +30,6 @@ from hkdnet_jax.metrics.sd import sd
 from hkdnet_jax.metrics.sf import sf
 from hkdnet_jax.metrics.ssim import ssim
 from hkdnet_jax.metrics.vif import vif
-from hkdnet_jax.runtime import devices
 
 
 @dataclass(frozen=True)
@@ -42,28 +37,25 @@ class Metric:
     """One metric.
 
     Attributes:
-      compute: maps (ir, vis, fused), floating [H, W] levels 0..255, to a scalar.
+      compute: maps (ir, vis, fused), float64 [H, W] levels 0..255, to a scalar.
       min_side: the shortest side in pixels for which the metric has a value.
       higher_is_better: whether tables count a higher value as better.
-      any_size: whether `compute` takes NumPy arrays, and compiles nothing for a size;
-        otherwise it is traced.
     """
 
-    compute: Callable[..., jax.Array | float]
+    compute: Callable[..., float]
     min_side: int = 1
     higher_is_better: bool = True
-    any_size: bool = False
 
 
 PAPER = ("FMI_dct", "FMI_w", "SCD", "MS_SSIM", "AG", "CC")
 EXTRA = ("EN", "SD", "SF", "MI", "Qabf", "VIF", "SSIM", "PSNR", "Nabf")
 METRICS: dict[str, Metric] = {
-    "FMI_dct": Metric(fmi_dct, min_side=3, any_size=True),
-    "FMI_w": Metric(fmi_w, any_size=True),
-    "SCD": Metric(scd, any_size=True),
-    "MS_SSIM": Metric(ms_ssim, MS_SSIM_MIN_SIDE, any_size=True),
-    "AG": Metric(ag, min_side=2, any_size=True),
-    "CC": Metric(cc, any_size=True),
+    "FMI_dct": Metric(fmi_dct, min_side=3),
+    "FMI_w": Metric(fmi_w),
+    "SCD": Metric(scd),
+    "MS_SSIM": Metric(ms_ssim, MS_SSIM_MIN_SIDE),
+    "AG": Metric(ag, min_side=2),
+    "CC": Metric(cc),
     "EN": Metric(en),
     "SD": Metric(sd),
     "SF": Metric(sf, min_side=2),
@@ -103,8 +95,7 @@ def score(
     """Computes metrics of one fused image, or of a batch of images of one size.
 
     It runs in float64 on the host's CPU whatever other devices there are, because
-    float32 cannot reproduce the reference values.  It compiles once for each size and
-    choice of names; threads may call it concurrently.
+    float32 cannot reproduce the reference values.  Threads may call it concurrently.
 
     Args:
       ir, vis, fused: uint8, all [H, W] or all [N, H, W].
@@ -124,37 +115,16 @@ def score(
         raise TypeError("score takes uint8 images")
     if len(shapes) > 1 or ir.ndim not in (2, 3):
         raise ValueError(f"score takes three images of one size, got {sorted(shapes)}")
-    small = [name for name in names if min(ir.shape[-2:]) < METRICS[name].min_side]
-    possible = [name for name in names if name not in small]
-    values = _on_host(ir, vis, fused, [n for n in possible if METRICS[n].any_size])
-    traced = tuple(name for name in possible if name not in values)
-    with jax.enable_x64(True):
-        images = jax.device_put((ir, vis, fused), devices.cpu())
-        values |= jax.device_get(_compute(*images, names=traced)) if traced else {}
-    values |= {name: np.full(ir.shape[:-2], np.nan) for name in small}
-    finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values.items()}
-    return {name: finite[name] for name in names}
-
-
-def _on_host(
-    ir: np.ndarray, vis: np.ndarray, fused: np.ndarray, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Computes metrics that take images of any size, in float64."""
     triples = np.stack([ir, vis, fused], axis=-3).astype(np.float64)
     flat = triples.reshape(-1, *triples.shape[-3:])
-    with np.errstate(all="ignore"):  # what has no value becomes NaN
-        rows = [[METRICS[name].compute(*triple) for triple in flat] for name in names]
-    return {
-        name: np.reshape(row, ir.shape[:-2])
-        for name, row in zip(names, rows, strict=True)
-    }
-
-
-@partial(jax.jit, static_argnames="names")
-def _compute(ir, vis, fused, names):
-    images = [jnp.asarray(image, jnp.float64) for image in (ir, vis, fused)]
-
-    def single(ir, vis, fused):
-        return {name: METRICS[name].compute(ir, vis, fused) for name in names}
-
-    return jax.vmap(single)(*images) if ir.ndim == 3 else single(*images)
+    values = {}
+    for name in names:
+        metric = METRICS[name]
+        if min(ir.shape[-2:]) < metric.min_side:
+            row = [np.nan] * len(flat)
+        else:
+            with np.errstate(all="ignore"):  # what has no value becomes NaN
+                row = [metric.compute(*triple) for triple in flat]
+        row = np.array(row, np.float64)
+        values[name] = np.where(np.isfinite(row), row, np.nan).reshape(ir.shape[:-2])
+    return values

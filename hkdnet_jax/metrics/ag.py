@@ -11,10 +11,10 @@ evaluation scripts compute it.
 
 import numpy as np
 
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
 
 
-def ag(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def ag(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the average gradient; see the module.
 
     Args:

@@ -9,10 +9,10 @@ fusion methods and applications: A survey", Information Fusion 45, 2019.
 """
 
 from hkdnet_jax.metrics.statistics import correlation
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
 
 
-def cc(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def cc(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the mean correlation with both sources; see the module.
 
     Args:

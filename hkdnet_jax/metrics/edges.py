@@ -1,10 +1,9 @@
 """Edge strengths, shared by Qabf and Nabf."""
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 
-def relative_strength(source: jax.Array, fused: jax.Array) -> jax.Array:
+def relative_strength(source: np.ndarray, fused: np.ndarray) -> np.ndarray:
     """Divides the weaker of two edge strengths by the stronger; 0 where both are 0."""
-    stronger = jnp.maximum(source, fused)
-    return jnp.minimum(source, fused) / jnp.where(stronger == 0, 1, stronger)
+    stronger = np.maximum(source, fused)
+    return np.minimum(source, fused) / np.where(stronger == 0, 1, stronger)

@@ -10,23 +10,22 @@ entropy, image quality, and multispectral classification", Journal of Applied Re
 Sensing 2, 2008.
 """
 
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import Image
 
 
-def en(ir: Image, vis: Image, fused: Image) -> Scalar:
+def en(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the entropy in bits; see the module.
 
     Args:
       ir, vis: not used; every metric takes the same arguments.
-      fused: floating [H, W], whole levels 0..255.
+      fused: float64 [H, W], whole levels 0..255.
 
     Returns:
       Scalar.
     """
     del ir, vis
-    levels = fused.astype(jnp.int32).ravel()
-    share = jnp.bincount(levels, length=256).astype(fused.dtype) / fused.size
+    share = np.bincount(fused.astype(np.int64).ravel(), minlength=256) / fused.size
     # It is log2(1 / p) rather than -log2(p), so that a flat image has 0, not -0.
-    return jnp.sum(share * jnp.log2(1 / jnp.where(share == 0, 1, share)))
+    return float(np.sum(share * np.log2(1 / np.where(share == 0, 1, share))))

@@ -24,7 +24,7 @@ from jax import lax
 from scipy import fft
 
 from hkdnet_jax.metrics import meyer
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
 from hkdnet_jax.runtime import devices
 
 _SIDE = 3  # side of a window, pixels
@@ -41,7 +41,7 @@ _LEAST_VARIANCE = 1e-10
 Cells = list[jax.Array]
 
 
-def fmi_dct(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def fmi_dct(ir: Image, vis: Image, fused: Image) -> float:
     """Computes FMI on the DCT of the entire image; see the module.
 
     Args:
@@ -50,7 +50,7 @@ def fmi_dct(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
     return _mean_score(*(fft.dctn(image, norm="ortho") for image in (ir, vis, fused)))
 
 
-def fmi_w(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def fmi_w(ir: Image, vis: Image, fused: Image) -> float:
     """Computes FMI on the wavelet mosaic; see the module.
 
     Args:

@@ -11,17 +11,16 @@ Source: Qu, Zhang & Yan, "Information measure for performance of image fusion",
 Electronics Letters 38(7), 2002.
 """
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import Image
 
 
-def mi(ir: Image, vis: Image, fused: Image) -> Scalar:
+def mi(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the mutual information with both sources in bits; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], whole levels 0..255.
+      ir, vis, fused: float64 [H, W], whole levels 0..255.
 
     Returns:
       Scalar.
@@ -29,13 +28,13 @@ def mi(ir: Image, vis: Image, fused: Image) -> Scalar:
     return _shared_bits(ir, fused) + _shared_bits(vis, fused)
 
 
-def _shared_bits(x: jax.Array, y: jax.Array) -> jax.Array:
+def _shared_bits(x: np.ndarray, y: np.ndarray) -> float:
     """Computes the mutual information of two images of whole levels, in bits."""
-    cells = 256 * x.astype(jnp.int32) + y.astype(jnp.int32)
-    joint = jnp.bincount(cells.ravel(), length=256 * 256).reshape(256, 256)
-    joint = joint.astype(x.dtype)
+    cells = (256 * x + y).astype(np.int64)
+    joint = np.bincount(cells.ravel(), minlength=256 * 256).reshape(256, 256)
+    joint = joint.astype(np.float64)
     # These are counts rather than shares, because with whole numbers a flat image gives
     # exactly 0.
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    ratio = jnp.where(joint == 0, 1, joint * x.size / jnp.where(apart == 0, 1, apart))
-    return jnp.sum(joint * jnp.log2(ratio)) / x.size
+    ratio = np.where(joint == 0, 1, joint * x.size / np.where(apart == 0, 1, apart))
+    return float(np.sum(joint * np.log2(ratio)) / x.size)

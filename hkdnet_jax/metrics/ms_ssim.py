@@ -19,7 +19,8 @@ fusion", IEEE TIP 24(11), 2015, and its public MATLAB code with three scales.
 import numpy as np
 from jaxtyping import Float64
 
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
+from hkdnet_jax.metrics.windows import window_sum
 from hkdnet_jax.ops.filters import gaussian
 
 _SIDE = 11  # side of a patch, pixels
@@ -33,7 +34,7 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001)
 MIN_SIDE = 4 * _SIDE  # the coarsest scale is a quarter of the size
 
 
-def ms_ssim(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def ms_ssim(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the multi-scale structural similarity; see the module.
 
     Args:
@@ -53,7 +54,7 @@ def ms_ssim(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
 
 
 def quality_map(
-    ir: HostImage, vis: HostImage, fused: HostImage
+    ir: Image, vis: Image, fused: Image
 ) -> Float64[np.ndarray, "h-10 w-10"]:
     """Computes q of every patch inside the images: [H, W] to [H - 10, W - 10]."""
     # The sums over a patch are exact in float64: levels are whole numbers, or quarters
@@ -121,15 +122,3 @@ def _halve(x: np.ndarray) -> np.ndarray:
     h, w = x.shape
     x = np.pad(x, ((0, h % 2), (0, w % 2)), mode="edge")
     return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
-
-
-def window_sum(x: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Weighted sums under a separable window inside [..., H, W], as `ops.filters`."""
-    for axis in (-2, -1):
-        moved = np.moveaxis(x, axis, 0)
-        size = len(moved) - len(window) + 1
-        total = window[0] * moved[:size]
-        for start, weight in enumerate(window[1:], start=1):
-            total += weight * moved[start : start + size]
-        x = np.moveaxis(total, 0, axis)
-    return x

@@ -16,57 +16,55 @@ Processing 7, 2013; Petrovic & Xydeas, "Objective image fusion performance
 characterisation", ICCV 2005.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.metrics.edges import relative_strength
-from hkdnet_jax.metrics.types import Image, Scalar
-from hkdnet_jax.ops.filters import sobel
+from hkdnet_jax.metrics.types import Image
+from hkdnet_jax.metrics.windows import sobel
 
 _LEAST_STRENGTH = 2  # levels per pixel
 _LEAST_WEIGHT = 0.001
 
 
-def nabf(ir: Image, vis: Image, fused: Image) -> Scalar:
+def nabf(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the share of artefacts, lower is better; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255; H and W at least 3.
+      ir, vis, fused: float64 [H, W], levels 0..255; H and W at least 3.
 
     Returns:
       Scalar.
     """
     edges_f, edges_a, edges_b = _edges(fused), _edges(ir), _edges(vis)
     artefact = (edges_f[0] > edges_a[0]) & (edges_f[0] > edges_b[0])
-    lost, total = 0, 0
+    lost, total = 0.0, 0.0
     for edges in (edges_a, edges_b):
         strength = edges[0]
-        weight = jnp.where(
-            strength >= _LEAST_STRENGTH, strength * jnp.sqrt(strength), _LEAST_WEIGHT
+        weight = np.where(
+            strength >= _LEAST_STRENGTH, strength * np.sqrt(strength), _LEAST_WEIGHT
         )
         loss = (1 - _preservation(edges, edges_f)) * weight
-        lost += jnp.sum(jnp.where(artefact, loss, 0))
-        total += jnp.sum(weight)
-    return lost / total
+        lost += np.sum(np.where(artefact, loss, 0))
+        total += np.sum(weight)
+    return float(lost / total)
 
 
-def _edges(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes edge strength, and orientation in [-pi/2, pi/2], each [H, W]."""
-    right, down = sobel(jnp.pad(x, 1, mode="reflect"))
-    strength = jnp.sqrt(right**2 + down**2) / 8
+    right, down = sobel(np.pad(x, 1, mode="reflect"))
+    strength = np.sqrt(right**2 + down**2) / 8
     flat = strength == 0
     # Where only `down` is 0 the quotient is infinite and its arctangent pi/2.
-    orientation = jnp.arctan(right / jnp.where(flat, 1, down))
-    return strength, jnp.where(flat, 0, orientation)
+    orientation = np.arctan(right / np.where(flat, 1, down))
+    return strength, np.where(flat, 0, orientation)
 
 
 def _preservation(
-    source: tuple[jax.Array, jax.Array], fused: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+    source: tuple[np.ndarray, np.ndarray], fused: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Computes Q of every pixel for one source, [H, W]."""
     strength = relative_strength(source[0], fused[0])
-    orientation = jnp.abs(jnp.abs(source[1] - fused[1]) - np.pi / 2) * (2 / np.pi)
-    of_strength = 0.9999 / (1 + jnp.exp(-19 * (strength - 0.5)))
-    of_orientation = 0.9995 / (1 + jnp.exp(-22 * (orientation - 0.5)))
-    return jnp.sqrt(of_strength * of_orientation)
+    orientation = np.abs(np.abs(source[1] - fused[1]) - np.pi / 2) * (2 / np.pi)
+    of_strength = 0.9999 / (1 + np.exp(-19 * (strength - 0.5)))
+    of_orientation = 0.9995 / (1 + np.exp(-22 * (orientation - 0.5)))
+    return np.sqrt(of_strength * of_orientation)

@@ -9,20 +9,19 @@ Source: the public fusion evaluation scripts; Jagalingam & Hegde, "A review of q
 metrics for fused image", Aquatic Procedia 4, 2015.
 """
 
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.losses.quality import decibels
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import Image
 
 
-def psnr(ir: Image, vis: Image, fused: Image) -> Scalar:
+def psnr(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the ratio in dB; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255.
+      ir, vis, fused: float64 [H, W], levels 0..255.
 
     Returns:
       Scalar; infinite if all three are equal.
     """
-    error = (jnp.mean((ir - fused) ** 2) + jnp.mean((vis - fused) ** 2)) / 2
-    return decibels(error, data_range=255.0)
+    error = (np.mean((ir - fused) ** 2) + np.mean((vis - fused) ** 2)) / 2
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")

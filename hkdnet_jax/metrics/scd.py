@@ -10,10 +10,10 @@ correlations of differences", AEU 69(12), 2015.
 """
 
 from hkdnet_jax.metrics.statistics import correlation
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
 
 
-def scd(ir: HostImage, vis: HostImage, fused: HostImage) -> float:
+def scd(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the sum of the correlations of differences; see the module.
 
     Args:

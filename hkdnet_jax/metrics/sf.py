@@ -10,21 +10,21 @@ Source: Eskicioglu & Fisher, "Image quality measures and their performance", IEE
 Transactions on Communications 43(12), 1995.
 """
 
-import jax.numpy as jnp
+import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
+from hkdnet_jax.metrics.types import Image
 
 
-def sf(ir: Image, vis: Image, fused: Image) -> Scalar:
+def sf(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the spatial frequency in levels; see the module.
 
     Args:
       ir, vis: not used; every metric takes the same arguments.
-      fused: floating [H, W], levels 0..255; H and W at least 2.
+      fused: float64 [H, W], levels 0..255; H and W at least 2.
 
     Returns:
       Scalar.
     """
     del ir, vis
-    rows, columns = (jnp.mean(jnp.diff(fused, axis=axis) ** 2) for axis in (1, 0))
-    return jnp.sqrt(rows + columns)
+    rows, columns = (np.mean(np.diff(fused, axis=axis) ** 2) for axis in (1, 0))
+    return float(np.sqrt(rows + columns))

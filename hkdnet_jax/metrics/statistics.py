@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hkdnet_jax.metrics.types import HostImage
+from hkdnet_jax.metrics.types import Image
 
 
-def correlation(x: HostImage, y: HostImage) -> float:
+def correlation(x: Image, y: Image) -> float:
     """Computes Pearson's correlation over all pixels of two float64 [H, W] arrays.
 
     Returns:

@@ -15,31 +15,30 @@ Source: Sheikh & Bovik, "Image information and visual quality", IEEE Transaction
 Image Processing 15(2), 2006, and their code.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.metrics.types import Image, Scalar
-from hkdnet_jax.ops.filters import gaussian, window_sum
+from hkdnet_jax.metrics.types import Image
+from hkdnet_jax.metrics.windows import window_sum
+from hkdnet_jax.ops.filters import gaussian
 
 _SIZES = (17, 9, 5, 3)  # side of the window at each scale, pixels
 _NOISE = 2.0  # variance, squared levels
 _LEAST = 1e-10  # squared levels; smaller variances count as 0
 
 
-def vif(ir: Image, vis: Image, fused: Image) -> Scalar:
+def vif(ir: Image, vis: Image, fused: Image) -> float:
     """Computes the sum of the fidelities to each source; see the module.
 
     Args:
-      ir, vis, fused: floating [H, W], levels 0..255; H and W at least 41.
+      ir, vis, fused: float64 [H, W], levels 0..255; H and W at least 41.
 
     Returns:
       Scalar; NaN if a source is flat.
     """
-    images = jnp.stack([ir, vis, fused])
+    images = np.stack([ir, vis, fused])
     # Subtracting the mean does not change variances, which lose fewer digits near 0.
-    images -= jnp.mean(images, axis=(1, 2), keepdims=True)
-    kept, total = 0, 0
+    images -= np.mean(images, axis=(1, 2), keepdims=True)
+    kept, total = np.zeros(2), np.zeros(2)
     for size in _SIZES:
         window = gaussian(size, size / 5)
         if size != _SIZES[0]:
@@ -47,42 +46,42 @@ def vif(ir: Image, vis: Image, fused: Image) -> Scalar:
         variance, variance_f, covariance = _moments(images, window)
         seen, present = _information(variance, variance_f, covariance)
         kept, total = kept + seen, total + present
-    return jnp.sum(kept / total)
+    return float(np.sum(kept / total)) if total.all() else float("nan")
 
 
 def _moments(
-    images: jax.Array, window: np.ndarray
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    images: np.ndarray, window: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes local variances of the sources [2, h, w] and of F [1, h, w].
 
     The third result is the covariances of the sources with F, [2, h, w].
     """
-    products = jnp.concatenate([images, images**2, images[:2] * images[2:]])
+    products = np.concatenate([images, images**2, images[:2] * images[2:]])
     means = window_sum(products, window)
     mean, mean_of_square, mean_of_product = means[:3], means[3:6], means[6:]
-    variance = jnp.maximum(mean_of_square - mean**2, 0)
+    variance = np.maximum(mean_of_square - mean**2, 0)
     return variance[:2], variance[2:], mean_of_product - mean[:2] * mean[2:]
 
 
 def _information(
-    variance: jax.Array, variance_f: jax.Array, covariance: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    variance: np.ndarray, variance_f: np.ndarray, covariance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Computes, at one scale, how much of each source F shows, and how much there is.
 
     Both are sums over the pixels, [2].
     """
-    variance_f = jnp.broadcast_to(variance_f, variance.shape)
+    variance_f = np.broadcast_to(variance_f, variance.shape)
     gain = covariance / (variance + _LEAST)
     rest = variance_f - gain * covariance
     flat, flat_f = variance < _LEAST, variance_f < _LEAST
     # These steps are in the order of the released code.
-    gain = jnp.where(flat, 0, gain)
-    rest = jnp.where(flat, variance_f, rest)
-    variance = jnp.where(flat, 0, variance)
-    gain = jnp.where(flat_f, 0, gain)
-    rest = jnp.where(flat_f, 0, rest)
-    rest = jnp.where(gain < 0, variance_f, rest)
-    gain = jnp.maximum(gain, 0)
-    rest = jnp.maximum(rest, _LEAST)
-    seen = jnp.log10(1 + gain**2 * variance / (rest + _NOISE))
-    return seen.sum(axis=(1, 2)), jnp.log10(1 + variance / _NOISE).sum(axis=(1, 2))
+    gain = np.where(flat, 0, gain)
+    rest = np.where(flat, variance_f, rest)
+    variance = np.where(flat, 0, variance)
+    gain = np.where(flat_f, 0, gain)
+    rest = np.where(flat_f, 0, rest)
+    rest = np.where(gain < 0, variance_f, rest)
+    gain = np.maximum(gain, 0)
+    rest = np.maximum(rest, _LEAST)
+    seen = np.log10(1 + gain**2 * variance / (rest + _NOISE))
+    return seen.sum(axis=(1, 2)), np.log10(1 + variance / _NOISE).sum(axis=(1, 2))

@@ -20,6 +20,8 @@ from hkdnet_jax.common import arrays, colour, levels, palettes
 from hkdnet_jax.common.colour import COLOR
 from hkdnet_jax.common.image_files import DEPTHS, quantize
 from hkdnet_jax.models.presets import MIN_SIDE
+from hkdnet_jax.ops.extent import Extent, stack
+from hkdnet_jax.released.network import Released
 
 NORMALIZE = ("unit", "minmax")
 RANGE_PER = ("batch", "image")
@@ -84,11 +86,29 @@ def is_flat(ir: np.ndarray, vis: np.ndarray) -> bool:
 
 
 def forward(
-    network: nn.Module, params: Mapping[str, Any], ir: jax.Array, vis: jax.Array
+    network: nn.Module,
+    params: Mapping[str, Any],
+    ir: jax.Array,
+    vis: jax.Array,
+    extent: Extent | None = None,
 ) -> jax.Array:
-    """Fuses float32 [N, H, W, 1] each to float32 [N, scale * H, scale * W, 1]."""
-    image, _ = network.apply({"params": params}, ir, vis)
+    """Fuses float32 [N, H, W, 1] each to float32 [N, scale * H, scale * W, 1].
+
+    Images that do not fill their arrays have an extent, which `pads` says a network
+    takes.
+    """
+    sizes = () if extent is None else (extent,)
+    image, _ = network.apply({"params": params}, ir, vis, *sizes)
     return image
+
+
+def pads(network: nn.Module) -> bool:
+    """Whether a network fuses images that do not fill their arrays.
+
+    The authors' network does not: it takes so long that compiling it for each size does
+    not matter.
+    """
+    return not isinstance(network, Released)
 
 
 # Separate from `finish`: the network takes seconds to compile, and would otherwise be
@@ -102,6 +122,7 @@ def finish(
     flat: Bool[Array | np.ndarray, " n"],
     stretch: bool,
     depth: str,
+    extent: Extent | None = None,
 ) -> Array:
     """Maps what a network makes to the levels of a picture.
 
@@ -111,12 +132,14 @@ def finish(
       stretch: whether each image's smallest and largest level become 0 and 1; images of
         flat inputs become 0, for what they hold is noise.
       depth: one of `image_files.DEPTHS`.
+      extent: the sizes of images that do not fill their arrays.
 
     Returns:
       [N, H, W, 1] uint8 or uint16, or float32 in [0, 1].
     """
     if stretch:
-        whole = arrays.normalize_minmax(image)
+        inside = None if extent is None else extent.inside(image)
+        whole = arrays.normalize_minmax(image, inside)
         image = jnp.where(flat[:, None, None, None], jnp.zeros_like(whole), whole)
     if depth == "8":
         return arrays.to_uint8(image)
@@ -140,6 +163,7 @@ def fuse(
     stretch: bool,
     depth: str,
     color: str,
+    pad_to: tuple[int, int] | None,
 ) -> np.ndarray:
     """Fuses arrays; see `Model.__call__`."""
     _check_option("color", color, COLOR)
@@ -156,6 +180,11 @@ def fuse(
         raise ValueError(
             f"images need at least {MIN_SIDE} pixels per side, got {_said(ir)}"
         )
+    shape = ir.shape[1:3]
+    if pad_to is not None and (pad_to[0] < shape[0] or pad_to[1] < shape[1]):
+        raise ValueError(f"pad_to {pad_to} is smaller than the images, {_said(ir)}")
+    if pad_to is not None and not pads(network):
+        raise ValueError("pad_to is not for the authors' network: leave it out")
     if ir_palette is None and ir.ndim == 4 and palettes.is_false_colour(ir[0]):
         warnings.warn(f"ir: {palettes.false_colour_note('ir_palette')}", stacklevel=3)
     specs = (_as_spec("ir_range", ir_range), _as_spec("vis_range", vis_range))
@@ -172,16 +201,35 @@ def fuse(
     ]
     coloured = color == "rgb" or (color == "auto" and vis.ndim == 4)
 
-    def run(irs: np.ndarray, viss: np.ndarray) -> Array:
-        flat = np.array([is_flat(*pair) for pair in zip(irs, viss, strict=True)])
-        image = _forward(network, params, irs, viss)
-        return finish(image, flat, stretch, "float" if coloured else depth)
-
+    run = partial(
+        _run, network, params, stretch, "float" if coloured else depth, pad_to
+    )
     fused = _in_parts(run, *prepared)
     if coloured:
         pairs = zip(fused, vis, strict=True)
         fused = np.stack([_in_colour(*pair, options[1], depth) for pair in pairs])
     return fused if batched else fused[0]
+
+
+def _run(
+    network: nn.Module,
+    params: Mapping[str, Any],
+    stretch: bool,
+    depth: str,
+    pad_to: tuple[int, int] | None,
+    ir: np.ndarray,
+    vis: np.ndarray,
+) -> np.ndarray:
+    """Fuses prepared images [N, H, W, 1] of one size to pictures of a depth."""
+    flat = np.array([is_flat(*pair) for pair in zip(ir, vis, strict=True)])
+    if pad_to is None:
+        image = _forward(network, params, ir, vis)
+        return np.asarray(finish(image, flat, stretch, depth))
+    extent = Extent.of(ir)
+    image = _forward(network, params, stack(ir, pad_to), stack(vis, pad_to), extent)
+    scale = image.shape[1] // pad_to[0]
+    pictures = np.asarray(finish(image, flat, stretch, depth, extent.scaled(scale)))
+    return pictures[:, : scale * ir.shape[1], : scale * ir.shape[2]]
 
 
 def _in_colour(
@@ -207,7 +255,9 @@ def _for_batch(
 
 
 def _in_parts(
-    run: Callable[[np.ndarray, np.ndarray], Array], ir: np.ndarray, vis: np.ndarray
+    run: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ir: np.ndarray,
+    vis: np.ndarray,
 ) -> np.ndarray:
     """Runs a batch in parts of one size, so that one program does it all."""
     at_once = min(len(ir), max(1, PIXELS_AT_ONCE // (ir.shape[1] * ir.shape[2])))
@@ -215,7 +265,7 @@ def _in_parts(
     for first in range(0, len(ir), at_once):
         # The last images may stand in it several times.
         chosen = np.arange(first, first + at_once).clip(max=len(ir) - 1)
-        pictures.append(np.asarray(run(ir[chosen], vis[chosen]))[..., 0])
+        pictures.append(run(ir[chosen], vis[chosen])[..., 0])
     return np.concatenate(pictures)[: len(ir)]  # a copy, which may be written to
 
 

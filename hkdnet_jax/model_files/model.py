@@ -88,10 +88,12 @@ class Model:
         stretch: bool = False,
         depth: str = "8",
         color: str = "auto",
+        pad_to: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """Fuses a registered pair, or a batch of pairs, of one size.
 
-        Each new image size is compiled once per process.  Threads may share a model.
+        Each new image size is compiled once per process, unless `pad_to` makes several
+        share a program.  Threads may share a model.
 
         >>> import numpy as np
         >>> import hkdnet_jax
@@ -105,6 +107,9 @@ class Model:
         >>> both = np.stack([ir, ir]), np.stack([vis, vis])
         >>> model(*both, depth="16", color="gray").shape
         (2, 24, 32)
+        >>> [model(ir[:h, :w], vis[:h, :w], pad_to=(12, 16)).shape
+        ...  for h, w in ((12, 15), (9, 16))]
+        [(24, 30, 3), (18, 32, 3)]
 
         Args:
           ir: the infrared images, [H, W], [H, W, 3], [N, H, W] or [N, H, W, 3], or a
@@ -129,6 +134,10 @@ class Model:
           depth: "8", "16" or "float", which decides the dtype of the result.
           color: `auto` for a result in colour if `vis` is [..., H, W, 3]; `gray` or
             `rgb` for one without or with three channels in any case.
+          pad_to: (height, width) of the arrays that the network computes on, at least
+            those of the images.  The result is that of the images alone, up to
+            rounding, and takes the time of the larger size; see `ops.extent`.  It is
+            not for the authors' network.
 
         Returns:
           [scale * H, scale * W] or [scale * H, scale * W, 3], with N before it for a
@@ -153,6 +162,7 @@ class Model:
             stretch=stretch,
             depth=depth,
             color=color,
+            pad_to=pad_to,
         )
 
     def on(self, device: jax.Device) -> "Model":

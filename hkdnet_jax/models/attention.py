@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from hkdnet_jax.models.blocks import RCAB
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.ops.extent import Extent, clear
 from hkdnet_jax.ops.harris import corner_mask
 from hkdnet_jax.ops.position_attention import position_attention
 from hkdnet_jax.runtime.precision import FULL
@@ -19,7 +20,9 @@ from hkdnet_jax.runtime.precision import FULL
 DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
 
 
-def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Array:
+def dual_frequency_weights(
+    d1: jax.Array, d2: jax.Array, softmax: str, extent: Extent | None = None
+) -> jax.Array:
     """Computes Eq. 6, `M = softmax(D1 * D2)`, times the number of normalised entries.
 
     The mean weight is then 1, so that the strength of the attention does not depend
@@ -29,6 +32,7 @@ def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Ar
       d1: [N, H, W, C].
       d2: like d1.
       softmax: `spatial` (over H * W for each channel), `width` or `channel`.
+      extent: of the images; see `ops.extent`.
 
     Returns:
       float32 [N, H, W, C].
@@ -43,6 +47,12 @@ def dual_frequency_weights(d1: jax.Array, d2: jax.Array, softmax: str) -> jax.Ar
     count = 1
     for axis in axes:
         count *= logits.shape[axis]
+    if extent is not None and softmax == "spatial":
+        count = extent.pixels()
+        logits = jnp.where(extent.inside(logits), logits, -jnp.inf)
+    elif extent is not None and softmax == "width":
+        count = extent.width.astype(jnp.float32)[:, None, None, None]
+        logits = jnp.where(extent.columns(logits.shape[2]), logits, -jnp.inf)
     return count * jax.nn.softmax(logits, axis=axes)
 
 
@@ -60,17 +70,17 @@ class DFAB(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        d = RCAB(self.reduction, **arithmetic, name="rcab1")(x)
-        d = RCAB(self.reduction, **arithmetic, name="rcab2")(d)
+        d = RCAB(self.reduction, **arithmetic, name="rcab1")(x, extent)
+        d = RCAB(self.reduction, **arithmetic, name="rcab2")(d, extent)
         # One convolution to 3 C channels computes the paper's three side by side.
-        d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d)
+        d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d, extent)
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
-        weights = dual_frequency_weights(d1, d2, self.softmax).astype(self.dtype)
+        weights = dual_frequency_weights(d1, d2, self.softmax, extent)
         delta = self.param("delta", nn.initializers.constant(self.start), ())
-        return d + delta.astype(self.dtype) * weights * d3
+        return d + delta.astype(self.dtype) * weights.astype(self.dtype) * d3
 
 
 class DFAG(nn.Module):
@@ -84,17 +94,22 @@ class DFAG(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         y = x
         for i in range(self.blocks):
             dfab = partial(DFAB, self.reduction, self.softmax, self.start)
-            y = dfab(**arithmetic, name=f"dfab{i + 1}")(y)
-        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y)
+            y = dfab(**arithmetic, name=f"dfab{i + 1}")(y, extent)
+        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
 
 
-def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.Array:
+def channel_attention(
+    x: jax.Array,
+    softmax: str,
+    precision: str = FULL,
+    extent: Extent | None = None,
+) -> jax.Array:
     """Applies attention with the Gram matrix of x over its channels (Eq. 12, 13).
 
     The Gram matrix is divided by the number of positions, so that its sharpness does
@@ -105,6 +120,7 @@ def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.
       softmax: `row` (a channel's weights over all channels sum to 1) or `joint` (the
         literal Eq. 12: one softmax over all C * C pairs).
       precision: precision of float32 products; see `runtime.precision`.
+      extent: of the images; see `ops.extent`.
 
     Returns:
       [N, H, W, C] of x's dtype; the softmax is float32.
@@ -124,7 +140,8 @@ def channel_attention(x: jax.Array, softmax: str, precision: str = FULL) -> jax.
         preferred_element_type=jnp.float32,
     )
     axes = (-1,) if softmax == "row" else (-2, -1)
-    weights = jax.nn.softmax(gram / (h * w), axis=axes).astype(x.dtype)
+    positions = h * w if extent is None else extent.pixels()[..., 0]
+    weights = jax.nn.softmax(gram / positions, axis=axes).astype(x.dtype)
     mixed = jnp.einsum("ncd,npd->npc", weights, features, precision=precision)
     return mixed.reshape(n, h, w, c)
 
@@ -161,7 +178,9 @@ class CEA(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, extent: Extent | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps [N, H, W, C] to the same shape; also returns the modules' outputs."""
         c = x.shape[-1]
 
@@ -170,21 +189,24 @@ class CEA(nn.Module):
             return self.param(name, start, ()).astype(self.dtype)
 
         conv = partial(Conv1x1, c, dtype=self.dtype, precision=self.precision)
-        f_b = conv(name="conv_in")(x)
+        f_b = clear(conv(name="conv_in")(x), extent)
         b = conv(name="conv_corner")(f_b)
-        mask = corner_mask(f_b, self.corner_gamma)
+        mask = corner_mask(f_b, self.corner_gamma, extent=extent)
         position = position_attention(
             f_b,
             self.position_softmax,
             self.attention,
             self.position_pool,
             precision=self.precision,
+            extent=extent,
         )
-        channel = channel_attention(f_b, self.channel_softmax, self.precision)
+        arguments = f_b, self.channel_softmax, self.precision, extent
+        channel = channel_attention(*arguments)
         out = {
             "corner": scale("beta") * b * mask + f_b,
             "position": scale("position_scale") * position + f_b,
             "channel": scale("channel_scale") * channel + f_b,
         }
         total = out["corner"] + out["position"] + out["channel"]
-        return conv(name="conv_out")(total), out | {"corner_mask": mask}
+        mixed = clear(conv(name="conv_out")(total), extent)
+        return mixed, out | {"corner_mask": mask}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.ops.extent import Extent, spatial_mean
 from hkdnet_jax.runtime.precision import FULL
 
 
@@ -26,11 +27,11 @@ class ChannelGate(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
         conv = partial(Conv1x1, dtype=self.dtype, precision=self.precision)
-        gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+        gate = spatial_mean(x.astype(jnp.float32), extent)
         gate = conv(max(1, c // self.reduction), name="down")(gate)
         gate = conv(c, name="up")(nn.relu(gate))
         return x * nn.sigmoid(gate)
@@ -44,14 +45,14 @@ class RCAB(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
         conv = partial(Conv3x3, c, dtype=self.dtype, precision=self.precision)
-        y = nn.relu(conv(name="conv1")(x))
-        y = conv(name="conv2")(y)
+        y = nn.relu(conv(name="conv1")(x, extent))
+        y = conv(name="conv2")(y, extent)
         gate = ChannelGate(self.reduction, self.dtype, self.precision, name="gate")
-        return x + gate(y)
+        return x + gate(y, extent)
 
 
 class _ScannedRCAB(nn.Module):
@@ -62,9 +63,9 @@ class _ScannedRCAB(nn.Module):
     precision: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, extent: Extent | None) -> tuple[jax.Array, None]:
         rcab = RCAB(self.reduction, self.dtype, self.precision, name="rcab")
-        return rcab(x), None
+        return rcab(x, extent), None
 
 
 class ResidualGroup(nn.Module):
@@ -80,17 +81,18 @@ class ResidualGroup(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         stack = nn.scan(
             _ScannedRCAB,
             variable_axes={"params": 0},
             split_rngs={"params": True},
+            in_axes=nn.broadcast,
             length=self.rcabs,
         )
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, None)
-        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y)
+        y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, extent)
+        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
 
 
 class Upsampler(nn.Module):
@@ -104,11 +106,12 @@ class Upsampler(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, scale * H, scale * W, C]."""
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
+        """Maps [N, H, W, C] to [N, scale * H, scale * W, C]; `extent` is that of x."""
         c = x.shape[-1]
         conv = partial(Conv3x3, dtype=self.dtype, precision=self.precision)
         for i, r in enumerate((2, 2) if self.scale == 4 else (self.scale,)):
-            x = conv(c * r * r, name=f"conv{i + 1}")(x)
+            x = conv(c * r * r, name=f"conv{i + 1}")(x, extent)
             x = dm_pix.depth_to_space(x, r)
+            extent = extent and extent.scaled(r)
         return x

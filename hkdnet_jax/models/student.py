@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hkdnet_jax.common.arrays import resize_bicubic
 from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
+from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
 from hkdnet_jax.runtime.precision import FULL
 
 # Channels of F_f^s, which Eq. 22 compares with the teacher's decoder.
@@ -31,18 +31,19 @@ class InfraredBranch(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, ir: jax.Array) -> jax.Array:
+    def __call__(self, ir: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, 1] to [N, H, W, C]."""
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir)
-        x = ResidualGroup(cfg.branch_rcabs, cfg.reduction, **arithmetic, name="rg")(x)
+        x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir, extent)
+        group = partial(ResidualGroup, cfg.branch_rcabs, cfg.reduction)
+        x = group(**arithmetic, name="rg")(x, extent)
         if cfg.dfag:
             sizes = cfg.dfabs, cfg.reduction, cfg.dfa_softmax, cfg.attention_start
-            x = DFAG(*sizes, **arithmetic, name="dfag")(x)
+            x = DFAG(*sizes, **arithmetic, name="dfag")(x, extent)
         elif cfg.stand_in_rcabs:
             stand_in = partial(ResidualGroup, cfg.stand_in_rcabs, cfg.reduction)
-            x = stand_in(**arithmetic, name="stand_in")(x)
+            x = stand_in(**arithmetic, name="stand_in")(x, extent)
         return x
 
 
@@ -55,15 +56,17 @@ class VisibleBranch(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, vis: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, vis: jax.Array, extent: Extent | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps [N, H, W, 1] to [N, H, W, C]; also returns CEA's intermediates."""
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         out = {}
-        x = Conv3x3(cfg.width, **arithmetic, name="conv")(vis)
+        x = Conv3x3(cfg.width, **arithmetic, name="conv")(vis, extent)
         sizes = cfg.branch_rcabs, cfg.reduction
         for i in (1, 2):
-            x = ResidualGroup(*sizes, **arithmetic, name=f"rg{i}")(x)
+            x = ResidualGroup(*sizes, **arithmetic, name=f"rg{i}")(x, extent)
         if cfg.cea:
             cea = CEA(
                 cfg.corner_gamma,
@@ -75,7 +78,7 @@ class VisibleBranch(nn.Module):
                 **arithmetic,
                 name="cea",
             )
-            x, out = cea(x)
+            x, out = cea(x, extent)
         return x, out
 
 
@@ -89,16 +92,17 @@ class FusionPart(nn.Module):
 
     @nn.compact
     def __call__(
-        self, ir: jax.Array, vis: jax.Array
+        self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to F_f^s, [N, H, W, 16], and intermediates."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir)
+        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir, extent)
         visible = partial(VisibleBranch, attention=self.attention)
-        f_vis, out = visible(self.config, **arithmetic, name="vis")(vis)
-        x = fused = fuse_features(f_ir, f_vis)
+        f_vis, out = visible(self.config, **arithmetic, name="vis")(vis, extent)
+        x = fused = fuse_features(f_ir, f_vis, extent=extent)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
-            linear = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")(x)
+            conv = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")
+            linear = conv(x, extent)
             x = nn.relu(linear)
         out |= {"branch_ir": f_ir, "branch_vis": f_vis, "fused": fused}
         out |= {"decoded_linear": linear, "decoded": x}
@@ -114,26 +118,29 @@ class SuperResolutionPart(nn.Module):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, extent: Extent | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps F_f^s [N, H, W, 16] to an image [N, scale * H, scale * W, 1].
 
-        The second result holds `upsampled` (C channels) and `tail` (16 channels), both
-        high-resolution: the student's side of Eq. 23.
+        `extent` is that of F_f^s.  The second result holds `upsampled` (C channels) and
+        `tail` (16 channels), both high-resolution: the student's side of Eq. 23.
         """
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         conv = partial(Conv3x3, **arithmetic)
-        head = y = conv(cfg.width, name="head")(x)
+        head = y = conv(cfg.width, name="head")(x, extent)
         for i in range(cfg.sr_groups):
             group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
-            y = group(**arithmetic, name=f"rg{i + 1}")(y)
-        y = head + conv(cfg.width, name="body")(y)
-        up = Upsampler(self.scale, **arithmetic, name="upsampler")(y)
-        tail = conv(FUSED_CHANNELS, name="tail")(up)
+            y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
+        y = head + conv(cfg.width, name="body")(y, extent)
+        up = Upsampler(self.scale, **arithmetic, name="upsampler")(y, extent)
+        large = extent and extent.scaled(self.scale)
+        tail = conv(FUSED_CHANNELS, name="tail")(up, large)
         # This is float32 whatever the dtype, because bfloat16 has no more levels than a
         # picture.
         image = Conv3x3(1, precision=self.precision, name="image")(
-            tail.astype(jnp.float32)
+            tail.astype(jnp.float32), large
         )
         return image, {"upsampled": up, "tail": tail}
 
@@ -167,9 +174,14 @@ class Student(nn.Module):
         self.sr = SuperResolutionPart(self.config, self.scale, **arithmetic)
 
     def __call__(
-        self, ir: jax.Array, vis: jax.Array
+        self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Fuses float [N, H, W, 1] images in [0, 1].
+
+        Args:
+          ir: infrared images.
+          vis: visible images.
+          extent: the sizes of images that do not fill their arrays; see `ops.extent`.
 
         Returns:
           image: float32 [N, scale * H, scale * W, 1], nominally in [0, 1], not clipped.
@@ -177,13 +189,15 @@ class Student(nn.Module):
             (when CEA is on), `branch_ir`, `branch_vis`, `fused`, `decoded` (F_f^s) and
             `decoded_linear` (the same before its ReLU), `upsampled`, `tail`.
         """
-        decoded, out = self.fusion(ir, vis)
-        image, sr_out = self.sr(decoded)
+        ir, vis = clear(ir, extent), clear(vis, extent)
+        decoded, out = self.fusion(ir, vis, extent)
+        image, sr_out = self.sr(decoded, extent)
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
-            fused = fuse_images(ir, vis, cfg.skip_alpha, cfg.skip_damping)
-            image = image + resize_bicubic(fused, self.scale)
+            damping = cfg.skip_damping
+            fused = fuse_images(ir, vis, cfg.skip_alpha, damping, extent)
+            image = image + enlarge_bicubic(fused, self.scale, extent)
         return image, out | sr_out
 
     def fuse_only(

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops.conv import Conv3x3
+from hkdnet_jax.ops.extent import Extent
 
 # He initialisation keeps the signal alive in a plain chain of ReLU layers.  Images and
 # features are positive and vary together, so a unit whose kernel sums to less than zero
@@ -25,12 +26,14 @@ class Encoder(nn.Module):
     """The encoder: 3x3 conv 1->16 and a dense block of three 16-filter convs."""
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, image: jax.Array, extent: Extent | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Maps [N, H, W, 1] to two [N, H, W, 64], the layers before and after ReLU."""
         x = image
         linear, features = [], []
         for i in range(4):
-            linear.append(_conv(16, name=f"conv{i + 1}")(x))
+            linear.append(_conv(16, name=f"conv{i + 1}")(x, extent))
             features.append(nn.relu(linear[-1]))
             x = jnp.concatenate(features, axis=-1)
         return jnp.concatenate(linear, axis=-1), x
@@ -40,14 +43,16 @@ class Decoder(nn.Module):
     """The decoder: 3x3 convs 64->64->32->16->1, with ReLU after all but the last."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, extent: Extent | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps [N, H, W, 64] to the image [N, H, W, 1] and the layers before it."""
         out = {}
         for i, features in enumerate((64, 32, 16)):
-            linear = _conv(features, name=f"conv{i + 1}")(x)
+            linear = _conv(features, name=f"conv{i + 1}")(x, extent)
             x = nn.relu(linear)
             out |= {f"decoder{i + 1}_linear": linear, f"decoder{i + 1}": x}
-        image = _conv(1, mean=_MEAN_LEVEL, name="conv4")(x)
+        image = _conv(1, mean=_MEAN_LEVEL, name="conv4")(x, extent)
         return image, out
 
 
@@ -72,9 +77,14 @@ class Teacher(nn.Module):
 
     @nn.compact
     def __call__(
-        self, ir: jax.Array, vis: jax.Array
+        self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Fuses float [N, H, W, 1] images in [0, 1], H and W at least 2.
+
+        Args:
+          ir: infrared images.
+          vis: visible images.
+          extent: the sizes of images that do not fill their arrays; see `ops.extent`.
 
         Returns:
           image: float32 [N, H, W, 1], nominally in [0, 1], not clipped.
@@ -83,16 +93,16 @@ class Teacher(nn.Module):
             (16); and before it, with `_linear` appended, all of these but `fused`.
         """
         encoder = Encoder(name="encoder")
-        linear_ir, f_ir = encoder(ir)
-        linear_vis, f_vis = encoder(vis)
+        linear_ir, f_ir = encoder(ir, extent)
+        linear_vis, f_vis = encoder(vis, extent)
         damping = 0.0
         if self.damping:
             # Reflect padding keeps the image white up to its borders.
             _, white = encoder(jnp.ones((1, 2, 2, 1)))
             damping = self.damping * jnp.mean(l1_norm(white))
-        fused = fuse_features(f_ir, f_vis, damping)
+        fused = fuse_features(f_ir, f_vis, damping, extent)
         decoder = Decoder(name="decoder")
-        image, out = decoder(f_ir + self.alpha * f_vis + fused)
+        image, out = decoder(f_ir + self.alpha * f_vis + fused, extent)
         out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}
         out |= {"encoder_ir_linear": linear_ir, "encoder_vis_linear": linear_vis}
         return image, out

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from hkdnet_jax.ops import winograd
+from hkdnet_jax.ops.extent import Extent, clear, reflect
 from hkdnet_jax.runtime.precision import FULL
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -134,7 +135,10 @@ conv3x3.defvjp(_forward, _backward)
 
 
 def conv3x3_reflect(
-    x: jax.Array, kernel: jax.Array, precision: str = FULL
+    x: jax.Array,
+    kernel: jax.Array,
+    precision: str = FULL,
+    extent: Extent | None = None,
 ) -> jax.Array:
     """Computes `conv3x3` with reflect padding (the edge sample is not repeated).
 
@@ -142,8 +146,7 @@ def conv3x3_reflect(
     because on a CPU a VALID convolution runs at a third to a sixth of the rate of a
     SAME one.
     """
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
+    return conv3x3(reflect(x, extent), kernel, precision)[:, 1:-1, 1:-1]
 
 
 class _Layer(nn.Module):
@@ -193,14 +196,17 @@ class Conv3x3(_Layer):
     precision: str = FULL
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [N, H, W, I] to [N, H, W, features]."""
+    def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
+        """Maps [N, H, W, I] to [N, H, W, features], both 0 beyond the extent."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        conv = {"zero": conv3x3, "reflect": conv3x3_reflect}[self.padding]
-        out = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.precision)
+        arrays = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.padding == "reflect":
+            out = conv3x3_reflect(*arrays, self.precision, extent)
+        else:
+            out = conv3x3(*arrays, self.precision)
         if not self.use_bias:
-            return out
+            return clear(out, extent)
 
         def start(_: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             del shape
@@ -208,7 +214,7 @@ class Conv3x3(_Layer):
 
         init = nn.initializers.zeros if self.mean is None else start
         bias = self.param("bias", init, (self.features,))
-        return out + bias.astype(self.dtype)[None, None, None, :]
+        return clear(out + bias.astype(self.dtype)[None, None, None, :], extent)
 
 
 class Conv1x1(_Layer, nn.Dense):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from hkdnet_jax.ops.extent import Extent, clear, reflect
 from hkdnet_jax.ops.filters import sobel, window_sum
 
 BLOCK = 3  # side of the box over which the products are summed, in pixels
@@ -17,10 +18,12 @@ GROUP_BYTES = 4 * 2**20
 DERIVATIVE_SCALE = 1.0 / (2 ** (SOBEL - 1) * BLOCK)
 
 
-def _reflect(x: jax.Array) -> jax.Array:
+def _reflect(x: jax.Array, extent: Extent | None) -> jax.Array:
     """Pads H and W by one, reflecting without repeating the edge sample."""
-    # A one-pixel axis has nothing to reflect; its only sample is repeated.
     h, w = x.shape[1:3]
+    if min(h, w) > 1:
+        return reflect(x, extent)
+    # A one-pixel axis has nothing to reflect; its only sample is repeated.
     x = jnp.pad(
         x, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="reflect" if h > 1 else "edge"
     )
@@ -30,7 +33,7 @@ def _reflect(x: jax.Array) -> jax.Array:
 
 
 def harris_response(
-    x: Float[Array, "n h w c"], k: float = 0.04
+    x: Float[Array, "n h w c"], k: float = 0.04, extent: Extent | None = None
 ) -> Float32[Array, "n h w c"]:
     """Computes the Harris response `det(S) - k * trace(S)^2` of each channel.
 
@@ -42,15 +45,16 @@ def harris_response(
     Args:
       x: [N, H, W, C]; computed in float32 whatever the dtype.
       k: weight of the squared trace.
+      extent: of the images; see `ops.extent`.
 
     Returns:
       float32 [N, H, W, C].
     """
-    padded = _reflect(x.astype(jnp.float32) * DERIVATIVE_SCALE)
+    padded = _reflect(x.astype(jnp.float32) * DERIVATIVE_SCALE, extent)
     dx, dy = sobel(padded, axes=(1, 2))
 
     def box(product: jax.Array) -> jax.Array:
-        return window_sum(_reflect(product), np.ones(BLOCK), axes=(1, 2))
+        return window_sum(_reflect(product, extent), np.ones(BLOCK), axes=(1, 2))
 
     sxx, syy, sxy = box(dx * dx), box(dy * dy), box(dx * dy)
     trace = sxx + syy
@@ -61,6 +65,7 @@ def corner_mask(
     x: Float[Array, "n h w c"],
     gamma: float | Float[Array, ""] = 0.7,
     k: float = 0.04,
+    extent: Extent | None = None,
 ) -> Float[Array, "n h w c"]:
     """Computes Eq. 8's corner map: 1 where the response exceeds `gamma` * maximum.
 
@@ -72,6 +77,7 @@ def corner_mask(
       x: [N, H, W, C].
       gamma: threshold as a share of the channel's maximum, in (0, 1).
       k: see `harris_response`.
+      extent: of the images; see `ops.extent`.
 
     Returns:
       [N, H, W, C] of x's dtype, containing zeros and ones.
@@ -81,14 +87,17 @@ def corner_mask(
     fitting = GROUP_BYTES // (4 * h * w)
     group = max(d for d in range(1, c + 1) if c % d == 0 and d <= max(1, fitting))
     if group == c:
-        return _mask(x, gamma, k)
+        return _mask(x, gamma, k, extent)
     groups = jnp.moveaxis(x.reshape(n, h, w, c // group, group), 3, 0)
-    masks = jax.lax.map(lambda planes: _mask(planes, gamma, k), groups)
+    masks = jax.lax.map(lambda planes: _mask(planes, gamma, k, extent), groups)
     return jnp.moveaxis(masks, 0, 3).reshape(x.shape)
 
 
-def _mask(x: jax.Array, gamma: float | jax.Array, k: float) -> jax.Array:
-    response = harris_response(x, k)
+def _mask(
+    x: jax.Array, gamma: float | jax.Array, k: float, extent: Extent | None
+) -> jax.Array:
+    # A peak that is not positive has no corner, so the zeros do not matter.
+    response = clear(harris_response(x, k, extent), extent)
     peak = jnp.max(response, axis=(1, 2), keepdims=True)
     # gamma is below 1, so nothing exceeds the threshold of a peak that is not positive.
     return (response > gamma * peak).astype(x.dtype)

@@ -14,9 +14,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
+from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import precision as precisions
 from hkdnet_jax.runtime.precision import FULL
 from hkdnet_jax.runtime.sharding import over_positions
@@ -41,16 +41,24 @@ _CUDNN_LEAST_CAPABILITY = 8.0  # compute capability of an NVIDIA GPU: Ampere
 # The next four functions take queries [N, q, D], keys [N, p, D] and values [N, p, C]
 # and return the averages of the values, float32 [N, q, C]; the first two also return
 # the log of each row's normaliser, float32 [N, q].  `precision` is that of float32
-# products, which cuDNN does not have.
+# products, which cuDNN does not have.  `valid`, bool [N, p], leaves keys out; cuDNN
+# would hold it as N x q x p.
 
 
 def _materialized(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    valid: jax.Array | None = None,
+    *,
+    precision: str,
 ) -> tuple[jax.Array, jax.Array]:
     product = partial(
         jnp.einsum, precision=precision, preferred_element_type=jnp.float32
     )
     logits = product("nqd,npd->nqp", queries, keys)
+    if valid is not None:
+        logits = jnp.where(valid[:, None], logits, -jnp.inf)
     peak = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -62,6 +70,8 @@ def _blocked(
     queries: jax.Array,
     keys: jax.Array,
     values: jax.Array,
+    valid: jax.Array | None = None,
+    *,
     precision: str,
     block: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -75,12 +85,15 @@ def _blocked(
         on_cpu = jax.default_backend() == "cpu"
         block_bytes = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
         block = max(1, block_bytes // (4 * n * keys.shape[1]))
+    others = keys, values, valid
     if block >= positions:
-        return _materialized(queries, keys, values, precision)
+        return _materialized(queries, *others, precision=precision)
     blocks = -(-positions // block)
     padded = jnp.pad(queries, ((0, 0), (0, blocks * block - positions), (0, 0)))
     padded = padded.reshape(n, blocks, block, depth).swapaxes(0, 1)
-    attend = jax.checkpoint(lambda rows: _materialized(rows, keys, values, precision))
+    attend = jax.checkpoint(
+        lambda rows: _materialized(rows, *others, precision=precision)
+    )
     mean, log_total = lax.map(attend, padded)
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
@@ -95,7 +108,12 @@ def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _flash(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    valid: jax.Array | None = None,
+    *,
+    precision: str,
 ) -> jax.Array:
     # Only here: it takes a tenth of a second to load, which CPUs need not wait for.
     from jax.experimental.pallas.ops.tpu import flash_attention as tpu
@@ -104,8 +122,10 @@ def _flash(
     queries, keys = (_deepen(x, values.shape[-1]) for x in (queries, keys))
     segments = None
     q_block, k_block = (_tpu_block(x.shape[1]) for x in (queries, keys))
-    if positions % q_block or keys.shape[1] % k_block:
-        ones = (jnp.ones(x.shape[:2], jnp.int32) for x in (queries, keys))
+    if positions % q_block or keys.shape[1] % k_block or valid is not None:
+        ones = [jnp.ones(x.shape[:2], jnp.int32) for x in (queries, keys)]
+        if valid is not None:
+            ones[1] = valid.astype(jnp.int32)
         q_ones, k_ones = map(_pad_positions, ones, (q_block, k_block))
         segments = tpu.SegmentIds(q_ones, k_ones)  # the padding is another segment: 0
     queries = _pad_positions(queries, q_block)
@@ -158,6 +178,8 @@ def _fastest(
     queries: jax.Array,
     keys: jax.Array,
     values: jax.Array,
+    valid: jax.Array | None = None,
+    *,
     precision: str,
     block: int | None,
 ) -> jax.Array:
@@ -167,11 +189,13 @@ def _fastest(
     default = _row(partial(_blocked, precision=precision, block=block))
     kernels = {} if _only_cpus() else {"tpu": partial(_flash, precision=precision)}
     # cuDNN has no float32, and jax inspects the actual GPU when it traces the kernel.
-    if fits and depth <= _CUDNN_LARGEST_DEPTH and has_kernel("cudnn"):
+    fits = fits and depth <= _CUDNN_LARGEST_DEPTH and valid is None
+    if fits and has_kernel("cudnn"):
         kernels["cuda"] = _cudnn
+    arrays = [queries, keys, values, *([] if valid is None else [valid])]
     if not kernels:
-        return default(queries, keys, values)
-    return lax.platform_dependent(queries, keys, values, **kernels, default=default)
+        return default(*arrays)
+    return lax.platform_dependent(*arrays, **kernels, default=default)
 
 
 def _only_cpus() -> bool:
@@ -207,6 +231,7 @@ def attention(
     implementation: str = "auto",
     block: int | None = None,
     precision: str = FULL,
+    valid: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Averages the values of all positions by a softmax of the unscaled `query . key`.
 
@@ -226,6 +251,9 @@ def attention(
       block: number of queries in a block of `blocked`; by default as many as fill
         BLOCK_BYTES on a CPU, and ACCELERATOR_BLOCK_BYTES elsewhere.
       precision: precision of float32 products; see `runtime.precision`.
+      valid: bool [N, H, W] and [N, K, L], which queries and keys count, at least one
+        of each image; all if None.  Results of other queries have no meaning.  `cudnn`
+        takes none of it.
 
     Returns:
       [N, H, W, C] of value's dtype; softmax statistics are float32.
@@ -240,16 +268,23 @@ def attention(
         raise ValueError(
             f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
         )
+    if valid is not None and implementation == "cudnn":
+        raise ValueError("cudnn takes no valid positions: use blocked")
     if softmax == "joint" and implementation in KERNELS:
         raise ValueError(f"{implementation} has no joint softmax: use blocked")
     n, h, w, _ = query.shape
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
+    if valid is not None:
+        valid_queries, valid_keys = (x.reshape(n, -1) for x in valid)
+        arrays.append(valid_keys)
 
     materialized = partial(_materialized, precision=precision)
     blocked = partial(_blocked, precision=precision, block=block)
     if softmax == "joint":
         attend = materialized if implementation == "materialized" else blocked
         mean, log_total = over_positions(attend, *arrays)
+        if valid is not None:
+            log_total = jnp.where(valid_queries, log_total, -jnp.inf)
         mean = mean * jax.nn.softmax(log_total, axis=-1)[..., None]
     else:
         attend = {
@@ -270,6 +305,7 @@ def position_attention(
     pool: int = 1,
     block: int | None = None,
     precision: str = FULL,
+    extent: Extent | None = None,
 ) -> jax.Array:
     """Applies the Gram matrix of x over its positions (Eq. 10, 11; DANet).
 
@@ -281,6 +317,7 @@ def position_attention(
         (smaller at the lower and right edges); 1 is the paper's attention.
       block: see `attention`.
       precision: see `attention`.
+      extent: of the images, beyond which x is 0; see `ops.extent`.
 
     Returns:
       [N, H, W, C] of x's dtype; softmax statistics are float32.
@@ -288,11 +325,36 @@ def position_attention(
     Raises:
       ValueError: see `attention`.
     """
-    keys = x
-    if pool > 1:
-        square, (_, h, w, _) = (pool, pool), x.shape
-        padding = ((0, -h % pool), (0, -w % pool))
-        full = x.astype(jnp.float32)
-        keys = nn.avg_pool(full, square, square, padding, count_include_pad=False)
-        keys = keys.astype(x.dtype)
-    return attention(x, keys, keys, softmax, implementation, block, precision)
+    keys = x if pool == 1 else _pooled(x, pool, extent)
+    valid = None
+    if extent is not None:
+        counts = _counts(x.shape, pool, extent)
+        valid = extent.inside(x), counts > 0
+    return attention(x, keys, keys, softmax, implementation, block, precision, valid)
+
+
+def _pooled(x: jax.Array, pool: int, extent: Extent | None) -> jax.Array:
+    """Averages the squares of [N, H, W, C], which is 0 beyond the extent."""
+    window = (1, pool, pool, 1)
+    padding = [(0, 0), *((0, -side % pool) for side in x.shape[1:3]), (0, 0)]
+    sums = lax.reduce_window(
+        x.astype(jnp.float32), 0.0, lax.add, window, window, padding
+    )
+    counts = _counts(x.shape, pool, extent)
+    return (sums / jnp.maximum(counts, 1)).astype(x.dtype)
+
+
+def _counts(shape: tuple[int, ...], pool: int, extent: Extent | None) -> jax.Array:
+    """How many pixels of the image each square has, float32 [N or 1, K, L, 1].
+
+    They are stated rather than summed up, because the compiler would do that for large
+    images in seconds.
+    """
+    sides = shape[1:3] if extent is None else extent
+    rows, columns = (
+        jnp.clip(
+            jnp.reshape(length, (-1, 1)) - jnp.arange(0, side, pool)[None], 0, pool
+        )
+        for side, length in zip(shape[1:3], sides, strict=True)
+    )
+    return (rows[:, :, None, None] * columns[:, None, :, None]).astype(jnp.float32)

@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from command_fixtures import make_pair
-from PIL import Image
 
+from hkdnet_jax.common import arrays
 from hkdnet_jax.evaluation import pictures
 
 
@@ -49,7 +49,17 @@ def test_cropping(shape, multiple, cropped):
     assert got.shape == cropped
 
 
-def test_degrading_is_what_pil_does():
-    image = make_pair(4, 24, 30)[0]
-    small = Image.fromarray(image).resize((10, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(pictures.degrade_picture(image, 3), small)
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_degrading_is_what_training_does(scale):
+    noise = np.random.default_rng(scale).integers(0, 256, (24, 36), np.uint8)
+    for image in (make_pair(4, 24, 36)[0], noise):
+        small = arrays.degrade(pictures.as_batch(image), scale)
+        want = np.asarray(arrays.to_uint8(small))[0, :, :, 0]
+        got = pictures.degrade_picture(image, scale)
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, want)
+
+
+def test_degrading_needs_a_multiple_of_the_scale():
+    with pytest.raises(ValueError, match="24x36 is not divisible by the scale 5"):
+        pictures.degrade_picture(make_pair(4, 24, 36)[0], 5)

@@ -1,5 +1,6 @@
 """Scoring pair by pair: sizes, protocols, devices, and what cannot be scored."""
 
+import functools
 import os
 import signal
 import threading
@@ -27,6 +28,7 @@ from hkdnet_jax.common.pair_files import Pair, match_folders
 from hkdnet_jax.evaluation import scoring
 from hkdnet_jax.evaluation.scoring import ModelImages, SavedImages, score_pairs
 from hkdnet_jax.inference.options import Options
+from hkdnet_jax.inference.shapes import cover
 from hkdnet_jax.metrics import METRICS, Metric
 from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
@@ -43,7 +45,7 @@ def probes(monkeypatch):
     """Metrics that tell what reached them: the extremes of each image."""
     names = []
     for index, image in enumerate(("IR", "VIS", "F")):
-        for name, reduce in (("MIN", jnp.min), ("MAX", jnp.max)):
+        for name, reduce in (("MIN", np.min), ("MAX", np.max)):
 
             def compute(*images, index=index, reduce=reduce):
                 return reduce(images[index])
@@ -310,24 +312,35 @@ def test_work_in_flight_is_bounded_and_results_are_in_order(monkeypatch, capfd):
     assert "50/50" in capfd.readouterr().err
 
 
-def test_programs_of_many_sizes_do_not_pile_up(tmp_path, monkeypatch):
+def test_programs_of_many_sizes_do_not_pile_up(model, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "_SIZES_KEPT", 2)
-    cleared = []
-    clear = jax.clear_caches
-    monkeypatch.setattr(jax, "clear_caches", lambda: (cleared.append(1), clear()))
+    monkeypatch.setattr(scoring, "cover", functools.partial(cover, most=3))
+    cleared, shapes = [], []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(1))
+
+    def fuse_pair(model, ir, vis, normalize, stretch, pad_to=None):
+        shapes.append(pad_to or ir.shape)
+        return np.repeat(np.repeat(ir, 2, 0), 2, 1)
+
+    monkeypatch.setattr(scoring, "fuse_pair", fuse_pair)
     images = {}
     for number in range(8):
-        images[number] = [*make_pair(number, H, W + number), picture(9, H, W + number)]
+        size = H, W + 2 * number
+        images[number] = [*make_pair(number, *size), picture(9, *size)]
         for folder, image in zip(("ir", "vis", "f"), images[number], strict=True):
             write(tmp_path / folder / f"{number}.png", image)
-    methods = {"f": saved(tmp_path / "f")}
-    outcomes = score_pairs(pairs_of(tmp_path), methods, CHEAP)
-    assert cleared == []  # no program of the paper's metrics depends on the size
-    score_pairs(pairs_of(tmp_path), methods, ("SD",))
-    assert len(cleared) == 2
+    pairs = pairs_of(tmp_path)
+    outcomes = score_pairs(pairs, {"f": saved(tmp_path / "f")}, CHEAP)
     for number, outcome in enumerate(outcomes):
         expected = expected_values(*images[number])
         assert outcome.values["f"] == pytest.approx(expected, rel=1e-12)
+    score_pairs(pairs, {"m": ModelImages(model, "m", "plain", pairs)}, CHEAP, 2)
+    assert cleared == [] and len(shapes) == 8 and len(set(shapes)) == 3
+    # The authors' network has a program for each size.
+    monkeypatch.setattr(scoring, "pads", lambda network: False)
+    shapes.clear()
+    score_pairs(pairs, {"m": ModelImages(model, "m", "plain", pairs)}, CHEAP, 2)
+    assert len(cleared) == 2 and len(set(shapes)) == 8
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def low_metric(monkeypatch):
     monkeypatch.setitem(
         METRICS,
         "LOW",
-        Metric(METRICS["AG"].compute, higher_is_better=False, any_size=True),
+        Metric(METRICS["AG"].compute, higher_is_better=False),
     )
 
 

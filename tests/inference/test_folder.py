@@ -1,15 +1,19 @@
 """Many pairs of files: batches, their order, and images that do not fit."""
 
+import functools
 import os
 
 import numpy as np
+import pytest
 from command_fixtures import H, W, make_pair, write
 from PIL import Image
 
 from hkdnet_jax.common import atomic_files
-from hkdnet_jax.inference import folder, programs
+from hkdnet_jax.inference import folder, groups, programs
 from hkdnet_jax.inference.jobs import collect_jobs
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import fuse_pair
+from hkdnet_jax.inference.shapes import cover
 from hkdnet_jax.model_files.model import Model
 
 
@@ -61,6 +65,38 @@ def test_a_folder_of_more_than_one_batch(models, tmp_path, monkeypatch):
     for seed in (0, 1, 2, 4):
         expected = fuse_pair(model, *make_pair(seed)).astype(int)
         assert abs(read(jobs[seed].out) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_folder_of_many_sizes(models, tmp_path, monkeypatch, fits):
+    monkeypatch.setattr(groups, "cover", functools.partial(cover, most=1))
+    real, seen = programs.choose, []
+
+    def choose(model, size, count, devices, free, beside, padded):
+        seen.append((size, count, padded))
+        if padded and not fits:
+            raise programs.DoesNotFit(3, 2)
+        return real(model, size, count, devices, free, beside, padded)
+
+    monkeypatch.setattr(programs, "choose", choose)
+    sizes = {"0": (H, W), "1": (H + 3, W), "2": (H, W + 2)}
+    write_pairs(tmp_path, sizes)
+    model, jobs = Model.load(models[3]), jobs_of(tmp_path)
+    programs._compile.cache_clear()
+    options = Options(stretch=True)
+    assert folder.fuse_files(model, jobs, options) == []
+    whole = ((H + 3, W + 2), 3, True)
+    alone = [(size, 1, False) for size in sizes.values()]
+    assert seen == ([whole] if fits else [whole, *alone])
+    assert programs._compile.cache_info().misses == (1 if fits else 3)
+    if not fits:
+        return
+    for seed, size in enumerate(sizes.values()):
+        fused = read(jobs[seed].out)
+        expected = fuse_pair(model, *make_pair(seed, *size), stretch=True)
+        assert fused.shape == expected.shape == (3 * size[0], 3 * size[1])
+        assert abs(fused.astype(int) - expected).max() <= 1
+        assert (fused.min(), fused.max()) == (0, 255)
 
 
 def test_images_refused_after_others_are_named(models, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Jobs by the sizes of their files, and what happens to pairs of two sizes."""
 
+import functools
 import json
 
 import numpy as np
@@ -9,12 +10,14 @@ from PIL import Image
 
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.pair_files import Pair
+from hkdnet_jax.inference import groups as groups_module
 from hkdnet_jax.inference import matching
 from hkdnet_jax.inference.folder import fuse_files
-from hkdnet_jax.inference.groups import by_size
+from hkdnet_jax.inference.groups import by_program, by_size
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.report import open_lines
+from hkdnet_jax.inference.shapes import cover
 from hkdnet_jax.model_files.model import Model
 
 
@@ -28,13 +31,46 @@ def job(root, name, ir, vis):
     return Job(Pair(name, *pair), root / "out" / f"{name}.png")
 
 
-def test_groups_begin_with_the_largest(tmp_path):
+def names(shared):
+    return [job.pair.name for job in shared.jobs]
+
+
+def test_programs_begin_with_the_largest(tmp_path):
     sizes = {"a": (H, W), "b": (3 * H, W), "c": (H, W), "d": (H, W + 1)}
     jobs = [job(tmp_path, name, size, size) for name, size in sizes.items()]
     groups, failures = by_size(jobs, Options(), 2)
     assert failures == {}
-    assert [group.size for group in groups] == [(3 * H, W), (H, W + 1), (H, W)]
-    assert [j.pair.name for j in groups[-1].jobs] == ["a", "c"]
+    found = by_program(groups, None, pads=True)
+    assert [shared.shape for shared in found] == [(3 * H, W), (H, W + 1), (H, W)]
+    assert not any(shared.padded for shared in found)
+    assert names(found[-1]) == ["a", "c"]
+
+
+def test_many_sizes_share_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups_module, "cover", functools.partial(cover, most=2))
+    sizes = {"a": (H, W), "b": (H + 2, W), "c": (H, W + 1), "d": (3 * H, 3 * W)}
+    jobs = [job(tmp_path, name, size, size) for name, size in sizes.items()]
+    jobs += [job(tmp_path, "m", (H, W), (2 * H, 2 * W))]
+    groups, failures = by_size(jobs, Options(match=True), 2)
+    assert failures == {}
+    found = by_program(groups, None, pads=True)
+    # Matched pairs have the teacher's programs.
+    assert [(shared.shape, names(shared)) for shared in found] == [
+        ((3 * H, 3 * W), ["d"]),
+        ((2 * H, 2 * W), ["m"]),
+        ((H + 2, W + 1), ["a", "b", "c"]),
+    ]
+    assert [shared.padded for shared in found] == [False, False, True]
+    assert [(s.shape, names(s)) for s in found[2].apart()] == [
+        ((H, W), ["a"]),
+        ((H + 2, W), ["b"]),
+        ((H, W + 1), ["c"]),
+    ]
+    # The authors' network takes no padding, and tiles have one shape as they are.
+    for tile, pads in ((None, False), (H - 1, True)):
+        alone = by_program(groups, tile, pads)
+        assert not any(shared.padded for shared in alone)
+        assert sorted(names(s) for s in alone) == [["a"], ["b"], ["c"], ["d"], ["m"]]
 
 
 def test_two_sizes_need_match(tmp_path):

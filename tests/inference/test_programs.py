@@ -11,6 +11,7 @@ from hkdnet_jax.inference import programs
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
+from hkdnet_jax.ops.extent import Extent, stack
 from hkdnet_jax.runtime import memory
 from hkdnet_jax.runtime.sharding import DATA, HEIGHT
 
@@ -51,6 +52,27 @@ def test_devices_share_the_work_and_nothing_changes(model, size, count, batch, m
     expected = one_by_one(model, ir, vis)
     assert fused.shape == (count, 2 * size[0], 2 * size[1], 1)
     np.testing.assert_allclose(fused, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mesh"),
+    [
+        ([(50, 17)], {DATA: 1, HEIGHT: 2}),
+        ([(50, 17), (64, 20), (33, 20)], {DATA: 3, HEIGHT: 1}),
+    ],
+)
+def test_devices_share_padded_images(model, sizes, mesh):
+    shape, devices = (64, 20), jax.devices()[: max(2, len(sizes))]
+    program = programs.choose(model, shape, len(sizes), devices, padded=True)
+    assert dict(program.mesh.shape) == mesh
+    alone = [pairs(1, *size) for size in sizes]
+    sides = [[ir[0] for ir, _ in alone], [vis[0] for _, vis in alone]]
+    arrays = (stack(images, shape) for images in sides)
+    fused = np.asarray(program.run(model.params, *arrays, Extent.of(sides[0])))
+    assert fused.shape == (len(sizes), 128, 40, 1)
+    for image, (h, w), (ir, vis) in zip(fused, sizes, alone, strict=True):
+        (expected,) = one_by_one(model, ir, vis)
+        np.testing.assert_allclose(image[: 2 * h, : 2 * w], expected, rtol=0, atol=1e-5)
 
 
 def test_small_images_fill_a_batch_and_large_ones_do_not(model, monkeypatch):

@@ -164,6 +164,19 @@ def test_depths(models, depth, largest):
     assert picture.min() >= 0 and picture.max() <= largest
 
 
+@pytest.mark.parametrize("options", [{"depth": "16", "stretch": True}, {}])
+def test_padded_arrays_change_nothing(model, options):
+    exact = model(IR, VIS, **options).astype(int)
+    padded = model(IR, VIS, pad_to=(H + 3, W + 7), **options)
+    assert padded.shape == exact.shape
+    # A level of 8 bits may fall on the other side of one half.
+    assert abs(padded - exact).max() <= (2 if options else 1)
+    batch = model(np.stack([IR, VIS]), np.stack([VIS, IR]), pad_to=(H + 3, W + 7))
+    assert batch.shape == (2, *exact.shape)
+    if not options:
+        assert abs(batch[0] - exact).max() <= 1
+
+
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_a_flat_pair_is_flat_when_it_is_stretched(models, scale):
     model = Model.load(models[scale])
@@ -257,6 +270,7 @@ def test_shapes_that_do_not_fit(model, ir, vis, says):
         ({"normalize": "none"}, ValueError, "normalize must be one of .*'none'"),
         ({"range_per": "folder"}, ValueError, "range_per must be one of"),
         ({"depth": 8}, ValueError, "depth must be one of .*, got 8"),
+        ({"pad_to": (H, W - 1)}, ValueError, "pad_to .* is smaller than the images"),
     ],
 )
 def test_options_that_are_unknown(model, options, error, says):

@@ -1,0 +1,121 @@
+"""Images that fill only the top left of their array, so that sizes share a program.
+
+A network that is given an `Extent` computes for each image what it computes for that
+image alone, up to rounding: convolutions, averages, maxima and attention end at the
+image's own border.  Two rules make that so.  A feature that goes from module to module
+is 0 beyond the border, as a zero-padded convolution wants it; and whatever else looks
+across the border is told the extent.  What a network returns beyond the border has no
+meaning.
+
+Without an extent (None) the image is the whole array, and every function here is the
+plain operation.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hkdnet_jax.common.arrays import resize_bicubic
+
+
+class Extent(NamedTuple):
+    """The sizes of a batch of images, each at least 2x2, in arrays [N, H, W, C].
+
+    Attributes:
+      height: int32 [N], at most H.
+      width: int32 [N], at most W.
+    """
+
+    height: jax.Array
+    width: jax.Array
+
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray]) -> "Extent":
+        """The sizes of images [H, W, ...], on the host."""
+        sizes = np.array([image.shape[:2] for image in images], np.int32)
+        return cls(sizes[:, 0], sizes[:, 1])
+
+    def rows(self, number: int) -> jax.Array:
+        """Which of `number` rows are in the image, bool [N, number, 1, 1]."""
+        return (jnp.arange(number)[None] < self.height[:, None])[:, :, None, None]
+
+    def columns(self, number: int) -> jax.Array:
+        """Which of `number` columns are in the image, bool [N, 1, number, 1]."""
+        return (jnp.arange(number)[None] < self.width[:, None])[:, None, :, None]
+
+    def inside(self, x: jax.Array) -> jax.Array:
+        """Which pixels of an array [N, H, W, C] are in the image, bool [N, H, W, 1]."""
+        return self.rows(x.shape[1]) & self.columns(x.shape[2])
+
+    def pixels(self) -> jax.Array:
+        """Number of pixels of each image, float32 [N, 1, 1, 1]."""
+        area = self.height.astype(jnp.float32) * self.width.astype(jnp.float32)
+        return area[:, None, None, None]
+
+    def scaled(self, factor: int) -> "Extent":
+        """The extent of the images enlarged `factor` times."""
+        return Extent(self.height * factor, self.width * factor)
+
+
+def stack(images: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Stacks images [h, w, C] in [N, *shape, C] on the host, 0 beyond their borders."""
+    height, width = shape
+    return np.stack(
+        [
+            np.pad(x, ((0, height - x.shape[0]), (0, width - x.shape[1]), (0, 0)))
+            for x in images
+        ]
+    )
+
+
+def clear(x: jax.Array, extent: Extent | None) -> jax.Array:
+    """Sets [N, H, W, C] to 0 beyond the border."""
+    return x if extent is None else jnp.where(extent.inside(x), x, 0)
+
+
+def spatial_mean(x: jax.Array, extent: Extent | None) -> jax.Array:
+    """Averages [N, H, W, C], which is 0 beyond the border, to [N, 1, 1, C]."""
+    if extent is None:
+        return jnp.mean(x, axis=(1, 2), keepdims=True)
+    return jnp.sum(x, axis=(1, 2), keepdims=True) / extent.pixels()
+
+
+def reflect(x: jax.Array, extent: Extent | None) -> jax.Array:
+    """Pads by one pixel, reflecting without repeating the edge sample.
+
+    [N, H, W, C] becomes [N, H + 2, W + 2, C], in which the image, of at least 2x2
+    pixels, begins at (1, 1).
+    """
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    if extent is None:
+        return x
+    for axis, length in ((1, extent.height), (2, extent.width)):
+        # The image's last sample is number `length`, and the border follows it.
+        shape = [1] * x.ndim
+        shape[0] = len(length)
+        border = length.reshape(shape) + 1
+        mirrored = jnp.take_along_axis(x, border - 2, axis)
+        shape[0], shape[axis] = 1, x.shape[axis]
+        place = jnp.arange(x.shape[axis]).reshape(shape)
+        x = jnp.where(place == border, mirrored, x)
+    return x
+
+
+def enlarge_bicubic(x: jax.Array, scale: int, extent: Extent | None) -> jax.Array:
+    """Computes `resize_bicubic` of [N, H, W, C], which is 0 beyond the border."""
+    large = resize_bicubic(x, scale)
+    if extent is None:
+        return large
+    # At an edge, the weights of the samples that are there are scaled to the sum 1.
+    rows, columns = (
+        side.astype(x.dtype)
+        for side in (extent.rows(x.shape[1]), extent.columns(x.shape[2]))
+    )
+    n, h, w, _ = large.shape
+    of_rows = jax.image.resize(rows, (n, h, 1, 1), method="cubic")
+    of_columns = jax.image.resize(columns, (n, 1, w, 1), method="cubic")
+    share = jnp.where(extent.scaled(scale).inside(large), of_rows * of_columns, 1)
+    return large / share
