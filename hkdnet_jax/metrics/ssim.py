@@ -12,12 +12,10 @@ visibility to structural similarity", IEEE Transactions on Image Processing 13(4
 
 import numpy as np
 
+from hkdnet_jax.losses import quality
 from hkdnet_jax.metrics.types import Image
 from hkdnet_jax.metrics.windows import window_sum
 from hkdnet_jax.ops.filters import gaussian
-
-_SIDE, _SIGMA = 11, 1.5  # pixels
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim(ir: Image, vis: Image, fused: Image) -> float:
@@ -29,18 +27,13 @@ def ssim(ir: Image, vis: Image, fused: Image) -> float:
     Returns:
       Scalar.
     """
-    images = np.stack([ir, vis, fused])
-    # (Co)variances do not change with the mean, and lose fewer digits near 0.
-    offsets = np.mean(images, axis=(1, 2), keepdims=True)
-    images = images - offsets
-    products = np.concatenate([images, images**2, images[:2] * images[2]])
-    moments = window_sum(products, gaussian(_SIDE, _SIGMA))
-    means, squares, mixed = moments[:3], moments[3:6], moments[6:]
-    variances = squares - means**2
-    covariances = mixed - means[:2] * means[2]
-    means = means + offsets
-    luminance = (2 * means[:2] * means[2] + _C1) / (
-        means[:2] ** 2 + means[2] ** 2 + _C1
-    )
-    structure = (2 * covariances + _C2) / (variances[:2] + variances[2] + _C2)
-    return float(np.mean(luminance * structure))
+    return float(np.mean([_similarity(source, fused) for source in (ir, vis)]))
+
+
+def _similarity(a: Image, b: Image) -> np.ndarray:
+    """SSIM of two images in each window."""
+    offset_a, offset_b = np.mean(a), np.mean(b)
+    a, b = a - offset_a, b - offset_b
+    products = np.stack([a, b, a * a + b * b, a * b])
+    moments = window_sum(products, gaussian(quality.WINDOW, quality.SIGMA))
+    return quality.similarity(*moments, offset_a, offset_b, data_range=255.0)
