@@ -11,6 +11,7 @@ from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.runtime.precision import FULL
 
@@ -152,6 +153,8 @@ class Student(nn.Module):
         by rounding; see `ops.position_attention`.
       precision: precision of float32 products, in training those of the backward pass
         too; see `runtime.precision`.
+      portable: whether to trace the form for export, see `ops.portable`, in which
+        `attention` has no effect.
     """
 
     config: StudentConfig
@@ -159,6 +162,7 @@ class Student(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
+    portable: bool = False
 
     def setup(self):
         """Declares the two parts."""
@@ -177,13 +181,15 @@ class Student(nn.Module):
             (when CEA is on), `branch_ir`, `branch_vis`, `fused`, `decoded` (F_f^s) and
             `decoded_linear` (the same before its ReLU), `upsampled`, `tail`.
         """
-        decoded, out = self.fusion(ir, vis)
-        image, sr_out = self.sr(decoded)
+        with portable.form(self.portable):
+            decoded, out = self.fusion(ir, vis)
+            image, sr_out = self.sr(decoded)
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
+            resize = portable.resize_bicubic if self.portable else resize_bicubic
             fused = fuse_images(ir, vis, cfg.skip_alpha, cfg.skip_damping)
-            image = image + resize_bicubic(fused, self.scale)
+            image = image + resize(fused, self.scale)
         return image, out | sr_out
 
     def fuse_only(

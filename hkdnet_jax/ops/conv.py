@@ -13,11 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from hkdnet_jax.ops import winograd
+from hkdnet_jax.ops import portable, winograd
 from hkdnet_jax.runtime.precision import FULL
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 # Number of channels from which the special methods for CPUs below pay off.
 _MANY_CHANNELS = 32
@@ -37,7 +34,7 @@ def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
 
 def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision
+        x, kernel, (1, 1), "SAME", dimension_numbers=portable.LAYOUT, precision=precision
     )
 
 
@@ -56,13 +53,12 @@ def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
         kernel,
         (1, 1),
         ((1, 1), (1, 2)),
-        dimension_numbers=LAYOUT,
+        dimension_numbers=portable.LAYOUT,
         precision=precision,
     )
     return out[:, :, :-1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array:
     """Cross-correlates with stride 1 and zero padding of one pixel.
 
@@ -75,6 +71,12 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array
     Returns:
       [N, H, W, O].
     """
+    conv = portable.conv_same if portable.active() else _conv3x3
+    return conv(x, kernel, precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return _same(x, kernel, precision)
 
 
@@ -98,7 +100,7 @@ def _kernel_gradient_cpu(
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
         (1, 1),
         ((1, 1), (1, 1)),
-        dimension_numbers=LAYOUT,
+        dimension_numbers=portable.LAYOUT,
         precision=precision,
     )
     return out.transpose(1, 2, 0, 3)
@@ -126,7 +128,7 @@ def _backward(precision: str, residuals, grad: jax.Array):
     return grad_x, lax.platform_dependent(x, grad, cpu=cpu, default=default)
 
 
-conv3x3.defvjp(_forward, _backward)
+_conv3x3.defvjp(_forward, _backward)
 
 
 def conv3x3_reflect(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from hkdnet_jax.ops import portable
 from hkdnet_jax.runtime import precision as precisions
 from hkdnet_jax.runtime.precision import FULL
 from hkdnet_jax.runtime.sharding import over_positions
@@ -85,6 +86,19 @@ def _blocked(
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
     return mean[:, :positions], log_total[:, :positions]
+
+
+def _by_rows(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
+) -> tuple[jax.Array, jax.Array]:
+    """Processes one row of the image at a time: queries [N, H, W, D], for export.
+
+    Returns:
+      The averages [N, H, W, C], and the log of the normalisers [N, H, W].
+    """
+    rows = jnp.moveaxis(queries, 1, 0)
+    attend = partial(_materialized, keys=keys, values=values, precision=precision)
+    return tuple(jnp.moveaxis(x, 0, 1) for x in lax.map(attend, rows))
 
 
 def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -243,6 +257,12 @@ def attention(
     if softmax == "joint" and implementation in KERNELS:
         raise ValueError(f"{implementation} has no joint softmax: use blocked")
     n, h, w, _ = query.shape
+    if portable.active():
+        others = (x.reshape(n, -1, x.shape[-1]) for x in (key, value))
+        mean, log_total = _by_rows(query, *others, precision)
+        if softmax == "joint":
+            mean = mean * jax.nn.softmax(log_total, axis=(1, 2))[..., None]
+        return mean.astype(value.dtype)
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
 
     materialized = partial(_materialized, precision=precision)
@@ -289,7 +309,9 @@ def position_attention(
       ValueError: see `attention`.
     """
     keys = x
-    if pool > 1:
+    if pool > 1 and portable.active():
+        keys = portable.average_squares(x.astype(jnp.float32), pool).astype(x.dtype)
+    elif pool > 1:
         square, (_, h, w, _) = (pool, pool), x.shape
         padding = ((0, -h % pool), (0, -w % pool))
         full = x.astype(jnp.float32)
