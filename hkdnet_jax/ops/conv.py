@@ -71,8 +71,9 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array
     Returns:
       [N, H, W, O].
     """
-    conv = portable.conv_same if portable.active() else _conv3x3
-    return conv(x, kernel, precision)
+    if portable.active():
+        return portable.conv(x, kernel, 1, precision)
+    return _conv3x3(x, kernel, precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -141,6 +142,8 @@ def conv3x3_reflect(
     SAME one.
     """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    if portable.active():
+        return portable.conv(padded, kernel, 0, precision)
     return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
 
 

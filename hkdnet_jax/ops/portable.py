@@ -39,23 +39,25 @@ def active() -> bool:
     return _active.get()
 
 
-def conv_same(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array:
-    """Cross-correlates with stride 1 and zero padding that keeps the size.
+def conv(
+    x: jax.Array, kernel: jax.Array, padding: int, precision: str = FULL
+) -> jax.Array:
+    """Cross-correlates with stride 1.
 
     Args:
       x: floating [N, H, W, I].
-      kernel: [K, K, I, O] of the same dtype, K odd.
+      kernel: [K, K, I, O] of the same dtype.
+      padding: zeros on each side, in pixels.
       precision: see `runtime.precision`.
 
     Returns:
-      [N, H, W, O].
+      [N, H + 2 * padding - K + 1, W + 2 * padding - K + 1, O].
     """
-    reach = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
-        ((reach, reach), (reach, reach)),
+        ((padding, padding), (padding, padding)),
         dimension_numbers=LAYOUT,
         precision=precision,
     )
@@ -85,7 +87,7 @@ def average_squares(x: jax.Array, side: int) -> jax.Array:
             precision=FULL,
         )
 
-    return sums(x) / sums(jnp.ones_like(x[:1, :, :, :1]))
+    return sums(x) / sums(_ones_like_one_of(x))
 
 
 def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
@@ -102,8 +104,8 @@ def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
     """
     kernel = jnp.asarray(_cubic_kernels(scale))
     # Weights that fall outside the image count for nothing, and the others sum to 1.
-    share = conv_same(jnp.ones_like(image[:1]), kernel)
-    return shuffle_pixels(conv_same(image, kernel) / share, scale)
+    share = conv(_ones_like_one_of(image), kernel, _CUBIC_REACH)
+    return shuffle_pixels(conv(image, kernel, _CUBIC_REACH) / share, scale)
 
 
 def shuffle_pixels(x: jax.Array, scale: int) -> jax.Array:
@@ -120,6 +122,11 @@ def shuffle_pixels(x: jax.Array, scale: int) -> jax.Array:
     x = x.reshape(n, h, w, scale, scale, c // scale**2)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(n, h * scale, w * scale, c // scale**2)
+
+
+def _ones_like_one_of(images: jax.Array) -> jax.Array:
+    """Ones of the size of an image of [N, H, W, C], [1, H, W, 1]."""
+    return jnp.ones((1, *images.shape[1:3], 1), images.dtype)
 
 
 def _cubic_kernels(scale: int) -> np.ndarray:

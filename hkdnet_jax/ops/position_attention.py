@@ -56,7 +56,7 @@ def _materialized(
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     mean = product("nqp,npc->nqc", weights.astype(values.dtype), values)
-    return mean / total, (peak + jnp.log(total))[..., 0]
+    return mean / total, jnp.squeeze(peak + jnp.log(total), -1)
 
 
 def _blocked(
