@@ -12,6 +12,7 @@ from hkdnet_jax.exported import onnx_types, program
 from hkdnet_jax.model_files.model import Model
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
 SUFFIX = ".onnx"
@@ -34,12 +35,21 @@ def convert(model: Model, dtype: str, about: Mapping[str, str]) -> bytes:
       UserError: a package of the extra is missing, or the converter lacks an operation
         of the network.
     """
+    return finish(to_graph(model), dtype, {**about, "scale": str(model.scale)})
+
+
+def to_graph(model: Model) -> "onnx.ModelProto":
+    """Converts a model to ONNX in float32.
+
+    Raises:
+      UserError: see `convert`.
+    """
     with needs_extra("ONNX", "onnx"):
         import jax2onnx
         import onnx
-        import onnxruntime.quantization as _
-    with _quietly():
-        try:
+        import onnxruntime  # noqa: F401  for onnx_types
+    try:
+        with _quietly():
             graph = jax2onnx.to_onnx(
                 program.function(model),
                 [program.images()] * len(program.INPUTS),
@@ -48,22 +58,29 @@ def convert(model: Model, dtype: str, about: Mapping[str, str]) -> bytes:
                 input_names=program.INPUTS,
                 output_names=[program.OUTPUT],
             )
-            onnx.checker.check_model(graph, full_check=True)
-        except Exception as error:
-            # A third party's converter, which fails in many ways on what it lacks.
-            reason = re.split(r"\.\s|\.$|\n", str(error).strip())[0]
-            raise UserError(
-                f"This network cannot be converted to ONNX ({type(error).__name__}: "
-                f"{reason}): export it with --format stablehlo."
-            ) from error
-        graph = {
-            "float32": lambda graph: graph,
-            "float16": onnx_types.to_float16,
-            "int8": onnx_types.to_int8,
-        }[dtype](graph)
-    own = {"format": _FORMAT, "scale": str(model.scale), "dtype": dtype}
-    del graph.metadata_props[:]
-    onnx.helper.set_model_props(graph, {**about, **own})
+        graph = onnx_types.folded(graph)
+        onnx.checker.check_model(graph, full_check=True)
+    except Exception as error:
+        # The converter fails in many ways on what it lacks.
+        reason = re.split(r"\.\s|\.$|\n", str(error).strip())[0]
+        raise UserError(
+            f"This network cannot be converted to ONNX ({type(error).__name__}: "
+            f"{reason}): export it with --format stablehlo."
+        ) from error
+    return graph
+
+
+def finish(graph: "onnx.ModelProto", dtype: str, about: Mapping[str, str]) -> bytes:
+    """Gives a graph of `to_graph` its arithmetic and its metadata; see `convert`."""
+    with needs_extra("ONNX", "onnx"):
+        import onnx
+        import onnxruntime  # noqa: F401  for onnx_types
+    retyped = {"float16": onnx_types.to_float16, "int8": onnx_types.to_int8}
+    if dtype in retyped:
+        with _quietly():
+            graph = retyped[dtype](graph)
+    del graph.metadata_props[:]  # paths of the libraries' own files, and so on
+    onnx.helper.set_model_props(graph, {**about, "format": _FORMAT, "dtype": dtype})
     return graph.SerializeToString()
 
 

@@ -1,4 +1,4 @@
-"""ONNX programs in float16 and in int8, with float32 inputs and outputs."""
+"""ONNX programs, simplified, and in float16 and int8 with float32 inputs and outputs."""
 
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +29,29 @@ _FLOAT32_OPERATORS = (
 )
 CALIBRATION_SCENES = 16
 _CALIBRATION_SIZE = (96, 128)  # height, width
+
+
+def folded(graph: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Computes ahead what does not depend on the inputs, with standard operators.
+
+    Kernels are then constants, which can be quantised.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = basic
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        content, cpu = graph.SerializeToString(), ["CPUExecutionProvider"]
+        onnxruntime.InferenceSession(content, options, providers=cpu)
+        graph = onnx.load(options.optimized_model_filepath)
+    # onnxruntime lists every set of operators that it knows.
+    standard = [one for one in graph.opset_import if one.domain == ""]
+    del graph.opset_import[:]
+    graph.opset_import.extend(standard)
+    return graph
 
 
 def to_float16(graph: "onnx.ModelProto") -> "onnx.ModelProto":

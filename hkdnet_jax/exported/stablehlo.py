@@ -19,7 +19,7 @@ def convert(model: Model) -> bytes:
       UserError: flatbuffers is not installed.
     """
     with needs_extra("StableHLO", "stablehlo"):
-        import flatbuffers as _  # by jax.export, which does not install it
+        import flatbuffers  # noqa: F401  jax.export wants it, but does not bring it
     images = program.images()
     jitted = jax.jit(program.function(model))
     exported = jax.export.export(jitted, platforms=PLATFORMS)(images, images)
@@ -34,7 +34,7 @@ def read(file: Path) -> tuple[jax.export.Exported, int]:
         installed, or jax is older than the one that wrote the file.
     """
     with needs_extra("StableHLO", "stablehlo"):
-        import flatbuffers as _
+        import flatbuffers  # noqa: F401
     try:
         exported = jax.export.deserialize(bytearray(file.read_bytes()))
         scale = program.scale_of(exported.fun_name)

@@ -37,6 +37,7 @@ from hkdnet_jax.common.trees import fingerprint, flatten, unflatten
 
 WEIGHTS_FILE = "model.safetensors"
 SAFETENSORS, NPZ = ".safetensors", ".npz"  # suffixes of exported weights
+PROGRAMS = (".stablehlo", ".onnx")  # suffixes of what export writes besides
 # The entry of a .npz file that holds the metadata, as JSON in a scalar of text.
 _METADATA = "__metadata__"
 _FORMAT = "hkdnet-jax-model-2"
@@ -143,6 +144,11 @@ def _find(directory: Any) -> Any:
         )
     if not directory.is_dir() and directory.suffix in (SAFETENSORS, NPZ):
         return directory
+    if not directory.is_dir() and directory.suffix in PROGRAMS:
+        raise UserError(
+            f"{directory} is a program, not weights: run it as docs/export.md shows, "
+            f"or give a model directory, {SAFETENSORS} or {NPZ}."
+        )
     if not directory.is_dir():
         raise UserError(
             f"{directory} is a file, not a model directory: give the folder that holds "
