@@ -1,4 +1,4 @@
-"""ONNX programs, simplified, and in float16 and int8 with float32 inputs and outputs."""
+"""ONNX programs simplified, in float16 and in int8; inputs and outputs stay float32."""
 
 import tempfile
 from collections.abc import Iterator

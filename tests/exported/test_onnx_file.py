@@ -88,7 +88,8 @@ def test_calibration_scenes():
     assert all(x.keys() == {"ir", "vis"} for x in batches)
     arrays = [x for batch in batches for x in batch.values()]
     assert all(x.dtype == np.float32 and x.shape == (1, 96, 128, 1) for x in arrays)
-    assert 0 <= min(map(np.min, arrays)) and 0.9 < max(map(np.max, arrays)) <= 1
+    assert min(map(np.min, arrays)) >= 0
+    assert 0.9 < max(map(np.max, arrays)) <= 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -109,11 +109,8 @@ def test_what_is_pushed_is_loaded(server, models):
 
 def test_a_readme_is_kept(server, models):
     server.files["owner/name/README.md"] = b"mine"
-    code = export.main(
-        ["--model", str(models[1]), "--format", "safetensors", "--out"]
-        + ["hf://owner/name"]
-    )
-    assert code == 0
+    args = ["--model", str(models[1]), "--format", "safetensors"]
+    assert export.main([*args, "--out", "hf://owner/name"]) == 0
     assert server.files["owner/name/README.md"] == b"mine"
     assert hkdnet_jax.load("hf://owner/name", scale=1).scale == 1
 

@@ -36,7 +36,7 @@ def assert_equal_forms(network, size=(2, 17, 23, 1)):
     ir, vis = np.random.default_rng(1).random((2, *size), np.float32)
 
     def fuse(network):
-        return jax.jit(lambda p: network.apply({"params": p}, ir, vis))(params)
+        return jax.jit(lambda *args: network.apply(*args))({"params": params}, ir, vis)
 
     (usual, out), (portable, others) = fuse(network), fuse(network.clone(portable=True))
     assert portable.shape == usual.shape
