@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from hkdnet_jax.ops import portable, winograd
+from hkdnet_jax.ops.portable import LAYOUT
 from hkdnet_jax.runtime.precision import FULL
 
 # Number of channels from which the special methods for CPUs below pay off.
@@ -38,7 +39,7 @@ def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
         kernel,
         (1, 1),
         "SAME",
-        dimension_numbers=portable.LAYOUT,
+        dimension_numbers=LAYOUT,
         precision=precision,
     )
 
@@ -58,7 +59,7 @@ def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
         kernel,
         (1, 1),
         ((1, 1), (1, 2)),
-        dimension_numbers=portable.LAYOUT,
+        dimension_numbers=LAYOUT,
         precision=precision,
     )
     return out[:, :, :-1]
@@ -106,7 +107,7 @@ def _kernel_gradient_cpu(
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
         (1, 1),
         ((1, 1), (1, 1)),
-        dimension_numbers=portable.LAYOUT,
+        dimension_numbers=LAYOUT,
         precision=precision,
     )
     return out.transpose(1, 2, 0, 3)
