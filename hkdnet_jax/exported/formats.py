@@ -1,16 +1,16 @@
 """The formats of export: what makes each, and what each file is called."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hkdnet_jax import pretrained
+from hkdnet_jax.common import keys
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported import onnx_file, stablehlo
 from hkdnet_jax.model_files import file_format
-from hkdnet_jax.models.presets import PRESETS
+from hkdnet_jax.models.presets import PRESETS, StudentConfig
 
 SUFFIXES = {
     "safetensors": file_format.SAFETENSORS,
@@ -58,16 +58,12 @@ def describe(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """
     preset = config["kind"]
     if preset == "student":
-        fields = config["model"]
-        sizes = {name: _as_json(one) for name, one in PRESETS.items()}
-        preset = next((name for name, one in sizes.items() if one == fields), "custom")
+        sizes = keys.from_mapping(StudentConfig, config["model"])
+        known = (name for name, one in PRESETS.items() if one == sizes)
+        preset = next(known, "custom")
     return {
         "scale": str(config.get("scale", 1)),
         "preset": preset,
         "metrics": json.dumps(pretrained.card(directory)),
         "config": json.dumps(config),
     }
-
-
-def _as_json(preset: Any) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(preset)))

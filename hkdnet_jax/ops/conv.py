@@ -35,12 +35,7 @@ def _same(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
 
 def _same_default(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        dimension_numbers=LAYOUT,
-        precision=precision,
+        x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision
     )
 
 

@@ -15,8 +15,9 @@ from hkdnet_jax import export
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format, hub
 
-huggingface_hub = pytest.importorskip(
-    "huggingface_hub", reason="huggingface_hub is not installed (the extra hub)"
+constants = pytest.importorskip(
+    "huggingface_hub.constants",
+    reason="huggingface_hub is not installed (the extra hub)",
 )
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -83,7 +84,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "hf_made")
     cache = str(tmp_path / "cache")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
     yield handler
     server.shutdown()
     server.server_close()
@@ -139,7 +140,7 @@ def test_mistakes(server, models):
 def test_no_server(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     cache = str(tmp_path / "cache")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
     with pytest.raises(UserError, match="hf://owner/name cannot be reached") as error:
         hkdnet_jax.load("hf://owner/name")
     assert "\n" not in str(error.value)
