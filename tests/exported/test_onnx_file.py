@@ -1,6 +1,7 @@
 """Programs as ONNX: equal to fuse_pair in onnxruntime, their types, foreign files."""
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -47,6 +48,19 @@ def test_equals_fuse_pair(scale, shape, files, expected):
     fused = opened.run(*inputs)
     assert fused.dtype == np.float32 and fused.shape == picture.shape
     np.testing.assert_allclose(fused, picture, atol=1e-4)
+
+
+def test_the_documentation_runs(files, models, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "export.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    (block,) = [block for block in blocks if "import onnxruntime" in block]
+    shutil.copy(files[2, "float32"], tmp_path / "lite_x2.onnx")
+    monkeypatch.chdir(tmp_path)
+    ir, vis = make_pair()
+    names = {"ir": ir, "vis": vis}
+    exec(block, names)
+    expected = hkdnet_jax.fuse_pair(hkdnet_jax.load(models[2]), ir, vis)
+    assert np.abs(names["picture"].astype(int) - expected).max() <= 1
 
 
 def test_the_file_says_what_it_is(files):
