@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hkdnet_jax.common.errors import UserError
+    from hkdnet_jax.exported.publishing import push
     from hkdnet_jax.inference.alignment import align
     from hkdnet_jax.inference.pair import fuse_pair
     from hkdnet_jax.inference.video import fuse_video
@@ -27,6 +28,7 @@ __all__ = [
     "fuse_pair",
     "fuse_video",
     "load",
+    "push",
 ]
 
 _MODULES = {
@@ -36,6 +38,7 @@ _MODULES = {
     "fuse_pair": "hkdnet_jax.inference.pair",
     "fuse_video": "hkdnet_jax.inference.video",
     "load": "hkdnet_jax.pretrained",
+    "push": "hkdnet_jax.exported.publishing",
 }
 
 

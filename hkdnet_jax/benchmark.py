@@ -12,13 +12,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines import scenes
 from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.measuring import settings
 from hkdnet_jax.measuring.arguments import make_parser
 from hkdnet_jax.measuring.measure import Row, Settings
-from hkdnet_jax.measuring.runs import run_metrics, run_parity, run_subject
+from hkdnet_jax.measuring.runs import (
+    run_exported,
+    run_metrics,
+    run_parity,
+    run_subject,
+)
 from hkdnet_jax.measuring.subjects import SUBJECTS
 
 
@@ -31,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     settings.check_out(args.out)
-    others = {"metrics": _run_metrics, "parity": _run_parity}
+    others = {
+        "metrics": _run_metrics,
+        "parity": _run_parity,
+        "exported": _run_exported,
+    }
     report = others.get(args.subject, _run_subject)(args)
     for sentence in report.get("failures", ()):
         print(f"error: {sentence}", file=sys.stderr)
@@ -43,6 +53,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_parity(args: argparse.Namespace) -> Row:
     return run_parity(args.preset, args.dtype)
+
+
+def _run_exported(args: argparse.Namespace) -> Row:
+    settings.check_count("--repeats", args.repeats)
+    sizes = settings.parse_sizes(args.size, scenes.MIN_SIZE)
+    return run_exported(args.files, sizes, args.repeats)
 
 
 def _run_metrics(args: argparse.Namespace) -> Row:

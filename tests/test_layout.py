@@ -23,6 +23,7 @@ FLOW = (
     "hkdnet_jax.metrics",
     "hkdnet_jax.model_files",
     "hkdnet_jax.pretrained",
+    "hkdnet_jax.exported",
     "hkdnet_jax.training",
     "configs",
     "hkdnet_jax.inference",

@@ -27,6 +27,15 @@ def make_parser() -> argparse.ArgumentParser:
     epilog = f"{example} metrics --size 400x500,768x1024 --repeats 9"
     command = add("metrics", help=what, description=what, epilog=epilog, **texts)
     _add_arguments(command, "400x500")
+    what = (
+        "models that export wrote, on a CPU and in turns, and their pictures beside "
+        "the first one's"
+    )
+    epilog = f"{example} exported x2.npz x2.onnx --size 198x246"
+    command = add("exported", help=what, description=what, epilog=epilog, **texts)
+    files = "exported files of one scale, or model directories"
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
+    _add_arguments(command, "128x128")
     what = "whether an accelerator computes what the CPU does, case by case"
     epilog = f"{example} parity --out parity.json"
     command = add("parity", help=what, description=what, epilog=epilog, **texts)

@@ -4,16 +4,23 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.measuring.exported import measure_exported
 from hkdnet_jax.measuring.fresh import Skipped, call_fresh
 from hkdnet_jax.measuring.measure import Row, Settings, Size, machine, size_text
 from hkdnet_jax.measuring.metrics import measure_metrics
 from hkdnet_jax.measuring.parity import measure_parity
 from hkdnet_jax.measuring.settings import check_training
-from hkdnet_jax.measuring.subjects import METRICS_COLUMNS, PARITY_COLUMNS, SUBJECTS
+from hkdnet_jax.measuring.subjects import (
+    EXPORTED_COLUMNS,
+    METRICS_COLUMNS,
+    PARITY_COLUMNS,
+    SUBJECTS,
+)
 from hkdnet_jax.measuring.table import header, line, listing
 
 
@@ -57,6 +64,33 @@ def run_parity(presets: Sequence[str], dtypes: Sequence[str]) -> Row:
             reason = differs or row["error"]
             failures.append(f"{row['case']}: {reason}.")
     return {"machine": machine(), "rows": rows, "failures": failures}
+
+
+def run_exported(files: Sequence[Path], sizes: Sequence[Size], repeats: int) -> Row:
+    """Measures exported files, with a new process for each size.
+
+    The table goes to stdout.
+
+    Args:
+      files: see `exported.measure_exported`.
+      sizes: (height, width) of the inputs, in pixels.
+      repeats: number of timed calls for each row.
+
+    Returns:
+      The report: `machine` and `rows`.
+
+    Raises:
+      UserError: see `exported.measure_exported`.
+    """
+    about = call_fresh(machine)
+    print(header(EXPORTED_COLUMNS), flush=True)
+    rows = []
+    for size in tqdm(sizes, unit="size", file=sys.stderr):
+        found = call_fresh(measure_exported, files, size, repeats)
+        rows += found
+        for row in found:
+            tqdm.write(line(EXPORTED_COLUMNS, row), file=sys.stdout)
+    return {"machine": about, "rows": rows}
 
 
 def run_subject(name: str, settings: Settings, sizes: Sequence[Size]) -> Row:

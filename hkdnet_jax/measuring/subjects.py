@@ -29,6 +29,19 @@ PARITY_COLUMNS = (
     Column("tolerance", "tolerance", 10, 5),
     Column("equal", "verdict", 6),
 )
+EXPORTED_COLUMNS = (
+    _SIZE,
+    Column("format", "kind", 12),
+    Column("seconds", "seconds", 9, 4),
+    Column("min", "seconds_min", 9, 4),
+    Column("max", "seconds_max", 9, 4),
+    Column("of first", "relative", 8, 2),
+    Column("start s", "compile_seconds", 8, 2),
+    Column("PSNR dB", "psnr", 8),
+    Column("difference", "difference", 10, 7),
+    Column("file MB", "file_bytes", 8, 2, 1e-6),
+    Column("file", "file", 24),
+)
 METRICS_COLUMNS = (
     _SIZE,
     Column("metric", "metric", 8),

@@ -1,4 +1,7 @@
-"""Model directories: folders with a `model.safetensors`, safe to load anywhere.
+"""Model directories and exported weights, safe to load anywhere.
+
+A model directory is a folder with a `model.safetensors`.  An exported file is one such
+file of any name, or a `.npz` with the same arrays and metadata (`to_npz`).
 
 `model.safetensors` is complete in itself: its metadata holds a format marker, the
 model's configuration, and a checksum of the configuration and the parameters. It is
@@ -13,8 +16,12 @@ TensorFlow.
 
 import contextlib
 import hashlib
+import io
 import json
+import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +36,10 @@ from hkdnet_jax.common.paths import as_path, is_local
 from hkdnet_jax.common.trees import fingerprint, flatten, unflatten
 
 WEIGHTS_FILE = "model.safetensors"
+SAFETENSORS, NPZ = ".safetensors", ".npz"  # suffixes of exported weights
+PROGRAMS = (".stablehlo", ".onnx")  # suffixes of what export writes besides
+# The entry of a .npz file that holds the metadata, as JSON in a scalar of text.
+_METADATA = "__metadata__"
 _FORMAT = "hkdnet-jax-model-2"
 
 
@@ -49,21 +60,57 @@ def save_model(
       ValueError: a number in the configuration is not finite, or a key of the
         parameters is invalid.
     """
-    directory = as_path(directory)
-    text = to_json(dict(config))
+    content = to_safetensors(config, params, {})
+    write_atomically(as_path(directory) / WEIGHTS_FILE, content)
+
+
+def to_safetensors(
+    config: Mapping[str, Any], params: Mapping[str, Any], about: Mapping[str, str]
+) -> bytes:
+    """Returns the bytes of a file that `load_model` reads.
+
+    Args:
+      config: see `save_model`.
+      params: see `save_model`.
+      about: further metadata, for people and other programs.
+
+    Raises:
+      TypeError, ValueError: see `save_model`.
+    """
     # safetensors copies raw memory, so the arrays must be in C order. (Not by
     # ascontiguousarray, which turns scalars into vectors.)
     arrays = {k: np.asarray(v, order="C") for k, v in flatten(params).items()}
-    metadata = {"format": _FORMAT, "config": text, "sha256": _checksum(text, params)}
-    content = safetensors.numpy.save(arrays, metadata)
-    write_atomically(directory / WEIGHTS_FILE, content)
+    return safetensors.numpy.save(arrays, _metadata(config, params, about))
 
 
-def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads a model directory.
+def to_npz(
+    config: Mapping[str, Any], params: Mapping[str, Any], about: Mapping[str, str]
+) -> bytes:
+    """Returns the same as `to_safetensors` as an uncompressed .npz file.
+
+    Each array has its flat name; `__metadata__` is a scalar of text that holds the
+    metadata as JSON.  Nothing in it is pickled.
+    """
+    arrays = {k: np.asarray(v) for k, v in flatten(params).items()}
+    metadata = np.array(to_json(_metadata(config, params, about)))
+    content = io.BytesIO()
+    np.savez(content, **{_METADATA: metadata}, **arrays)
+    return content.getvalue()
+
+
+def _metadata(
+    config: Mapping[str, Any], params: Mapping[str, Any], about: Mapping[str, str]
+) -> dict[str, str]:
+    text = to_json(dict(config))
+    own = {"format": _FORMAT, "config": text, "sha256": _checksum(text, params)}
+    return {**about, **own}
+
+
+def load_model(path: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a model directory, or exported weights.
 
     Args:
-      directory: see `paths.as_path`.
+      path: the directory, or a .safetensors or .npz file; see `paths.as_path`.
 
     Returns:
       The configuration, and the parameters as a nested dict of NumPy arrays.
@@ -71,16 +118,41 @@ def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       UserError: there is no model, or the file is damaged or of another kind.
     """
-    directory = as_path(directory)
+    file = _find(as_path(path))
+    metadata, arrays = _read(file)
+    if metadata.get("format") != _FORMAT:
+        raise UserError(
+            f"{file} is not an HKDnet model (its format is "
+            f"{metadata.get('format')!r}, not {_FORMAT!r}): give a folder that "
+            "this program's training wrote, or a file that its export wrote."
+        )
+    params = unflatten(arrays)
+    if metadata.get("sha256") != _checksum(metadata.get("config", ""), params):
+        raise UserError(
+            f"{file} is damaged (its content does not match its checksum): copy, "
+            "export or train it again."
+        )
+    return json.loads(metadata["config"]), params
+
+
+def _find(directory: Any) -> Any:
+    """The file that holds the weights."""
     file = directory / WEIGHTS_FILE
     if not directory.exists():
         raise UserError(
             f"{directory} does not exist: give the folder that holds {WEIGHTS_FILE}."
         )
+    if not directory.is_dir() and directory.suffix in (SAFETENSORS, NPZ):
+        return directory
+    if not directory.is_dir() and directory.suffix in PROGRAMS:
+        raise UserError(
+            f"{directory} is a program, not weights: run it as docs/export.md shows, "
+            f"or give a model directory, {SAFETENSORS} or {NPZ}."
+        )
     if not directory.is_dir():
         raise UserError(
             f"{directory} is a file, not a model directory: give the folder that holds "
-            f"{WEIGHTS_FILE}."
+            f"{WEIGHTS_FILE}, or weights exported as {SAFETENSORS} or {NPZ}."
         )
     if not file.exists():
         raise UserError(
@@ -88,33 +160,45 @@ def load_model(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{WEIGHTS_FILE}: give the folder that training wrote it to, or let the "
             "training run reach its first validation, which writes it."
         )
+    return file
+
+
+def _read(file: Any) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and the arrays of a file of weights."""
     try:
-        # With one open handle the configuration and the parameters come from the same
-        # version, even if another process replaces the file meanwhile.
-        with (
-            _on_this_machine(file) as local,
-            safetensors.safe_open(local, framework="np") as opened,
-        ):
-            metadata = opened.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise UserError(
-                    f"{file} is not an HKDnet model (its format is "
-                    f"{metadata.get('format')!r}, not {_FORMAT!r}): give a folder that "
-                    "this program's training wrote."
-                )
-            arrays = opened.get_tensors()
-    except (safetensors.SafetensorError, OSError) as error:
+        with _on_this_machine(file) as local:
+            return (_read_npz if file.suffix == NPZ else _read_safetensors)(local)
+    except (
+        safetensors.SafetensorError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
+        kind = "an .npz" if file.suffix == NPZ else "a safetensors"
+        reason = re.split(r"\.\s|\.$|\n", str(error).strip())[0]
         raise UserError(
-            f"{file} is damaged or not a safetensors file ({error}): copy or train it "
-            "again."
+            f"{file} is damaged or not {kind} file ({reason}): copy, export or train "
+            "it again."
         ) from error
-    params = unflatten(arrays)
-    if metadata.get("sha256") != _checksum(metadata.get("config", ""), params):
-        raise UserError(
-            f"{file} is damaged (its content does not match its checksum): copy or "
-            "train it again."
-        )
-    return json.loads(metadata["config"]), params
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    # With one open handle the configuration and the parameters come from the same
+    # version, even if another process replaces the file meanwhile.
+    with safetensors.safe_open(file, framework="np") as opened:
+        return opened.metadata() or {}, opened.get_tensors()
+
+
+def _read_npz(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    # np.load does not close a broken file that it opened itself, and may take a file of
+    # another kind for a pickle or a single array.
+    with open(file, "rb") as raw, np.lib.npyio.NpzFile(raw) as opened:
+        arrays = dict(opened.items())
+    text = arrays.pop(_METADATA, None)
+    metadata = json.loads(str(text)) if text is not None else {}
+    return (metadata if isinstance(metadata, dict) else {}), arrays
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, spatial_mean
 from hkdnet_jax.runtime.precision import FULL
@@ -91,8 +92,20 @@ class ResidualGroup(nn.Module):
             length=self.rcabs,
         )
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, extent)
+        if portable.active():
+            y = self._unrolled(x)
+        else:
+            y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, extent)
         return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
+
+    def _unrolled(self, x: jax.Array) -> jax.Array:
+        """Applies the RCABs one by one, each to its share of the parameters."""
+        rcab = RCAB(self.reduction, self.dtype, self.precision, parent=None)
+        stacked = self.get_variable("params", "rcabs")["rcab"]
+        for i in range(self.rcabs):
+            params = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+            x = rcab.apply({"params": params}, x)
+        return x
 
 
 class Upsampler(nn.Module):

@@ -10,6 +10,7 @@ from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
 from hkdnet_jax.runtime.precision import FULL
@@ -159,6 +160,8 @@ class Student(nn.Module):
         by rounding; see `ops.position_attention`.
       precision: precision of float32 products, in training those of the backward pass
         too; see `runtime.precision`.
+      portable: whether to trace the form for export, see `ops.portable`, in which
+        `attention` has no effect.
     """
 
     config: StudentConfig
@@ -166,6 +169,7 @@ class Student(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
+    portable: bool = False
 
     def setup(self):
         """Declares the two parts."""
@@ -190,14 +194,18 @@ class Student(nn.Module):
             `decoded_linear` (the same before its ReLU), `upsampled`, `tail`.
         """
         ir, vis = clear(ir, extent), clear(vis, extent)
-        decoded, out = self.fusion(ir, vis, extent)
-        image, sr_out = self.sr(decoded, extent)
+        with portable.form(self.portable):
+            decoded, out = self.fusion(ir, vis, extent)
+            image, sr_out = self.sr(decoded, extent)
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
             damping = cfg.skip_damping
             fused = fuse_images(ir, vis, cfg.skip_alpha, damping, extent)
-            image = image + enlarge_bicubic(fused, self.scale, extent)
+            if self.portable:
+                image = image + portable.resize_bicubic(fused, self.scale)
+            else:
+                image = image + enlarge_bicubic(fused, self.scale, extent)
         return image, out | sr_out
 
     def fuse_only(

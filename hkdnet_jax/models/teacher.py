@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv3x3
 from hkdnet_jax.ops.extent import Extent
 
@@ -70,12 +71,13 @@ class Teacher(nn.Module):
       damping: added to both activities of Eq. 15, as a share of the encoder's l1 norm
         on a white image, so that it means the same whatever the encoder's scale.  0 is
         the paper's.  It has no effect where `ir = vis`, and so none in training.
+      portable: whether to trace the form for export, see `ops.portable`.
     """
 
     alpha: float = 0.5
     damping: float = 0.0
+    portable: bool = False
 
-    @nn.compact
     def __call__(
         self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -92,6 +94,13 @@ class Teacher(nn.Module):
             `fused` (64 channels each), `decoder1` (64), `decoder2` (32), `decoder3`
             (16); and before it, with `_linear` appended, all of these but `fused`.
         """
+        with portable.form(self.portable):
+            return self._fuse(ir, vis, extent)
+
+    @nn.compact
+    def _fuse(
+        self, ir: jax.Array, vis: jax.Array, extent: Extent | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         encoder = Encoder(name="encoder")
         linear_ir, f_ir = encoder(ir, extent)
         linear_vis, f_vis = encoder(vis, extent)

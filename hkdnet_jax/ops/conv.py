@@ -14,12 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from hkdnet_jax.ops import winograd
+from hkdnet_jax.ops import portable, winograd
 from hkdnet_jax.ops.extent import Extent, clear, reflect
+from hkdnet_jax.ops.portable import LAYOUT
 from hkdnet_jax.runtime.precision import FULL
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 # Number of channels from which the special methods for CPUs below pay off.
 _MANY_CHANNELS = 32
@@ -67,7 +65,6 @@ def _same_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return out[:, :, :-1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array:
     """Cross-correlates with stride 1 and zero padding of one pixel.
 
@@ -80,6 +77,13 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str = FULL) -> jax.Array
     Returns:
       [N, H, W, O].
     """
+    if portable.active():
+        return portable.conv(x, kernel, 1, precision)
+    return _conv3x3(x, kernel, precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return _same(x, kernel, precision)
 
 
@@ -131,7 +135,7 @@ def _backward(precision: str, residuals, grad: jax.Array):
     return grad_x, lax.platform_dependent(x, grad, cpu=cpu, default=default)
 
 
-conv3x3.defvjp(_forward, _backward)
+_conv3x3.defvjp(_forward, _backward)
 
 
 def conv3x3_reflect(
@@ -146,7 +150,10 @@ def conv3x3_reflect(
     because on a CPU a VALID convolution runs at a third to a sixth of the rate of a
     SAME one.
     """
-    return conv3x3(reflect(x, extent), kernel, precision)[:, 1:-1, 1:-1]
+    padded = reflect(x, extent)
+    if portable.active():
+        return portable.conv(padded, kernel, 0, precision)
+    return conv3x3(padded, kernel, precision)[:, 1:-1, 1:-1]
 
 
 class _Layer(nn.Module):

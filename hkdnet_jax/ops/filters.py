@@ -65,7 +65,8 @@ def sobel(
       ValueError: a side is shorter than 3.
     """
     down, across = axes
-    if min(x.shape[down], x.shape[across]) < 3:
+    # One by one, because sizes may be symbols, of which none is the smaller.
+    if x.shape[down] < 3 or x.shape[across] < 3:
         raise ValueError(
             f"sobel needs at least 3x3 pixels, got {x.shape[down]}x{x.shape[across]}"
         )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.extent import Extent, clear, reflect
 from hkdnet_jax.ops.filters import sobel, window_sum
 
@@ -83,6 +84,8 @@ def corner_mask(
       [N, H, W, C] of x's dtype, containing zeros and ones.
     """
     x = jax.lax.stop_gradient(x)
+    if portable.active():
+        return _mask(x, gamma, k, extent)
     n, h, w, c = x.shape
     fitting = GROUP_BYTES // (4 * h * w)
     group = max(d for d in range(1, c + 1) if c % d == 0 and d <= max(1, fitting))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import precision as precisions
 from hkdnet_jax.runtime.precision import FULL
@@ -63,7 +64,7 @@ def _materialized(
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     mean = product("nqp,npc->nqc", weights.astype(values.dtype), values)
-    return mean / total, (peak + jnp.log(total))[..., 0]
+    return mean / total, jnp.squeeze(peak + jnp.log(total), -1)
 
 
 def _blocked(
@@ -98,6 +99,19 @@ def _blocked(
     mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
     log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
     return mean[:, :positions], log_total[:, :positions]
+
+
+def _by_rows(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
+) -> tuple[jax.Array, jax.Array]:
+    """Processes one row of the image at a time: queries [N, H, W, D], for export.
+
+    Returns:
+      The averages [N, H, W, C], and the log of the normalisers [N, H, W].
+    """
+    rows = jnp.moveaxis(queries, 1, 0)
+    attend = partial(_materialized, keys=keys, values=values, precision=precision)
+    return tuple(jnp.moveaxis(x, 0, 1) for x in lax.map(attend, rows))
 
 
 def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -273,6 +287,12 @@ def attention(
     if softmax == "joint" and implementation in KERNELS:
         raise ValueError(f"{implementation} has no joint softmax: use blocked")
     n, h, w, _ = query.shape
+    if portable.active():
+        others = (x.reshape(n, -1, x.shape[-1]) for x in (key, value))
+        mean, log_total = _by_rows(query, *others, precision)
+        if softmax == "joint":
+            mean = mean * jax.nn.softmax(log_total, axis=(1, 2))[..., None]
+        return mean.astype(value.dtype)
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
     if valid is not None:
         valid_queries, valid_keys = (x.reshape(n, -1) for x in valid)
@@ -335,6 +355,8 @@ def position_attention(
 
 def _pooled(x: jax.Array, pool: int, extent: Extent | None) -> jax.Array:
     """Averages the squares of [N, H, W, C], which is 0 beyond the extent."""
+    if portable.active():
+        return portable.average_squares(x.astype(jnp.float32), pool).astype(x.dtype)
     window = (1, pool, pool, 1)
     padding = [(0, 0), *((0, -side % pool) for side in x.shape[1:3]), (0, 0)]
     sums = lax.reduce_window(

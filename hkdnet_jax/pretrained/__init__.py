@@ -3,9 +3,12 @@
 Each is a model directory in this folder; README.md is their model card.
 """
 
+import os
+import re
 from pathlib import Path
 
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.model_files import hub
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import SCALES
 
@@ -20,11 +23,12 @@ def locate(model: str | None, scale: int | None) -> Path:
 
     Args:
       model: one of NAMES, or else the path of a directory (`./lite` for one of that
-        name); None for the model that comes with the package for `scale`.
+        name) or of exported weights, or an address `hf://OWNER/NAME`, which is fetched;
+        None for the model that comes with the package for `scale`.
       scale: the requested scale, or None for the model's own.
 
     Raises:
-      UserError: there are several such models, or none.
+      UserError: there are several such models, or none, or it cannot be fetched.
     """
     if model is None:
         if scale is None:
@@ -35,6 +39,8 @@ def locate(model: str | None, scale: int | None) -> Path:
         model = TEACHER if scale == 1 else STUDENT
     if model == TEACHER:
         return _HERE / TEACHER
+    if hub.is_address(model):
+        return hub.fetch(model)
     if model != STUDENT:
         return Path(model)
     if scale not in _STUDENT_SCALES:
@@ -43,8 +49,24 @@ def locate(model: str | None, scale: int | None) -> Path:
     return _HERE / f"{STUDENT}_x{scale}"
 
 
+def card(directory: Path) -> dict[str, dict[str, float]]:
+    """What the model card says that a model of the package reaches.
+
+    Returns:
+      Set of test pairs -> `psnr` in dB and `ssim`, both against the teacher's picture
+      of the high-resolution pair; empty for the teacher and for any other model.
+    """
+    scale = re.fullmatch(rf"{STUDENT}_x(\d)", directory.name)
+    if directory.parent != _HERE or scale is None:
+        return {}
+    text = (_HERE / "README.md").read_text(encoding="utf-8")
+    row = rf"^\| (\w+) \| x{scale[1]} \|.*?\*\*([\d.]+) dB, ([\d.]+)\*\*"
+    rows = re.findall(row, text, re.MULTILINE)
+    return {name: {"psnr": float(a), "ssim": float(b)} for name, a, b in rows}
+
+
 def load_directory(directory: Path) -> Model:
-    """Loads a model directory that `locate` returned.
+    """Loads a model directory, or exported weights, that `locate` returned.
 
     The tests check that each model of the package holds the network that it describes,
     so that this is not done again each time that one is loaded.
@@ -55,28 +77,43 @@ def load_directory(directory: Path) -> Model:
     return Model.load(directory, check_shapes=directory.parent != _HERE)
 
 
-def load(scale: int = 2) -> Model:
-    """Loads the model that comes with the package for `scale`.
+def load(
+    model: int | str | os.PathLike[str] | None = None, *, scale: int | None = None
+) -> Model:
+    """Loads a model: `load(2)`, `load("runs/x2")`, `load("hf://owner/name")`.
 
     Args:
-      scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for the
-        teacher, which fuses pairs that are already high-resolution.
+      model: the scale of a model that comes with the package, or what the commands take
+        as `--model`: `lite` (with `scale`) or `teacher`, a model directory, exported
+        weights (.safetensors or .npz), or an address `hf://OWNER/NAME[@REVISION]` on
+        the Hugging Face Hub.  By default the package's own model of `scale`, or of 2.
+      scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for a
+        teacher, which fuses pairs that are already high-resolution.  Optional where
+        `model` says it.
 
     Raises:
-      TypeError: `scale` is no integer.
-      UserError: there is none, or its file is damaged or of another scale.
+      TypeError: an argument is of another type.
+      UserError: there is no such model, its file is damaged, or it has another scale.
     """
+    if model is not None and not isinstance(model, str | os.PathLike):
+        if scale is not None:
+            raise TypeError("give load a scale once: load(2) or load(scale=2)")
+        model, scale = None, _checked(model)
+    elif scale is not None or model is None:
+        scale = _checked(2 if scale is None else scale)
+    directory = locate(None if model is None else os.fspath(model), scale)
+    loaded = load_directory(directory)
+    if scale not in (None, loaded.scale):
+        remedy = "leave scale out" if model else "install the package again"
+        raise UserError(f"{directory} has scale {loaded.scale}, not {scale}: {remedy}.")
+    return loaded
+
+
+def _checked(scale: object) -> int:
     if isinstance(scale, bool) or not hasattr(scale, "__index__"):
         raise TypeError(
             f"scale must be an integer, one of {SCALES}, not {scale!r}: write load(2)"
         )
     if scale not in SCALES:
         raise UserError(f"scale is {scale}; give one of {SCALES}.")
-    directory = locate(None, scale)
-    model = load_directory(directory)
-    if model.scale != scale:
-        raise UserError(
-            f"{directory} has scale {model.scale}, not {scale}: install the package "
-            "again."
-        )
-    return model
+    return scale

@@ -14,8 +14,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME_OR_DIR",
         help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package; or the workdir of a training run, or a converted release (default: "
-        "the one that comes with the package for --scale)",
+        "package; or the workdir of a training run, a converted release, weights that "
+        "export wrote, or hf://OWNER/NAME on the Hugging Face Hub (default: the one "
+        "that comes with the package for --scale)",
     )
     parser.add_argument(
         "--scale",

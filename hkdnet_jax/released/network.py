@@ -20,6 +20,7 @@ from jax import lax
 from hkdnet_jax.models.blocks import RCAB, ResidualGroup
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.models.student import SuperResolutionPart
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.harris import harris_response
 from hkdnet_jax.ops.position_attention import attention
@@ -270,10 +271,12 @@ class Released(nn.Module):
     Attributes:
       scale: 2, 3 or 4.
       corner_skip: `feature` or `map`; see `Corner`.
+      portable: whether to trace the form for export, see `ops.portable`.
     """
 
     scale: int
     corner_skip: str = "feature"
+    portable: bool = False
 
     def setup(self):
         """Declares the two parts."""
@@ -290,6 +293,7 @@ class Released(nn.Module):
           out: `branch_ir`, `branch_vis`, `fused`, `decoded` (16 channels),
             `upsampled`, `tail` (16 channels).
         """
-        decoded, out = self.fusion(ir, vis)
-        image, sr_out = self.sr(decoded)
+        with portable.form(self.portable):
+            decoded, out = self.fusion(ir, vis)
+            image, sr_out = self.sr(decoded)
         return image, out | sr_out

@@ -129,11 +129,40 @@ def test_no_such_scale(scale):
         hkdnet_jax.load(scale)
 
 
-@pytest.mark.parametrize("scale", ["2", 2.0, None, True])
+@pytest.mark.parametrize("scale", ["2", 2.0, True])
 def test_a_scale_is_an_integer(scale):
-    with pytest.raises(TypeError, match=r"scale must be an integer.*: write load\(2\)"):
-        hkdnet_jax.load(scale)
+    says = r"scale must be an integer.*: write load\(2\)"
+    with pytest.raises(TypeError, match=says):
+        hkdnet_jax.load(scale=scale)
+    if not isinstance(scale, str):  # the name of a folder
+        with pytest.raises(TypeError, match=says):
+            hkdnet_jax.load(scale)
     assert hkdnet_jax.load(np.int64(1)).scale == 1
+
+
+def test_load_takes_what_the_flags_take():
+    assert hkdnet_jax.load().scale == 2
+    assert hkdnet_jax.load("teacher").scale == 1
+    assert hkdnet_jax.load("lite", scale=3).scale == 3
+    directory = pretrained.locate(None, 1)
+    assert hkdnet_jax.load(directory).scale == hkdnet_jax.load(str(directory)).scale
+    with pytest.raises(UserError, match="has scale 1, not 2: leave scale out"):
+        hkdnet_jax.load(directory, scale=2)
+    with pytest.raises(TypeError, match="once"):
+        hkdnet_jax.load(2, scale=2)
+
+
+def test_the_card_has_figures_of_the_students():
+    assert pretrained.card(pretrained.locate(None, 1)) == {}
+    for scale in (2, 3, 4):
+        sets = pretrained.card(pretrained.locate(None, scale))
+        assert {"tno", "vifb", "hkdnet_demo"} <= sets.keys()
+        text = (pretrained._HERE / "README.md").read_text()
+        for name, row in sets.items():
+            (line,) = [
+                x for x in text.splitlines() if x.startswith(f"| {name} | x{scale} |")
+            ]
+            assert f"**{row['psnr']:.2f} dB, {row['ssim']:.4f}**" in line
 
 
 def test_commands_use_them(pair, tmp_path, capsys):

@@ -1,0 +1,69 @@
+"""The formats of export: what makes each, and what each file is called."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hkdnet_jax import pretrained
+from hkdnet_jax.common import keys
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.exported import onnx_file, stablehlo
+from hkdnet_jax.model_files import file_format
+from hkdnet_jax.models.presets import PRESETS, StudentConfig
+
+SUFFIXES = {
+    "safetensors": file_format.SAFETENSORS,
+    "npz": file_format.NPZ,
+    "stablehlo": stablehlo.SUFFIX,
+    "onnx": onnx_file.SUFFIX,
+}
+
+
+def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
+    """Returns the bytes of an exported model.
+
+    Args:
+      directory: a model directory or exported weights, see `pretrained.locate`.
+      kind: a key of SUFFIXES.
+      dtype: see `onnx_file.convert`; float32 for the other formats.
+
+    Raises:
+      UserError: there is no model, it is damaged, it cannot be exported that way, or a
+        package of an extra is missing.
+    """
+    model = pretrained.load_directory(directory)  # which checks it
+    if kind == "stablehlo":
+        return stablehlo.convert(model)
+    config, params = file_format.load_model(directory)
+    about = describe(directory, config)
+    if kind == "onnx":
+        try:
+            return onnx_file.convert(model, dtype, about)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from error
+    to_bytes = {
+        "safetensors": file_format.to_safetensors,
+        "npz": file_format.to_npz,
+    }[kind]
+    return to_bytes(config, params, about)
+
+
+def describe(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of an export beside format, configuration and checksum.
+
+    Returns:
+      `scale`; `preset`, one of PRESETS or `teacher`, `released` or `custom`; `metrics`,
+      `pretrained.card` as JSON; `config`, the configuration as JSON.
+    """
+    preset = config["kind"]
+    if preset == "student":
+        sizes = keys.from_mapping(StudentConfig, config["model"])
+        known = (name for name, one in PRESETS.items() if one == sizes)
+        preset = next(known, "custom")
+    return {
+        "scale": str(config.get("scale", 1)),
+        "preset": preset,
+        "metrics": json.dumps(pretrained.card(directory)),
+        "config": json.dumps(config),
+    }

@@ -1,0 +1,63 @@
+"""The portable form of each network equals the usual one, from the same parameters."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from command_fixtures import TINY, random_params
+
+from hkdnet_jax.models.student import Student
+from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.released import network as released
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+# Together, every reading that the form has code of its own for.
+LITERAL = dataclasses.replace(
+    TINY,
+    dfa_softmax="spatial",
+    position_softmax="joint",
+    channel_softmax="joint",
+    position_pool=1,
+    branch_rcabs=2,
+)
+PLAIN = dataclasses.replace(
+    TINY, dfag=False, stand_in_rcabs=2, cea=False, global_skip=False, sr_groups=2
+)
+NETWORKS = {
+    "student x2": Student(TINY, 2),
+    "student x3, literal": Student(LITERAL, 3),
+    "student x4, plain": Student(PLAIN, 4),
+    "teacher": Teacher(alpha=0.3, damping=1.0),
+}
+
+
+def assert_equal_forms(network, size=(2, 17, 23, 1)):
+    params = random_params(network)
+    ir, vis = np.random.default_rng(1).random((2, *size), np.float32)
+
+    def fuse(network):
+        return jax.jit(lambda *args: network.apply(*args))({"params": params}, ir, vis)
+
+    (usual, out), (portable, others) = fuse(network), fuse(network.clone(portable=True))
+    assert portable.shape == usual.shape
+    assert out.keys() == others.keys()
+    for name, want in {"image": usual, **out}.items():
+        got = {"image": portable, **others}[name]
+        error = np.max(np.abs(np.asarray(got) - want)) / np.max(np.abs(want))
+        assert error < 1e-5, (name, error)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_forms_are_equal(name):
+    assert_equal_forms(NETWORKS[name])
+
+
+def test_the_forms_of_the_released_network_are_equal(monkeypatch):
+    small = dataclasses.replace(
+        released.SIZES, width=8, branch_rcabs=1, dfabs=1, decoder=(8,), sr_groups=1
+    )
+    sizes = dataclasses.replace(small, sr_rcabs=2, reduction=4)
+    monkeypatch.setattr(released, "SIZES", sizes)
+    assert_equal_forms(released.Released(2), size=(1, 17, 13, 1))
