@@ -32,7 +32,7 @@ class Tensors:
             present and are left out, by name.
         """
         self._arrays = arrays
-        self._unused = unused or {}
+        self._unused = dict(unused or {})
         self._wanted: dict[str, str] = {}
 
     def take(self, name: str, *shape: int) -> np.ndarray:
@@ -42,6 +42,27 @@ class Tensors:
         array = self._arrays.get(name, expected)
         same = trees.describe_array(array) == self._wanted[name]
         return array if same else expected
+
+    def shape(self, name: str, rank: int) -> tuple[int, ...]:
+        """Returns the shape of a tensor; ones if it is missing or of another rank.
+
+        Sizes that a network's attributes follow from are read by it.  The tensor is not
+        recorded as requested.
+        """
+        found = np.shape(self._arrays.get(name, ()))
+        return found if len(found) == rank else (1,) * rank
+
+    def count(self, pattern: str, step: int = 1) -> int:
+        """Returns the number of tensors named by `pattern` with 0, step, 2 * step..."""
+        number = 0
+        while pattern.format(number * step) in self._arrays:
+            number += 1
+        return number
+
+    def leave_out(self, name: str, *shape: int) -> None:
+        """Allows a tensor of this shape to be present, without using it."""
+        described = trees.describe_array(np.zeros(shape, np.float32))
+        self._unused = self._unused | {name: described}
 
     def differences(self) -> str:
         """Lists tensors that are missing, left over or of another shape; '' if none."""
