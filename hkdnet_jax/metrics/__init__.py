@@ -1,4 +1,4 @@
-"""Fusion metrics: the paper's six, and those that fusion papers print beside them.
+"""Fusion metrics: the paper's six, those printed beside them, and two of detail.
 
 Every metric is a pure function of three floating [H, W] arrays of levels 0..255, the
 infrared, the visible and the fused image, in a module of its own that gives formula,
@@ -21,6 +21,7 @@ import numpy as np
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.metrics.ag import ag
 from hkdnet_jax.metrics.cc import cc
+from hkdnet_jax.metrics.detail import BLOCK, detail_energy, detail_fidelity
 from hkdnet_jax.metrics.en import en
 from hkdnet_jax.metrics.fmi import fmi_dct, fmi_w
 from hkdnet_jax.metrics.mi import mi
@@ -47,16 +48,20 @@ class Metric:
       higher_is_better: whether tables count a higher value as better.
       any_size: whether `compute` takes NumPy arrays, and compiles nothing for a size;
         otherwise it is traced.
+      scaled: whether `compute` also takes `scale`, by how much the fused image was
+        enlarged.
     """
 
     compute: Callable[..., jax.Array | float]
     min_side: int = 1
     higher_is_better: bool = True
     any_size: bool = False
+    scaled: bool = False
 
 
 PAPER = ("FMI_dct", "FMI_w", "SCD", "MS_SSIM", "AG", "CC")
 EXTRA = ("EN", "SD", "SF", "MI", "Qabf", "VIF", "SSIM", "PSNR", "Nabf")
+DETAIL = ("detail_fidelity", "detail_energy")
 METRICS: dict[str, Metric] = {
     "FMI_dct": Metric(fmi_dct, min_side=3, any_size=True),
     "FMI_w": Metric(fmi_w, any_size=True),
@@ -73,17 +78,21 @@ METRICS: dict[str, Metric] = {
     "SSIM": Metric(ssim, min_side=11),
     "PSNR": Metric(psnr),
     "Nabf": Metric(nabf, min_side=3, higher_is_better=False),
+    "detail_fidelity": Metric(detail_fidelity, BLOCK, any_size=True, scaled=True),
+    "detail_energy": Metric(detail_energy, BLOCK, any_size=True, scaled=True),
 }
 
 
 def select(spec: str) -> tuple[str, ...]:
     """Returns the metrics that `paper`, `all` or a comma-separated list stands for.
 
+    `all` are those that need no scale, PAPER and EXTRA.
+
     Raises:
       UserError: a name is not that of a metric, or is given twice.
     """
     if spec in ("paper", "all"):
-        return PAPER if spec == "paper" else tuple(METRICS)
+        return PAPER if spec == "paper" else PAPER + EXTRA
     names = tuple(name.strip() for name in spec.split(","))
     wrong = [name for name in names if name not in METRICS or names.count(name) > 1]
     if wrong:
@@ -99,6 +108,7 @@ def score(
     vis: np.ndarray,
     fused: np.ndarray,
     names: Sequence[str] = PAPER,
+    scale: int = 1,
 ) -> dict[str, np.ndarray]:
     """Computes metrics of one fused image, or of a batch of images of one size.
 
@@ -109,6 +119,7 @@ def score(
     Args:
       ir, vis, fused: uint8, all [H, W] or all [N, H, W].
       names: keys of METRICS.
+      scale: by how much the fused images were enlarged, for the metrics in DETAIL.
 
     Returns:
       For each name a float64 array [] or [N]; NaN where the metric has no value, as
@@ -126,7 +137,8 @@ def score(
         raise ValueError(f"score takes three images of one size, got {sorted(shapes)}")
     small = [name for name in names if min(ir.shape[-2:]) < METRICS[name].min_side]
     possible = [name for name in names if name not in small]
-    values = _on_host(ir, vis, fused, [n for n in possible if METRICS[n].any_size])
+    on_host = [name for name in possible if METRICS[name].any_size]
+    values = _on_host(ir, vis, fused, on_host, scale)
     traced = tuple(name for name in possible if name not in values)
     with jax.enable_x64(True):
         images = jax.device_put((ir, vis, fused), devices.cpu())
@@ -137,13 +149,21 @@ def score(
 
 
 def _on_host(
-    ir: np.ndarray, vis: np.ndarray, fused: np.ndarray, names: Sequence[str]
+    ir: np.ndarray,
+    vis: np.ndarray,
+    fused: np.ndarray,
+    names: Sequence[str],
+    scale: int,
 ) -> dict[str, np.ndarray]:
     """Computes metrics that take images of any size, in float64."""
     triples = np.stack([ir, vis, fused], axis=-3).astype(np.float64)
     flat = triples.reshape(-1, *triples.shape[-3:])
+    known = {True: {"scale": scale}, False: {}}
     with np.errstate(all="ignore"):  # what has no value becomes NaN
-        rows = [[METRICS[name].compute(*triple) for triple in flat] for name in names]
+        rows = [
+            [METRICS[n].compute(*triple, **known[METRICS[n].scaled]) for triple in flat]
+            for n in names
+        ]
     return {
         name: np.reshape(row, ir.shape[:-2])
         for name, row in zip(names, rows, strict=True)

@@ -53,11 +53,11 @@ class Tensors:
         return found if len(found) == rank else (1,) * rank
 
     def count(self, pattern: str, step: int = 1) -> int:
-        """Returns the number of tensors named by `pattern` with 0, step, 2 * step..."""
+        """Counts tensors named by `pattern` with 0, step, 2 * step...; 1 if none is."""
         number = 0
         while pattern.format(number * step) in self._arrays:
             number += 1
-        return number
+        return max(1, number)
 
     def leave_out(self, name: str, *shape: int) -> None:
         """Allows a tensor of this shape to be present, without using it."""

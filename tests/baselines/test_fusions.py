@@ -32,7 +32,7 @@ def test_densefuse_is_what_numpy_computes(tmp_path, name, rule):
     ir, vis = images(1, 9, 11)
     got = registry.FUSIONS[name](saved(tmp_path, "densefuse", state))(ir, vis)
     want = densefuse(state, ir, vis, rule)
-    assert got.shape == (9, 11) and got.dtype == np.float32 and want.max() > 0.1
+    assert got.shape == (9, 11) and got.dtype == np.float32 and want.max() > 0.05
     np.testing.assert_allclose(got, want, atol=2e-5 * want.max())
 
 
