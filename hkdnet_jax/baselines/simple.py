@@ -3,6 +3,7 @@
 They are the floor that any other method should be above.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.baselines.types import Image
@@ -18,4 +19,5 @@ def average(ir: Image, vis: Image) -> Image:
 
 def bicubic(image: Image, scale: int) -> Image:
     """Enlarges by the Keys cubic (a = -0.5), not clipped."""
-    return np.asarray(arrays.resize_bicubic(image[None, :, :, None], scale))[0, ..., 0]
+    batch = jnp.asarray(image)[None, :, :, None]
+    return np.asarray(arrays.resize_bicubic(batch, scale))[0, :, :, 0]

@@ -119,7 +119,7 @@ def measure(
     Raises:
       UserError: the method cannot do it, or a file cannot be read or written.
     """
-    file = out / "rows" / f"x{scale}" / contender.name / f"{pair.name}.json"
+    file = _row_file(out, scale, contender.name, pair)
     key = _key(ir, vis)
     known = _read_row(file, key)
     if known is not None:
@@ -135,7 +135,7 @@ def measure(
         seconds, peak = time.perf_counter() - start, memory.peak_rss()
         row: Row = {"key": key}
         if isinstance(contender, Running):
-            own = _own_fusion(contender, pair, ir, vis, out)
+            own = _own_fusion(contender, pair, ir, vis, out, key)
             row |= {
                 "own": full_reference(plain, own, None),
                 "seconds": seconds,
@@ -145,26 +145,34 @@ def measure(
             row[protocol] = _scores(ir, vis, fused, metrics.PAPER, scale)
         row["detail"] = _scores(ir, vis, plain, metrics.DETAIL, scale)
     _save_picture(plain, _picture_file(out, scale, contender.name, pair))
-    atomic_files.write_atomically(file, atomic_files.to_json(row).encode())
+    _save_row(row, file)
     return row
 
 
 def _own_fusion(
-    contender: Running, pair: Pair, ir: Picture, vis: Picture, out: Path
+    contender: Running, pair: Pair, ir: Picture, vis: Picture, out: Path, key: str
 ) -> Picture:
     """The method's fusion of the high-resolution pair, made once for all scales."""
     file = _picture_file(out, 1, contender.name, pair)
-    if file.exists():
-        picture = read_gray(file)
-        if picture.shape == ir.shape:
-            return picture
+    row = _row_file(out, 1, contender.name, pair)
+    if _read_row(row, key) is not None and file.exists():
+        return read_gray(file)
     picture = contender.fuse(pair, ir, vis, 1, "plain")
     _save_picture(picture, file)
+    _save_row({"key": key}, row)
     return picture
+
+
+def _row_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+    return out / "rows" / f"x{scale}" / method / f"{pair.name}.json"
 
 
 def _picture_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
     return out / "pictures" / f"x{scale}" / method / f"{pair.name}.png"
+
+
+def _save_row(row: Row, file: Path) -> None:
+    atomic_files.write_atomically(file, atomic_files.to_json(row).encode())
 
 
 def _save_picture(picture: Picture, file: Path) -> None:

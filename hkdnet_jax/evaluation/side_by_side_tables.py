@@ -120,8 +120,8 @@ _INTRODUCTION = """\
 # Methods side by side
 
 Each pair was reduced to 1/S of its resolution as in training, fused and enlarged.
-"Own" is against the method's own fusion of the high-resolution pair, its upper bound, so
-a fusion rule is not punished for being another one.  Detail is of the 8-bit picture
+"Own" is against the method's own fusion of the high-resolution pair, its upper bound,
+so a fusion rule is not punished for being another one.  Detail is of the 8-bit picture
 against both high-resolution sources (docs/metrics.md).  Seconds and MB (growth of
 resident memory) are of one picture, without compilation.  An empty cell has no value.
 """
