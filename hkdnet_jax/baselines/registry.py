@@ -8,6 +8,7 @@ from hkdnet_jax.baselines import (
     densefuse,
     edsr,
     imdn,
+    li,
     ours,
     rcan,
     simple,
@@ -31,10 +32,11 @@ ENLARGEMENTS: dict[str, Callable[[Weights], Enlargement]] = {
     "imdn": partial(super_resolution.load, name="imdn", network_class=imdn.IMDN),
 }
 JOINT: dict[str, Callable[[Weights], Method]] = {
+    "li": lambda weights: li.fuse,
     "lite": lambda weights: ours.lite(),
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
-TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "lite")
+TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "li", "lite")
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 
