@@ -11,7 +11,7 @@ Our reading, u the result with levels in [0, 1] and A its reduction as in traini
 
     E(u) = sum |J(Au) - G|^2 / (4 (tr G + k^2))   J = grad grad^T, G = J(ir) + J(vis)
          + eta / 2 sum (Au - (ir + vis) / 2)^2     the level, which no gradient holds
-         + beta sum Psi(|grad u|)                  Psi' / s = e^(-s^2/a^2) - c e^(-s^2/b^2)
+         + beta sum Psi(|grad u|)        Psi'(s) = s (e^(-s^2/a^2) - c e^(-s^2/b^2))
          + lam sum sqrt(|D^v u|^2 + eps^2)         Gruenwald-Letnikov differences
 
 Psi smooths where the slope is below about a (noise) and steepens it between a and b
@@ -136,9 +136,13 @@ def tensor(u: Plane) -> tuple[Plane, Plane, Plane]:
 
 
 def mask(order: float, taps: int) -> np.ndarray:
-    """Coefficients of the Gruenwald-Letnikov difference: (-1)^j binomial(order, j)."""
-    j = np.arange(1, taps)
-    return np.cumprod(np.concatenate([[1.0], (j - 1 - order) / j]))
+    """Coefficients of the Gruenwald-Letnikov difference: (-1)^j binomial(order, j).
+
+    The last one stands for all that follow, so that a flat image has no difference.
+    """
+    j = np.arange(1, taps - 1)
+    first = np.cumprod(np.concatenate([[1.0], (j - 1 - order) / j]))
+    return np.append(first, -first.sum())
 
 
 def fractional_difference(u: Plane, axis: int) -> Plane:
