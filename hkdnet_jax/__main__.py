@@ -19,6 +19,7 @@ import hkdnet_jax
 COMMANDS = {
     "fuse": ("hkdnet_jax.fuse", "fuse infrared and visible pictures"),
     "evaluate": ("hkdnet_jax.evaluate", "score fused pictures with fusion metrics"),
+    "compare": ("hkdnet_jax.compare", "run and score every compared system"),
     "train": ("hkdnet_jax.main", "train a teacher or a student"),
     "sweep": ("hkdnet_jax.sweep", "run one of the paper's ablations"),
     "convert": ("hkdnet_jax.convert", "convert the authors' PyTorch checkpoint"),

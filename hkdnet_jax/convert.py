@@ -1,12 +1,12 @@
-"""Turns the authors' released PyTorch checkpoint into a model directory.
+"""Turns the weights of others into model directories.
 
     python -m hkdnet_jax.convert --checkpoint 2x/fu_srnet.pth.tar --scale 2 --out rel_x2
     python -m hkdnet_jax.fuse --model rel_x2 --normalize minmax --stretch ...
 
-A checkpoint is a dict of two state dicts and is read with `weights_only=True`, so
-nothing in it is executed.  Only this needs PyTorch (the extra `torch`): a .npz or
-.safetensors file that holds the tensors of both state dicts under their own names,
-which do not collide, is read without it.
+They are the released PyTorch checkpoint of HKDnet's authors and, with --kind, those of
+the systems that `compare` runs.  Nothing in a file is executed.  Only PyTorch's own
+files need PyTorch (the extra `torch`): a .npz or .safetensors file that holds the same
+tensors under their own names is read without it.
 """
 
 import argparse
@@ -14,12 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hkdnet_jax.baselines import conversion
 from hkdnet_jax.common.errors import UserError, exit_code
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.released.conversion import UNUSED, convert
 from hkdnet_jax.released.network import CORNER_SKIPS
 from hkdnet_jax.released.reading import read_checkpoint
+
+RELEASED = "released"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.kind != RELEASED:
+        return _convert_compared(args)
+    if args.scale is None:
+        raise UserError(f"--kind {RELEASED} needs --scale {SCALES[1]}, 3 or 4: add it.")
     arrays = read_checkpoint(args.checkpoint)
     try:
         params = convert(arrays, args.scale)
@@ -51,15 +58,28 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _convert_compared(args: argparse.Namespace) -> int:
+    description = conversion.convert_file(
+        args.kind, args.checkpoint, args.scale, args.out
+    )
+    print(
+        f"Converted {args.checkpoint} to {args.out}: {description}. It is for "
+        f"compare --weights {args.out.parent}"
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.convert",
-        description="Turn the authors' released PyTorch checkpoint into a model "
-        "directory.\nNames and shapes must match exactly; otherwise nothing is "
-        "written.",
+        description="Turn the authors' released PyTorch checkpoint, or the weights of "
+        "a system that\n`compare` runs, into a model directory. Names and shapes must "
+        "match exactly;\notherwise nothing is written.",
         epilog="example:\n"
         "  python -m hkdnet_jax.convert --checkpoint 2x/fu_srnet.pth.tar --scale 2 \\\n"
-        "      --out released_x2",
+        "      --out released_x2\n"
+        "  python -m hkdnet_jax.convert --kind densefuse --checkpoint densefuse.npz \\"
+        "\n      --out weights/densefuse",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -68,15 +88,22 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="the released fu_srnet.pth.tar (needs PyTorch, the extra torch), "
-        "or a .npz or .safetensors file with the tensors of both of its state dicts",
+        help="the released fu_srnet.pth.tar (needs PyTorch, the extra torch), or the "
+        "weights of a compared system; or a .npz or .safetensors file with the same "
+        "tensors",
+    )
+    add(
+        "--kind",
+        choices=(RELEASED, *conversion.KINDS),
+        default=RELEASED,
+        help=f"whose weights they are (default: {RELEASED}, HKDnet's authors')",
     )
     add(
         "--scale",
         type=int,
         choices=SCALES[1:],
-        required=True,
-        help="the scale that the checkpoint was trained for",
+        help=f"the scale that the checkpoint was trained for; --kind {RELEASED} needs "
+        "it, and of the others it is known",
     )
     add(
         "--out",

@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         default="paper",
         metavar="paper|all|NAME,...",
         help=f"metrics to compute, out of {', '.join(metrics.METRICS)} (default: "
-        f"paper, the first {len(metrics.PAPER)})",
+        f"paper, the first {len(metrics.PAPER)}; all leaves out "
+        f"{' and '.join(metrics.DETAIL)}, which need --scale without a model too)",
     )
     add(
         "--protocol",
@@ -104,7 +105,8 @@ def _run(args: argparse.Namespace) -> int:
     pattern = read_pattern("--fused-pattern", args.fused_pattern)
     sources = find_sources(args.ir, args.vis, read_search(args), args.list)
     options = Options(**read_ranges(args))
-    wanted = args.fused, args.model, args.scale, args.protocol, pattern
+    scaled = [name for name in names if metrics.METRICS[name].scaled]
+    wanted = args.fused, args.model, args.scale, args.protocol, pattern, scaled
     comparison = collect(sources, *wanted)
     for out in args.out:
         make_writable(out.parent)

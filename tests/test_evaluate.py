@@ -28,7 +28,7 @@ from hkdnet_jax import evaluate, metrics
 from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.evaluation import score_files, scoring
-from hkdnet_jax.metrics import METRICS
+from hkdnet_jax.metrics import detail
 
 CHEAP = ("--metrics", "AG,CC")  # compile in no time
 FOLDERS = {"ir": "ir", "vis": "vis", "fused": "f"}  # flag -> folder
@@ -139,7 +139,7 @@ def test_a_terminal_gets_escape_sequences(sources, fused, capfd, monkeypatch):
 def test_default_is_the_six_of_the_paper(sources, fused, capfd, monkeypatch):
     asked = []
 
-    def score(ir, vis, fused, names):
+    def score(ir, vis, fused, names, scale):
         asked.append(names)
         return {name: np.float64(1) for name in names}
 
@@ -147,7 +147,7 @@ def test_default_is_the_six_of_the_paper(sources, fused, capfd, monkeypatch):
     run(capfd, *sources, "--fused", fused)
     assert asked == [metrics.PAPER] * 3
     run(capfd, *sources, "--fused", fused, "--metrics", "all")
-    assert asked[3] == tuple(METRICS)
+    assert asked[3] == metrics.PAPER + metrics.EXTRA
 
 
 # --- a model ------------------------------------------------------------------------
@@ -364,3 +364,27 @@ def test_help_shows_examples_and_heavy_packages_stay_out():
     assert done.stdout.startswith("set()\n")
     assert "examples:" in done.stdout
     assert "python -m hkdnet_jax.evaluate --ir" in done.stdout
+
+
+# --- detail -------------------------------------------------------------------------
+
+
+def test_detail_needs_the_scale_of_saved_pictures(tmp_path, capfd):
+    for kind, image in zip(("ir", "vis"), make_pair(0, 40, 44), strict=True):
+        write(tmp_path / kind / "a.png", image)
+    write(tmp_path / "f" / "a.png", picture(3, 40, 44))
+    args = [
+        "--ir",
+        tmp_path / "ir",
+        "--vis",
+        tmp_path / "vis",
+        "--fused",
+        tmp_path / "f",
+    ]
+    args += ["--metrics", "detail_energy,detail_fidelity"]
+    fails(capfd, *args, says=("detail_energy depends on", "add --scale 2, 3 or 4"))
+    images = [np.float64(x) for x in (*make_pair(0, 40, 44), picture(3, 40, 44))]
+    for scale in (2, 4):
+        content = scored(capfd, tmp_path, *args, "--scale", scale)
+        want = detail.detail_energy(*images, scale=scale)
+        assert content["images"][0]["detail_energy"] == want

@@ -28,6 +28,7 @@ FLOW = (
     "configs",
     "hkdnet_jax.inference",
     "hkdnet_jax.evaluation",
+    "hkdnet_jax.baselines",
     "hkdnet_jax.measuring",
     "hkdnet_jax",  # the commands
 )
@@ -35,6 +36,7 @@ FLOW = (
 FORBIDDEN = {
     "hkdnet_jax.inference": ("hkdnet_jax.training", "data_pipelines", "configs"),
     "hkdnet_jax.measuring": ("configs",),
+    "hkdnet_jax.baselines": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax.evaluation": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax": ("configs",),  # they are not installed
 }

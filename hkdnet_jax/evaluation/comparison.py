@@ -31,7 +31,8 @@ class Comparison:
       pairs: the sources, at least one pair.
       methods: methods by their name in the tables, in the order of the tables.
       protocol: the protocol of the methods, a key of PROTOCOLS.
-      scale: scale of the model; the sources are cropped to multiples of it.
+      scale: scale of the model or, for the metrics in `DETAIL`, of the fused images;
+        the sources are cropped to multiples of it.
       problems: one sentence for each file that is left out.
       notes: sentences on what was recognised without being asked for.
     """
@@ -94,6 +95,7 @@ def collect(
     scale: int | None = None,
     protocol: str = "plain",
     fused_pattern: NamePattern | None = None,
+    scaled: Sequence[str] = (),
 ) -> Comparison:
     """Finds the fused images and the model of some pairs; computes nothing yet.
 
@@ -101,18 +103,25 @@ def collect(
       sources: see `find_sources`.
       fused: `DIR` or `NAME=DIR` of each method's fused images, as in `--fused`.
       model: name or directory of a model, see `load_model`.
-      scale: scale of the model; None for the model's own.
+      scale: scale of the model, None for the model's own; or that of the fused images,
+        if a metric asks for it.
       protocol: a key of PROTOCOLS.
       fused_pattern: see `match_fused`.
+      scaled: the metrics that ask for a scale.
 
     Raises:
       UserError: there is nothing to score, a folder of fused images holds none of any
-        pair, a folder or model does not exist, `scale` is given without a model, or two
-        methods have the same name.
+        pair, a folder or model does not exist, `scale` is given without a model or a
+        metric for it or is missing, or two methods have the same name.
     """
     folders = _named_folders(fused, model, scale)
-    if scale and not model:
+    if scale and not (model or scaled):
         raise UserError(f"--scale {scale} is a model's: add --model, or drop it.")
+    if scaled and not (model or scale):
+        raise UserError(
+            f"{scaled[0]} depends on by how much the fused pictures were enlarged: add "
+            "--scale 2, 3 or 4."
+        )
     pairs, problems = sources.pairs, list(sources.problems)
     methods: dict[str, Method] = {}
     for name, folder in folders.items():
@@ -125,7 +134,7 @@ def collect(
         methods[name] = SavedImages(files, protocol)
         problems += unmatched
     if not model:
-        return Comparison(pairs, methods, protocol, 1, problems, sources.notes)
+        return Comparison(pairs, methods, protocol, scale or 1, problems, sources.notes)
     loaded, name = load_model(model, scale), _model_name(model, scale)
     methods[name] = ModelImages(loaded, name, protocol, pairs)
     return Comparison(pairs, methods, protocol, loaded.scale, problems, sources.notes)

@@ -244,8 +244,9 @@ def score_pair(
       pair: files of the sources.
       methods: methods by their name.
       names: names from `metrics.METRICS`.
-      scale: the sources are cropped at the right and bottom to multiples of it, and so
-        are saved images of the sources' full size, so that every method is scored on
+      scale: by how much the fused images were enlarged, for the metrics in `DETAIL`;
+        the sources are cropped at the right and bottom to multiples of it, and so are
+        saved images of the sources' full size, so that every method is scored on
         the same pixels.
       options: what the levels of the sources mean; the default options if None.
 
@@ -275,7 +276,7 @@ def score_pair(
                 fused = crop_to_multiple(fused, scale)
             _check_size(method.label(pair), fused.shape, pair, full_shape, ir.shape)
             with explain_out_of_memory(pair.ir, *ir.shape):
-                scored = metrics.score(ir, vis, fused, names)
+                scored = metrics.score(ir, vis, fused, names, scale)
         except UserError as error:
             outcome.errors.append(str(error))
             continue

@@ -1,4 +1,4 @@
-"""Fusion metrics: the paper's six, and those that fusion papers print beside them.
+"""Fusion metrics: the paper's six, those printed beside them, and two of detail.
 
 Every metric is a pure function of three float64 [H, W] arrays of levels 0..255, the
 infrared, the visible and the fused image, in a module of its own that gives formula,
@@ -11,12 +11,14 @@ without compiling anything for it.  `score` runs any of them:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.metrics.ag import ag
 from hkdnet_jax.metrics.cc import cc
+from hkdnet_jax.metrics.detail import BLOCK, detail_energy, detail_fidelity
 from hkdnet_jax.metrics.en import en
 from hkdnet_jax.metrics.fmi import fmi_dct, fmi_w
 from hkdnet_jax.metrics.mi import mi
@@ -40,15 +42,19 @@ class Metric:
       compute: maps (ir, vis, fused), float64 [H, W] levels 0..255, to a scalar.
       min_side: the shortest side in pixels for which the metric has a value.
       higher_is_better: whether tables count a higher value as better.
+      scaled: whether `compute` also takes `scale`, by how much the fused image was
+        enlarged.
     """
 
     compute: Callable[..., float]
     min_side: int = 1
     higher_is_better: bool = True
+    scaled: bool = False
 
 
 PAPER = ("FMI_dct", "FMI_w", "SCD", "MS_SSIM", "AG", "CC")
 EXTRA = ("EN", "SD", "SF", "MI", "Qabf", "VIF", "SSIM", "PSNR", "Nabf")
+DETAIL = ("detail_fidelity", "detail_energy")
 METRICS: dict[str, Metric] = {
     "FMI_dct": Metric(fmi_dct, min_side=3),
     "FMI_w": Metric(fmi_w),
@@ -65,17 +71,21 @@ METRICS: dict[str, Metric] = {
     "SSIM": Metric(ssim, min_side=11),
     "PSNR": Metric(psnr),
     "Nabf": Metric(nabf, min_side=3, higher_is_better=False),
+    "detail_fidelity": Metric(detail_fidelity, BLOCK, scaled=True),
+    "detail_energy": Metric(detail_energy, BLOCK, scaled=True),
 }
 
 
 def select(spec: str) -> tuple[str, ...]:
     """Returns the metrics that `paper`, `all` or a comma-separated list stands for.
 
+    `all` are those that need no scale, PAPER and EXTRA.
+
     Raises:
       UserError: a name is not that of a metric, or is given twice.
     """
     if spec in ("paper", "all"):
-        return PAPER if spec == "paper" else tuple(METRICS)
+        return PAPER if spec == "paper" else PAPER + EXTRA
     names = tuple(name.strip() for name in spec.split(","))
     wrong = [name for name in names if name not in METRICS or names.count(name) > 1]
     if wrong:
@@ -91,6 +101,7 @@ def score(
     vis: np.ndarray,
     fused: np.ndarray,
     names: Sequence[str] = PAPER,
+    scale: int = 1,
 ) -> dict[str, np.ndarray]:
     """Computes metrics of one fused image, or of a batch of images of one size.
 
@@ -100,6 +111,7 @@ def score(
     Args:
       ir, vis, fused: uint8, all [H, W] or all [N, H, W].
       names: keys of METRICS.
+      scale: by how much the fused images were enlarged, for the metrics in DETAIL.
 
     Returns:
       For each name a float64 array [] or [N]; NaN where the metric has no value, as
@@ -120,11 +132,14 @@ def score(
     values = {}
     for name in names:
         metric = METRICS[name]
+        compute = (
+            partial(metric.compute, scale=scale) if metric.scaled else metric.compute
+        )
         if min(ir.shape[-2:]) < metric.min_side:
             row = [np.nan] * len(flat)
         else:
             with np.errstate(all="ignore"):  # what has no value becomes NaN
-                row = [metric.compute(*triple) for triple in flat]
+                row = [compute(*triple) for triple in flat]
         row = np.array(row, np.float64)
         values[name] = np.where(np.isfinite(row), row, np.nan).reshape(ir.shape[:-2])
     return values

@@ -89,9 +89,15 @@ def _check_val_metrics(config: ConfigDict) -> None:
     if not config.val_metrics:
         return
     try:
-        metrics.select(config.val_metrics)
+        names = metrics.select(config.val_metrics)
     except UserError as error:
         raise UserError(f"config.val_metrics: {error}") from error
+    for name in names:
+        if metrics.METRICS[name].scaled:
+            raise UserError(
+                f"config.val_metrics={config.val_metrics} holds {name}, which is for "
+                "whole pictures: leave it out, and use evaluate --metrics."
+            )
     every = config.val_metrics_every_epochs
     _require(
         every % config.val_every_epochs == 0,

@@ -26,11 +26,12 @@ def standard():
 
 def test_names_and_their_order():
     assert metrics.PAPER == PAPER and metrics.EXTRA == EXTRA
-    assert tuple(METRICS) == ALL
+    assert tuple(METRICS) == ALL + metrics.DETAIL
 
 
 def test_smallest_sides():
-    assert {name: metric.min_side for name, metric in METRICS.items()} == MIN_SIDES
+    sides = {name: metric.min_side for name, metric in METRICS.items()}
+    assert sides == MIN_SIDES | dict.fromkeys(metrics.DETAIL, 36)
 
 
 def test_directions():

@@ -1,0 +1,202 @@
+"""Runs and scores methods on degraded pairs, picture by picture, restartably.
+
+Each picture's scores are a file below the folder of the comparison, written when they
+are complete; a second run takes them from there.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import hkdnet_jax
+from hkdnet_jax import metrics
+from hkdnet_jax.common import atomic_files, image_files
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.image_files import read_gray, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.evaluation.contenders import MULTIPLE, Contender, Running
+from hkdnet_jax.evaluation.pictures import Picture, crop_to_multiple, degrade_picture
+from hkdnet_jax.evaluation.results import full_reference
+from hkdnet_jax.evaluation.scoring import PROTOCOLS
+from hkdnet_jax.inference.pair import explain_out_of_memory
+from hkdnet_jax.runtime import memory
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Measured:
+    """What was measured.
+
+    Attributes:
+      rows: scale -> method -> image -> its row, see `measure`.
+      errors: one sentence for each thing that could not be done.
+    """
+
+    rows: dict[int, dict[str, dict[str, Row]]]
+    errors: list[str] = field(default_factory=list)
+
+
+def compare(
+    pairs: Sequence[Pair],
+    contenders: Sequence[Contender],
+    scales: Sequence[int],
+    out: Path,
+) -> Measured:
+    """Measures every method on every pair at every scale, with a progress bar.
+
+    Args:
+      pairs: high-resolution pairs.
+      contenders: the methods.
+      scales: out of 2, 3 and 4.
+      out: folder for the pictures (pictures/xS/METHOD) and the rows (rows/xS/METHOD);
+        those that it holds are not made again.
+    """
+    names = [contender.name for contender in contenders]
+    found = Measured({scale: {name: {} for name in names} for scale in scales})
+    errors: dict[str, None] = {}  # a method that cannot do a scale says so once
+    tasks = [(pair, scale) for pair in pairs for scale in scales]
+    sources, read = None, None
+    for pair, scale in tqdm(tasks, unit="pair", file=sys.stderr):
+        if read != pair:
+            try:
+                images = (to_8_bit(image) for image in read_pair(pair))
+                cropped = [crop_to_multiple(image, MULTIPLE) for image in images]
+                if not cropped[0].size:
+                    raise UserError(f"{pair.ir} has a side under {MULTIPLE} pixels.")
+            except UserError as error:
+                errors[str(error)] = None
+                continue
+            if sources and sources[0].shape != cropped[0].shape:
+                jax.clear_caches()  # each size has its own programs
+            sources, read = cropped, pair
+        for contender in contenders:
+            try:
+                row = measure(contender, pair, *sources, scale, out)
+            except UserError as error:
+                errors[f"{contender.name} at x{scale}: {error}"] = None
+                continue
+            if row is not None:
+                found.rows[scale][contender.name][pair.name] = row
+    found.errors = list(errors)
+    return found
+
+
+def measure(
+    contender: Contender,
+    pair: Pair,
+    ir: Picture,
+    vis: Picture,
+    scale: int,
+    out: Path,
+) -> Row | None:
+    """Measures a method on one pair at one scale, or reads what it measured before.
+
+    Args:
+      contender: the method.
+      pair: the pair's files.
+      ir: uint8 [H, W], the high-resolution image; MULTIPLE divides its sides.
+      vis: uint8 [H, W].
+      scale: 2, 3 or 4.
+      out: see `compare`.
+
+    Returns:
+      None if the method has no picture of the pair; otherwise a dict of `plain` and
+      `paper` (the six metrics under each protocol), `detail` (plain), and of a method
+      that runs here `own` (PSNR in dB and SSIM against its own fusion of the
+      high-resolution pair), `seconds` and `megabytes` (the growth of resident memory,
+      None if the system does not tell) of its second run, which compiles nothing.
+
+    Raises:
+      UserError: the method cannot do it, or a file cannot be read or written.
+    """
+    file = _row_file(out, scale, contender.name, pair)
+    key = _key(ir, vis)
+    known = _read_row(file, key)
+    if known is not None:
+        return known
+    low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
+    with explain_out_of_memory(pair.ir, *ir.shape):
+        plain = contender.fuse(pair, *low, scale, "plain")
+        if plain is None:
+            return None
+        memory.restart_peak()
+        before, start = memory.rss(), time.perf_counter()
+        paper = contender.fuse(pair, *low, scale, "paper")
+        seconds, peak = time.perf_counter() - start, memory.peak_rss()
+        row: Row = {"key": key}
+        if isinstance(contender, Running):
+            own = _own_fusion(contender, pair, ir, vis, out, key)
+            row |= {
+                "own": full_reference(plain, own, None),
+                "seconds": seconds,
+                "megabytes": None if peak is None else max(0, peak - before) / 1e6,
+            }
+        for protocol, fused in zip(PROTOCOLS, (plain, paper), strict=True):
+            row[protocol] = _scores(ir, vis, fused, metrics.PAPER, scale)
+        row["detail"] = _scores(ir, vis, plain, metrics.DETAIL, scale)
+    _save_picture(plain, _picture_file(out, scale, contender.name, pair))
+    _save_row(row, file)
+    return row
+
+
+def _own_fusion(
+    contender: Running, pair: Pair, ir: Picture, vis: Picture, out: Path, key: str
+) -> Picture:
+    """The method's fusion of the high-resolution pair, made once for all scales."""
+    file = _picture_file(out, 1, contender.name, pair)
+    row = _row_file(out, 1, contender.name, pair)
+    if _read_row(row, key) is not None and file.exists():
+        return read_gray(file)
+    picture = contender.fuse(pair, ir, vis, 1, "plain")
+    _save_picture(picture, file)
+    _save_row({"key": key}, row)
+    return picture
+
+
+def _row_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+    return out / "rows" / f"x{scale}" / method / f"{pair.name}.json"
+
+
+def _picture_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+    return out / "pictures" / f"x{scale}" / method / f"{pair.name}.png"
+
+
+def _save_row(row: Row, file: Path) -> None:
+    atomic_files.write_atomically(file, atomic_files.to_json(row).encode())
+
+
+def _save_picture(picture: Picture, file: Path) -> None:
+    atomic_files.write_atomically(file, image_files.encode(picture, file))
+
+
+def _scores(
+    ir: Picture, vis: Picture, fused: Picture, names: Sequence[str], scale: int
+) -> dict[str, float | None]:
+    """Metrics of one picture; None where a metric has no value."""
+    values = metrics.score(ir, vis, fused, names, scale)
+    return {name: None if np.isnan(x) else float(x) for name, x in values.items()}
+
+
+def _key(ir: Picture, vis: Picture) -> str:
+    """What a row must have in common with a run that takes it: pixels and version."""
+    digest = hashlib.sha256(f"{hkdnet_jax.__version__} {ir.shape}".encode())
+    digest.update(ir.tobytes() + vis.tobytes())
+    return digest.hexdigest()
+
+
+def _read_row(file: Path, key: str) -> Row | None:
+    try:
+        row = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return row if row.get("key") == key else None
