@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("hkdnet_jax.evaluate", "score fused pictures with fusion metrics"),
     "train": ("hkdnet_jax.main", "train a teacher or a student"),
     "sweep": ("hkdnet_jax.sweep", "run one of the paper's ablations"),
+    "report": ("hkdnet_jax.report", "draw figures, tables and reports of a run"),
     "convert": ("hkdnet_jax.convert", "convert the authors' PyTorch checkpoint"),
     "benchmark": ("hkdnet_jax.benchmark", "measure speed and memory on this machine"),
     "compile-check": (
