@@ -28,7 +28,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
   padding: 0 1rem; }
 figure, .wide { margin: 1rem 0; overflow-x: auto; }
-img { max-width: 100%; background: #fff; }
+img { width: min(100%, 44rem); background: #fff; }
 img.pixels { width: 100%; image-rendering: pixelated; }
 table { border-collapse: collapse; }
 caption { text-align: left; padding-bottom: .4rem; }

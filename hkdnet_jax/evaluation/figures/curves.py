@@ -231,7 +231,7 @@ def draw_speed(speeds: Mapping[str, Sequence[Mapping[str, float | None]]]) -> An
       UserError: matplotlib is not installed.
     """
     figure, grid = style.panels(2, 2, style.COLUMN, 1.9)
-    wanted = {"seconds": "s for each", "gigabytes": "peak memory, GB"}
+    wanted = {"seconds": "time for one, s", "gigabytes": "peak memory, GB"}
     for panel, (key, title) in zip(grid, wanted.items(), strict=True):
         for number, (name, rows) in enumerate(speeds.items()):
             points = [(r["pixels"], r[key]) for r in rows if r[key] is not None]

@@ -116,7 +116,7 @@ def test_speed():
     ]
     figure = curves.draw_speed({"fuse lite x2": rows})
     panels = lines_of(figure)
-    assert panels["s for each"]["fuse lite x2"] == ([100, 10000], [0.5, 40.0])
+    assert panels["time for one, s"]["fuse lite x2"] == ([100, 10000], [0.5, 40.0])
     assert panels["peak memory, GB"]["fuse lite x2"] == ([10000], [1.5])
     assert {panel.get_xscale() for panel in figure.axes} == {"log"}
     drawn(figure)
