@@ -16,12 +16,13 @@ project = "hkdnet-jax"
 author = "the authors of hkdnet-jax"
 version = release = hkdnet_jax.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # the notebook holds its outputs; a test runs it
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 default_role = "code"
@@ -54,13 +55,15 @@ _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)")
 
 
 def _read_source(app: object, name: str, source: list[str]) -> None:
-    """Fills pages from their files, and turns links out of the folder into the site's."""
+    """Fills pages from their files, and turns links out of docs/ into the site's."""
     file = DOCS / f"{name}.md"
     if name in PAGES:
         file = PAGES[name]
         source[0] = file.read_text(encoding="utf-8")
     if name == "reference/commands":
-        rows = (f"| `hkdnet {k}` | `{m}` | {what} |\n" for k, (m, what) in COMMANDS.items())
+        rows = (
+            f"| `hkdnet {k}` | `{m}` | {what} |\n" for k, (m, what) in COMMANDS.items()
+        )
         source[0] += "".join(rows)
     here = (DOCS / f"{name}.md").parent
 
@@ -78,9 +81,10 @@ def _read_source(app: object, name: str, source: list[str]) -> None:
         source[0] = _LINK.sub(on_site, source[0])
 
 
-def _as_text(app: object, what: str, name: str, obj: object, options: object,
-             lines: list[str]) -> None:
-    """Takes docstrings as plain text with code in backticks, which most of RST is not."""
+def _as_text(
+    app: object, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Takes docstrings as plain text with code in backticks, not as RST."""
     found = []
     for line in lines:
         parts = line.split("`")

@@ -16,7 +16,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # A lock, and the parts of pyproject.toml that it pins.
 LOCKS = {
     "requirements.txt": ("base", "train", "data", "report", "align", "video"),
-    "requirements-dev.txt": ("dev",),
+    "requirements-dev.txt": ("dev", "docs"),
     "requirements-gpu.txt": ("gpu",),
     "requirements-tpu.txt": ("tpu",),
     "requirements-torch.txt": ("torch",),
