@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference/modules/*/modules.rst"]
 nb_execution_mode = "off"  # the notebook holds its outputs; a test runs it
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]

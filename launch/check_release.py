@@ -1,9 +1,9 @@
-"""Checks a release: builds wheel and sdist, and fuses with each in an empty environment.
+"""Checks a release: builds wheel and sdist, and fuses with each where it is alone.
 
     make release-check
 
-Needs the network or a package mirror, as pip does. What a machine cannot check is printed
-at the end, for the person who releases.
+Needs the network or a package mirror, as pip does. What a machine cannot check is
+printed at the end, for the person who releases.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BY_HAND = (
     "CHANGELOG.md: [Unreleased] has become the version, with its date",
     "pyproject.toml and CITATION.cff have the version",
-    "the tests passed on the oldest and newest versions of the ranges (CONTRIBUTING.md)",
+    "the tests passed at both ends of the ranges, see CONTRIBUTING.md",
     "make test passed with HKDNET_DATA set, and make docs",
 )
 
@@ -34,7 +34,7 @@ def call(*command: object, **options: object) -> None:
 
 
 def check(package: Path, home: Path) -> None:
-    """Installs a file into an empty environment, and fuses a pair outside the checkout."""
+    """Installs a file into an empty environment, and fuses a pair far from here."""
     venv.create(home / "env", with_pip=True)
     binaries = home / "env/bin"
     call(binaries / "python", "-m", "pip", "install", "--quiet", package)
