@@ -32,7 +32,6 @@ def get_config(variant=""):
     config.mesh.data = 1
     config.train.batch_size = 2
     config.data.samples_per_epoch = 2
-    config.data.val_crop = 24
     return config
 """
 
@@ -79,7 +78,7 @@ def folder(tmp_path_factory):
     for kind, image in zip(("ir", "vis"), make_pair(0, 16, 16), strict=True):
         write(home / f"{kind}.png", image)
     for seed, stem in enumerate("ab"):
-        ir, vis = make_pair(seed, 32, 32)
+        ir, vis = make_pair(seed, 48, 48)
         write(home / "data/ir" / f"{stem}.png", ir)
         write(home / "data/vis" / f"{stem}.png", vis)
         for method in ("densefuse", "ours"):
@@ -111,7 +110,7 @@ def test_the_commands_run_word_for_word(folder, monkeypatch, capfd, quick_compil
             code = importlib.import_module(words[2]).main(words[3:])
             assert code == 0, (words, capfd.readouterr().err)
     assert image_size(folder / "fused.png") == (32, 32)
-    assert image_size(folder / "fused/a.png") == (128, 128)
+    assert image_size(folder / "fused/a.png") == (192, 192)
     assert (folder / "scores.json").exists() and (folder / "table.md").exists()
     for run in ("teacher", "x2"):
         assert (folder / "runs" / run / "model.safetensors").exists()
