@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test results lint format clean
+.PHONY: demo test results docs release-check lint format clean
 
 $(STAMP): requirements.txt requirements-dev.txt requirements-onnx.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: call make PYTHON=python3.12")'
@@ -29,6 +29,14 @@ test: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python -m hkdnet_jax.results --data "$(HKDNET_DATA)" --vgg "$(HKDNET_VGG)" --out docs/results.md
 
+# The site, in docs/_build/html. A link that leads nowhere is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs docs/_build/html
+
+# Builds wheel and sdist, and fuses a pair from each in an empty environment.
+release-check: $(STAMP)
+	$(BIN)/python launch/check_release.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +46,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) out build dist *.egg-info docs/_build docs/reference/modules

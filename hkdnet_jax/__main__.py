@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("hkdnet_jax.compare", "run and score every compared system"),
     "train": ("hkdnet_jax.main", "train a teacher or a student"),
     "sweep": ("hkdnet_jax.sweep", "run one of the paper's ablations"),
+    "report": ("hkdnet_jax.report", "draw figures, tables and reports of a run"),
     "convert": ("hkdnet_jax.convert", "convert the authors' PyTorch checkpoint"),
     "export": ("hkdnet_jax.export", "export weights, StableHLO or ONNX"),
     "benchmark": ("hkdnet_jax.benchmark", "measure speed and memory on this machine"),

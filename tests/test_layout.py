@@ -109,6 +109,13 @@ def _folder(name: str) -> str:
     return max(fitting, key=len)
 
 
+def folder_imports(folder: str) -> list[str]:
+    """The other folders that the files of a folder import, in the order of FLOW."""
+    files = [name for name in FILES if _folder(name) == folder]
+    modules = set().union(*(_own(_all_imports(name), name) for name in files))
+    return [f for f in FLOW if f in {_folder(m) for m in modules} - {folder}]
+
+
 def _own(modules: set[str], name: str) -> set[str]:
     """The project's modules among some, without the module itself."""
     return {m for m in modules if m in FILES and m not in (name, "hkdnet_jax")}

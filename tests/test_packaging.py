@@ -19,7 +19,7 @@ LOCKS = {
         *("base", "train", "data", "report", "align", "video", "stablehlo", "hub"),
     ),
     "requirements-onnx.txt": ("onnx",),
-    "requirements-dev.txt": ("dev",),
+    "requirements-dev.txt": ("dev", "docs"),
     "requirements-gpu.txt": ("gpu",),
     "requirements-tpu.txt": ("tpu",),
     "requirements-torch.txt": ("torch",),

@@ -14,7 +14,7 @@ def as_path(path: Any) -> Any:
         is returned unchanged.
 
     Returns:
-      A `pathlib.Path`, or an `etils.epath.Path` for an address with `://`.
+      A `pathlib.Path`, or an `etils.epath.Path` for an address of an object store.
 
     Raises:
       UserError: `etils.epath` does not know this kind of address.

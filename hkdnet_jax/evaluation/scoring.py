@@ -255,7 +255,7 @@ def score_pair(
     """
     outcome = Outcome()
     try:
-        images = _read_sources(pair, options or Options())
+        images = read_sources(pair, options or Options())
         ir, vis = (crop_to_multiple(image, scale) for image in images)
         if not ir.size:
             raise UserError(f"{pair.ir} is smaller than the scale {scale}: remove it.")
@@ -288,8 +288,19 @@ def score_pair(
     return outcome
 
 
-def _read_sources(pair: Pair, options: Options) -> list[np.ndarray]:
-    """The infrared and the visible image, uint8 [H, W] each."""
+def read_sources(pair: Pair, options: Options) -> list[np.ndarray]:
+    """Reads a pair as gray pictures of 8 bits.
+
+    Args:
+      pair: its files.
+      options: what their levels mean.
+
+    Returns:
+      The infrared and the visible image, uint8 [H, W] each.
+
+    Raises:
+      UserError: a file cannot be read, or the sizes differ.
+    """
     inputs = read_inputs(pair, dataclasses.replace(options, color="gray"))
     return [quantize(unit[..., 0], "8") for unit in (inputs.ir, inputs.vis)]
 

@@ -1,6 +1,7 @@
-"""Scores of fusion methods as JSON, CSV, Markdown, or a table on a terminal."""
+"""Scores of fusion methods as JSON, CSV, Markdown, LaTeX, HTML, or for a terminal."""
 
 import csv
+import html
 import io
 import itertools
 import math
@@ -14,6 +15,21 @@ from hkdnet_jax.metrics import METRICS
 
 _ANSI = {"best": "\x1b[1m{}\x1b[0m", "second": "\x1b[4m{}\x1b[0m"}
 _MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>"}
+_HTML = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
+_LATEX = {"best": "\\textbf{{{}}}", "second": "\\underline{{{}}}"}
+# Values beside the metrics: what a table calls them, and whether higher is better.
+_OTHERS = {
+    "psnr": ("PSNR, dB", True),
+    "ssim": ("SSIM", True),
+    "vgg": ("VGG distance", False),
+}
+KNOWN = (*_OTHERS, *METRICS)
+_LATEX_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$"}
+    | {"\N{PLUS-MINUS SIGN}": r"$\pm$"}
+)
 Values = Mapping[str, float]  # metric -> value, NaN where the metric has none
 
 
@@ -22,11 +38,13 @@ class Scores:
     """The scores of several methods on one set of image pairs.
 
     Attributes:
-      metrics: names from `METRICS`, in the order of the columns.
+      metrics: names from `METRICS` or, against a teacher's picture, `psnr` (dB), `ssim`
+        and `vgg`; in the order of the columns.
       methods: method -> image -> its values, without images that could not be scored.
       pairs: number of pairs to score.
-      protocol: a key of PROTOCOLS.
+      protocol: a key of PROTOCOLS; empty where none applies.
       errors: one sentence for each image that could not be scored.
+      unit: what the means are over.
     """
 
     metrics: Sequence[str]
@@ -34,6 +52,7 @@ class Scores:
     pairs: int
     protocol: str
     errors: Sequence[str] = ()
+    unit: str = "images"
 
     def count(self, method: str, metric: str) -> int:
         """Number of images that the mean is over."""
@@ -58,13 +77,24 @@ class Scores:
         if len(full) < 2 or not every:
             return {}
         means = {method: self.mean(method, metric) for method in full}
-        order = sorted(set(means.values()), reverse=METRICS[metric].higher_is_better)
+        order = sorted(set(means.values()), reverse=higher_is_better(metric))
         named = dict(zip(order, ("best", "second"), strict=False))
         return {method: named[mean] for method, mean in means.items() if mean in named}
 
     def _valued(self, method: str, metric: str) -> set[str]:
         images = self.methods[method]
         return {name for name in images if not math.isnan(images[name][metric])}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether tables count a higher value of a metric as better."""
+    return _OTHERS[metric][1] if metric in _OTHERS else METRICS[metric].higher_is_better
+
+
+def heading(metric: str) -> str:
+    """The heading of a metric's column, with an arrow towards the better end."""
+    arrow = "\N{UPWARDS ARROW}" if higher_is_better(metric) else "\N{DOWNWARDS ARROW}"
+    return f"{_OTHERS[metric][0] if metric in _OTHERS else metric} {arrow}"
 
 
 def to_json(scores: Scores) -> str:
@@ -117,6 +147,81 @@ def to_markdown(scores: Scores) -> str:
     return f"{markdown_table(header, rows)}\n{_caption(scores)}\n"
 
 
+def to_latex(scores: Scores) -> str:
+    """The means as a LaTeX table, which needs the package booktabs.
+
+    The best is bold, the second underlined.
+    """
+    header, *rows = _cells(
+        scores,
+        lambda text, mark: _LATEX[mark].format(text),
+        lambda text: text.translate(_LATEX_ESCAPES),
+    )
+    lines = [" & ".join(cells) + r" \\" for cells in (header, *rows)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_caption(scores).translate(_LATEX_ESCAPES)}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(scores.metrics)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def to_html(scores: Scores) -> str:
+    """The means as an HTML table; the best is bold, the second underlined."""
+    header, *rows = _cells(
+        scores, lambda text, mark: _HTML[mark].format(text), html.escape
+    )
+    lines = [f"<tr>{''.join(f'<th>{text}</th>' for text in header)}</tr>"]
+    for name, *cells in rows:
+        numbers = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f"<tr><th>{name}</th>{numbers}</tr>")
+    caption = f"<caption>{html.escape(_caption(scores))}</caption>"
+    return "\n".join(["<table>", caption, *lines, "</table>", ""])
+
+
+def list_markdown(found: Mapping[str, Scores]) -> str:
+    """Several tables in Markdown, each under its title."""
+    return "\n".join(f"## {k}\n\n{to_markdown(v)}" for k, v in found.items())
+
+
+def list_latex(found: Mapping[str, Scores]) -> str:
+    """Several tables in LaTeX, each after a comment with its title."""
+    return "\n".join(f"% {title}\n{to_latex(v)}" for title, v in found.items())
+
+
+def list_csv(found: Mapping[str, Scores]) -> str:
+    """The means of several tables as CSV, a row for each table, method and metric.
+
+    `count` is the number of images that a mean is over, `mark` is `best`, `second` or
+    empty; a mean without images is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "method", "metric", "mean", "count", "mark"])
+    for title, scores in found.items():
+        marks = {metric: scores.marks(metric) for metric in scores.metrics}
+        for method, metric in itertools.product(scores.methods, scores.metrics):
+            count = scores.count(method, metric)
+            mean = scores.mean(method, metric) if count else ""
+            mark = marks[metric].get(method, "")
+            writer.writerow([title, method, metric, mean, count, mark])
+    return text.getvalue()
+
+
+# Suffix of a file of several tables -> its text.
+LISTS = {".md": list_markdown, ".csv": list_csv, ".tex": list_latex}
+
+
 def to_terminal(scores: Scores) -> str:
     """The means in aligned columns, marked by the escape sequences of a terminal."""
     plain = _cells(scores, lambda text, mark: text)
@@ -131,20 +236,26 @@ def to_terminal(scores: Scores) -> str:
     return "\n".join([*lines, "", _caption(scores), ""])
 
 
-def _cells(scores: Scores, mark: Callable[[str, str], str]) -> list[list[str]]:
-    """Header and rows; `mark` gets a cell's text and its mark, "best" or "second"."""
-    arrows = {True: "\N{UPWARDS ARROW}", False: "\N{DOWNWARDS ARROW}"}
-    header = [f"{m} {arrows[METRICS[m].higher_is_better]}" for m in scores.metrics]
+def _cells(
+    scores: Scores,
+    mark: Callable[[str, str], str],
+    escape: Callable[[str], str] = lambda text: text,
+) -> list[list[str]]:
+    """Header and rows; `mark` gets a cell's text and its mark, "best" or "second".
+
+    `escape` is applied to every text before it is marked.
+    """
+    header = [heading(metric) for metric in scores.metrics]
     marks = {metric: scores.marks(metric) for metric in scores.metrics}
     rows = []
     for method in scores.methods:
-        row = [method]
+        row = [escape(method)]
         for metric in scores.metrics:
-            text = _cell(scores, method, metric)
+            text = escape(_cell(scores, method, metric))
             which = marks[metric].get(method)
             row.append(mark(text, which) if which else text)
         rows.append(row)
-    return [["method", *header], *rows]
+    return [["method", *map(escape, header)], *rows]
 
 
 def _cell(scores: Scores, method: str, metric: str) -> str:
@@ -156,11 +267,15 @@ def _cell(scores: Scores, method: str, metric: str) -> str:
 
 
 def _caption(scores: Scores) -> str:
-    protocol = f"{scores.protocol} ({PROTOCOLS[scores.protocol]})"
-    text = f"Means over {scores.pairs} images; protocol {protocol}."
+    text = f"Means over {scores.pairs} {scores.unit}"
+    if scores.protocol:
+        text += f"; protocol {scores.protocol} ({PROTOCOLS[scores.protocol]})"
+    text += "."
     if any(scores.marks(metric) for metric in scores.metrics):
         text += " The best is bold, the second underlined."
     cells = itertools.product(scores.methods, scores.metrics)
     if any(scores.count(*cell) < scores.pairs for cell in cells):
-        text += " Cells with n cover only n images and are not ranked against more."
+        text += (
+            f" Cells with n cover only n {scores.unit} and are not ranked against more."
+        )
     return text

@@ -168,9 +168,9 @@ def git_revision(folder: Path) -> dict[str, Any] | None:
     """The revision of the checkout that tracks the folder.
 
     Returns:
-      `{"revision": hash, "dirty": bool}`, where dirty means that files which git tracks
-      differ from the revision. None if no checkout tracks the folder (as for a copy of
-      this package in an ignored .venv of another checkout), or if git is missing.
+      A dict of `revision`, the hash, and `dirty`, whether files which git tracks differ
+      from the revision. None if no checkout tracks the folder (as for a copy of this
+      package in an ignored .venv of another checkout), or if git is missing.
     """
     if not _git(folder, "ls-files"):
         return None

@@ -201,3 +201,45 @@ def test_csv():
         ["c", "image2", "0.25", "2.0"],
         ["c", "mean", "0.25", "2.0"],
     ]
+
+
+# --- LaTeX, HTML, and several tables ------------------------------------------------
+
+
+def test_latex():
+    assert tables.to_latex(scores_of(THREE | {"2_3 & 50%": [None, None]})) == (
+        "\\begin{table}\n\\centering\n"
+        "\\caption{Means over 2 images; protocol plain (inputs and fused images as "
+        "they are). The best is bold, the second underlined. Cells with n cover only n "
+        "images and are not ranked against more.}\n"
+        "\\begin{tabular}{lrr}\n\\toprule\n"
+        "method & CC $\\uparrow$ & LOW $\\downarrow$ \\\\\n\\midrule\n"
+        "a & \\underline{0.5000} & 4.0000 \\\\\n"
+        "b & \\textbf{0.7500} & \\underline{1.5000} \\\\\n"
+        "long name & 0.1250 & \\textbf{1.0000} \\\\\n"
+        "2\\_3 \\& 50\\% & none (n=0) & none (n=0) \\\\\n"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
+
+
+def test_html_is_escaped_and_marked():
+    text = tables.to_html(scores_of({"<a>": THREE["a"], "b": THREE["b"]}))
+    assert (
+        "<tr><th>&lt;a&gt;</th><td><u>0.5000</u></td><td><u>4.0000</u></td></tr>"
+        in text
+    )
+    assert "<td><b>0.7500</b></td>" in text and "<caption>Means over 2" in text
+
+
+def test_several_tables():
+    found = {"x2": scores_of(THREE), "x3": scores_of({"a": [(NAN, 2.0)]}, pairs=1)}
+    markdown = tables.list_markdown(found)
+    assert markdown.startswith("## x2\n\n| method | CC") and "\n## x3\n\n" in markdown
+    assert tables.list_latex(found).count("\\begin{table}") == 2
+    header, *rows = csv.reader(io.StringIO(tables.list_csv(found)))
+    assert header == ["table", "method", "metric", "mean", "count", "mark"]
+    assert ["x2", "b", "CC", "0.75", "2", "best"] in rows
+    assert rows[-2:] == [
+        ["x3", "a", "CC", "", "0", ""],
+        ["x3", "a", "LOW", "2.0", "1", ""],
+    ]
