@@ -17,7 +17,7 @@ from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.matching import Enlarger
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import out_of_memory
-from hkdnet_jax.inference.report import Report
+from hkdnet_jax.inference.report import Listener, Report
 from hkdnet_jax.inference.rig import find_rig
 from hkdnet_jax.inference.work import Work
 from hkdnet_jax.model_files.model import Model
@@ -51,32 +51,43 @@ def fuse_files(
       UserError: the largest image does not fit into memory, or no offset can be told
         for a fixed rig.  Nothing has been written.
     """
-    options = options or Options()
+    with Report(len(jobs), lines) as report:
+        fuse_jobs(model, jobs, options or Options(), report)
+    return [report.failures[job] for job in jobs if job in report.failures]
+
+
+def fuse_jobs(
+    model: Model, jobs: Sequence[Job], options: Options, report: Listener
+) -> None:
+    """Does the work of `fuse_files`, and tells a listener what becomes of each job.
+
+    Raises:
+      UserError: see `fuse_files`.
+    """
     devices = jax.local_devices()[: options.devices]
     groups, failures = by_size(jobs, options, model.scale)
     # Measured once: later images reuse the memory that earlier ones leave allocated.
     free = programs.budget(devices[0], options.max_memory)
     view = View(enlarge=Enlarger(devices, free))
     teacher = functools.cache(lambda: model if model.scale == 1 else pretrained.load(1))
-    with Report(len(jobs), lines) as report:
-        for job, sentence in failures.items():
+    for job, sentence in failures.items():
+        report.failed(job, sentence)
+    if options.align_once and groups:
+        view = dataclasses.replace(view, rig=find_rig(groups, options, view))
+        text = f"The pairs of this rig are off by {view.rig}."
+        report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
+    for number, group in enumerate(groups):
+        own = model if group.plan is None else teacher()
+        planned = dataclasses.replace(view, plan=group.plan)
+        report.stage(f"compiling for {group.size[1]}x{group.size[0]}")
+        work = _prepare(own, group, options, planned, devices, free)
+        if isinstance(work, Work):
+            work.do(report)
+            continue
+        if number == 0:
+            raise UserError(work[group.jobs[0]])
+        for job, sentence in work.items():
             report.failed(job, sentence)
-        if options.align_once and groups:
-            view = dataclasses.replace(view, rig=find_rig(groups, options, view))
-            text = f"The pairs of this rig are off by {view.rig}."
-            report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
-        for number, group in enumerate(groups):
-            own = model if group.plan is None else teacher()
-            planned = dataclasses.replace(view, plan=group.plan)
-            work = _prepare(own, group, options, planned, devices, free)
-            if isinstance(work, Work):
-                work.do(report)
-                continue
-            if number == 0:
-                raise UserError(work[group.jobs[0]])
-            for job, sentence in work.items():
-                report.failed(job, sentence)
-    return [report.failures[job] for job in jobs if job in report.failures]
 
 
 def _prepare(
