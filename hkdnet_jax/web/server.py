@@ -1,0 +1,141 @@
+"""The web server: Gradio's page inside an application of our own."""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Before Gradio is imported, which reads it then.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import fastapi
+import gradio as gr
+import uvicorn
+from fastapi.responses import FileResponse
+
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.web import page
+from hkdnet_jax.web.examples import Examples
+from hkdnet_jax.web.guard import Guard
+from hkdnet_jax.web.handlers import Handlers
+from hkdnet_jax.web.limits import Limits
+from hkdnet_jax.web.models import Models
+from hkdnet_jax.web.service import Service
+from hkdnet_jax.web.shelf import ROUTE, Shelf
+
+# The browser's own fonts: Gradio's theme would have them from elsewhere.
+_FONT = ("system-ui", "sans-serif")
+_MONO = ("ui-monospace", "monospace")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address.
+
+    Args:
+      host: name or address of this machine.
+      port: 0 for one that is free.
+
+    Raises:
+      UserError: the port is in use or not allowed, or the host is not this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UserError(
+            f"--host {host} is no address ({error.strerror}): give 127.0.0.1, or "
+            "0.0.0.0 for every address of this machine."
+        ) from error
+    family, kind, protocol, _, address = found[0]
+    listening = socket.socket(family, kind, protocol)
+    # The port of a server that has just ended can be taken at once.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise UserError(
+            f"Port {port} of {host} cannot be used ({error.strerror}): give another "
+            "--port, or 0 for any that is free."
+        ) from error
+    return listening
+
+
+@contextlib.contextmanager
+def application(limits: Limits, models: Sequence[Path] = ()) -> Iterator[Guard]:
+    """The page as an ASGI application; its files are deleted at the end.
+
+    Args:
+      limits: see `Limits`.
+      models: directories of models, beside those of the package.
+
+    Raises:
+      UserError: a model cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        chosen = Models(models)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hkdnet")))
+        # Where Gradio keeps uploads; components read it when they are made.
+        stack.enter_context(_environment("GRADIO_TEMP_DIR", str(folder / "uploads")))
+        for name in ("uploads", "work"):
+            (folder / name).mkdir()
+        service = Service(chosen, limits, folder / "work")
+        stack.callback(service.close)
+        shelf = Shelf(folder / "results")
+        handlers = Handlers(service, shelf, Examples(folder / "examples"))
+        blocks = page.build(handlers, chosen.names, limits.queue)
+        yield Guard(_mounted(blocks, shelf, limits), limits.upload)
+
+
+def _mounted(blocks: gr.Blocks, shelf: Shelf, limits: Limits) -> fastapi.FastAPI:
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get(f"/{ROUTE}/{{token}}/{{name}}")
+    def result(token: str, name: str) -> FileResponse:
+        path = shelf.find(token, name)
+        if path is None:
+            said = "There is no such result, or it is no longer kept."
+            raise fastapi.HTTPException(404, said)
+        return FileResponse(path)
+
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        max_file_size=limits.upload,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(font=_FONT, font_mono=_MONO),
+        css=page.STYLE,
+        js=page.SCRIPT,
+    )
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def make(app: Guard) -> uvicorn.Server:
+    """A server for an application; `run(sockets=...)` serves until it is stopped."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=3
+    )
+    return uvicorn.Server(config)
