@@ -3,8 +3,8 @@
     python -m hkdnet_jax.demo
     python -m hkdnet_jax.demo --port 8080 --model runs/x2 --max-upload 20
 
-The page is seen from this machine alone, unless --host says otherwise, and loads nothing
-from elsewhere.
+The page is seen from this machine alone, unless --host says otherwise, and it loads
+nothing from elsewhere.
 """
 
 import argparse

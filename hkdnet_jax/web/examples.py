@@ -1,4 +1,4 @@
-"""Example pairs: scenes that `data_pipelines` draws, so that no file need be shipped."""
+"""Example pairs: scenes of `data_pipelines`, so that no file need be shipped."""
 
 import threading
 from pathlib import Path

@@ -48,7 +48,7 @@ class Models:
         """
         if name not in self.names:
             raise UserError(
-                f"{name!r} is none of the page's models: choose {', '.join(self.names)}."
+                f"{name!r} is no model of this page: choose {', '.join(self.names)}."
             )
         if name not in self._own:
             return self._shipped(None if name == AUTO else name, scale)

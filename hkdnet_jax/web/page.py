@@ -10,7 +10,7 @@ from hkdnet_jax.common.colour import COLOR
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
 from hkdnet_jax.inference.alignment import MOTIONS
 from hkdnet_jax.models.presets import SCALES
-from hkdnet_jax.web import examples
+from hkdnet_jax.web import examples, views
 from hkdnet_jax.web.fusing import NONE
 from hkdnet_jax.web.handlers import Handlers
 from hkdnet_jax.web.models import AUTO
@@ -35,24 +35,23 @@ _DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 4}
 _KEPT = (600, 3600)
 
 
-class LocalFile(gr.File):
-    """A file that a visitor uploads: an address is refused, and never fetched."""
+def drop_zone(label: str) -> gr.File:
+    """A field for a file that a visitor uploads.
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> Any:
-        """Copies an uploaded file to Gradio's folder, as every component does.
+    An address in its place, which Gradio would fetch, is refused.
+    """
+    field = gr.File(label=label, elem_classes="hk-drop", height=140)
+    move = field.async_move_resource_to_block_cache
 
-        Raises:
-          gr.Error: it is an address.
-        """
-        if "://" in str(url_or_file_path or ""):
-            raise gr.Error(
-                "An address is not fetched: upload the file.", print_exception=False
-            )
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    async def move_uploaded(file: Any) -> Any:
+        if "://" in str(file or ""):
+            said = "An address is not fetched: upload the file."
+            raise gr.Error(said, print_exception=False)
+        return await move(file)
 
-    def get_block_name(self) -> str:
-        """The component of the browser that shows it."""
-        return "file"
+    # On the object, because Gradio writes a file beside each subclass of a component.
+    field.async_move_resource_to_block_cache = move_uploaded
+    return field
 
 
 def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
@@ -72,11 +71,7 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
                         files, previews = _pictures(handlers)
                     with gr.Tab("Many pairs") as many:
                         gr.Markdown(_BATCH)
-                        archive = LocalFile(
-                            label="ZIP archive of pairs",
-                            elem_classes="hk-drop",
-                            height=140,
-                        )
+                        archive = drop_zone("ZIP archive of pairs")
                         depth = gr.Radio(
                             ["8", "16"], value="8", label="Bits of the PNG files"
                         )
@@ -87,8 +82,8 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
                     "Fuse the archive", variant="primary", visible=False
                 )
             with gr.Column(scale=3, min_width=300):
-                sentence = gr.HTML()
-                result = gr.HTML(js_on_load=_VIEWER)
+                sentence = gr.HTML(views.done("The result will be shown here."))
+                result = gr.HTML(js_on_load=_VIEWER, min_height=200)
         for side, file, preview in zip(("ir", "vis"), files, previews, strict=True):
             # A preview follows the levels that are chosen.
             changes = [file.change, *(field.change for field in settings[3:6])]
@@ -101,7 +96,8 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
                 trigger_mode="always_last",
                 **_PRIVATE,
             )
-        shown, common = [sentence, result], {**_PRIVATE, **_DEVICE}
+        shown = [sentence, result]
+        common = {"show_progress_on": result, **_PRIVATE, **_DEVICE}
         start.click(handlers.fuse, [*files, scored, *settings], shown, **common)
         start_many.click(handlers.batch, [archive, depth, *settings], shown, **common)
         _follow_tabs(one, many, [start, scored], [start_many])
@@ -116,14 +112,10 @@ def _pictures(handlers: Handlers) -> tuple[list[gr.File], list[gr.Image]]:
     with gr.Row():
         for name in ("Infrared", "Visible"):
             with gr.Column(min_width=140):
-                files.append(
-                    LocalFile(
-                        label=f"{name} picture", elem_classes="hk-drop", height=140
-                    )
-                )
+                files.append(drop_zone(f"{name} picture"))
                 previews.append(
                     gr.Image(
-                        label=f"{name}, as the network sees it",
+                        label=f"{name} preview",
                         alt_text=f"Preview of the {name.lower()} picture",
                         format="png",
                         interactive=False,

@@ -114,9 +114,26 @@ def _mounted(blocks: gr.Blocks, shelf: Shelf, limits: Limits) -> fastapi.FastAPI
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=_FONT, font_mono=_MONO),
+        theme=_theme(),
         css=page.STYLE,
         js=page.SCRIPT,
+    )
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own theme, with the browser's fonts and text that stands out enough."""
+    theme = gr.themes.Default(primary_hue="blue", font=_FONT, font_mono=_MONO)
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
     )
 
 

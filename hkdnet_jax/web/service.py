@@ -17,8 +17,10 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import quantize, read
 from hkdnet_jax.common.pair_files import Pair
 from hkdnet_jax.inference.inputs import level_options, take_ranges
-from hkdnet_jax.inference.jobs import Job, collect_jobs
+from hkdnet_jax.inference.jobs import collect_jobs
+from hkdnet_jax.inference.options import Options
 from hkdnet_jax.model_files.call import gray_levels
+from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.web import archives, fusing
 from hkdnet_jax.web.fusing import Fused, Settings
 from hkdnet_jax.web.limits import Limits
@@ -159,39 +161,37 @@ class Service:
                 every = [job.pair for job in collected.jobs]
                 options, taken = take_ranges(every, settings.options())
             said = [public(text, names) for text in (*collected.notes, *taken)]
-            # A folder's path with its separator, so that names in it stay relative.
             problems = [public(f"{text}.", names) for text in collected.problems]
-            result = Batch({}, said, problems)
-            for number, job in enumerate(collected.jobs):
-                done = f"pair {number + 1} of {len(collected.jobs)} ({job.pair.name})"
+            done = Batch({}, said, problems)
+            for number, job in enumerate(collected.jobs, start=1):
+                place = f"pair {number} of {len(collected.jobs)}, {job.pair.name}"
                 try:
                     with _for_visitors(names):
                         png = self._fuse_job(
-                            job,
-                            settings,
-                            options,
-                            depth,
-                            lambda x: show(f"{done}: {x}"),
+                            job.pair, settings, options, depth, _after(place, show)
                         )
-                    result.files[f"{job.pair.name}.png"] = png
                 except UserError as error:
-                    result.problems.append(str(error))
-            return result
+                    done.problems.append(str(error))
+                else:
+                    done.files[f"{job.pair.name}.png"] = png
+            return done
 
     def close(self) -> None:
         """Ends the thread."""
         self._worker.close()
 
-    def _fuse_job(self, job: Job, settings, options, depth: str, show: Show) -> bytes:
-        self.limits.check_pictures([job.pair.ir, job.pair.vis])
+    def _fuse_job(
+        self, pair: Pair, settings: Settings, options: Options, depth: str, show: Show
+    ) -> bytes:
+        self.limits.check_pictures([pair.ir, pair.vis])
 
         def work(stage: Stage) -> bytes:
             model = self.models.get(settings.model, settings.scale)
-            return self._fuse(model, job.pair, options, stage).png(depth)
+            return self._fuse(model, pair, options, stage).png(depth)
 
         return self._worker.do(work, show)
 
-    def _fuse(self, model, pair: Pair, options, stage: Stage) -> Fused:
+    def _fuse(self, model: Model, pair: Pair, options: Options, stage: Stage) -> Fused:
         with self._new_folder() as folder:
             return fusing.fuse_one(model, pair, options, folder, stage)
 
@@ -199,6 +199,10 @@ class Service:
     def _new_folder(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=self._folder) as name:
             yield Path(name)
+
+
+def _after(place: str, show: Show) -> Show:
+    return lambda text: show(f"{place}: {text}")
 
 
 def _before(fused: Fused, path: Path) -> tuple[np.ndarray, str]:

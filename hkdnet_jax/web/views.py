@@ -37,9 +37,10 @@ def result(shown: Result, addresses: Mapping[str, str]) -> str:
   <div class="hk-pane" tabindex="0" role="group"
       aria-label="The two pictures, one above the other; scroll when they are enlarged">
     <div class="hk-stack">
-      <img src="{before}" width="{width}" height="{height}" alt="Before: {what}">
-      <img src="{after}" width="{width}" height="{height}" alt="After: the fused picture"
-          class="hk-after">
+      <img src="{before}" width="{width}" height="{height}"
+          alt="Before: {what}">
+      <img src="{after}" width="{width}" height="{height}"
+          alt="After: the fused picture" class="hk-after">
       <div class="hk-line"></div>
     </div>
   </div>

@@ -1,7 +1,7 @@
 """Sentences of the command line, as a visitor of the page reads them.
 
 The page calls the functions of `fuse`, whose sentences name files by their paths and
-remedies by flags. A visitor knows the names of the uploads and the labels of the fields.
+remedies by flags. A visitor knows the names of the uploads and the labels of fields.
 """
 
 import re
@@ -25,7 +25,7 @@ _REWORDED = (
     (r": give --tile \d+\b", ": make it smaller"),
     (r"( --ir-palette [\w, ]+) or a file\.", r"\1."),
     (r", or patterns of their names \(--ir-pattern, --vis-pattern\)\.", "."),
-    (r", or two patterns such as --ir-pattern .*\.$", "."),
+    (r", or two patterns such as --ir-pattern .*\.$", " named ir and vis."),
     (r"\b(is|are) both --ir and --vis,", "is one folder,"),
 )
 
