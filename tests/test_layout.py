@@ -28,12 +28,14 @@ FLOW = (
     "hkdnet_jax.inference",
     "hkdnet_jax.evaluation",
     "hkdnet_jax.measuring",
+    "hkdnet_jax.web",
     "hkdnet_jax",  # the commands
 )
 # What the order alone does not forbid.
 FORBIDDEN = {
     "hkdnet_jax.inference": ("hkdnet_jax.training", "data_pipelines", "configs"),
     "hkdnet_jax.measuring": ("configs",),
+    "hkdnet_jax.web": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax.evaluation": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax": ("configs",),  # they are not installed
 }

@@ -15,7 +15,7 @@ PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # A lock, and the parts of pyproject.toml that it pins.
 LOCKS = {
-    "requirements.txt": ("base", "train", "data", "report", "align", "video"),
+    "requirements.txt": ("base", "train", "data", "report", "align", "video", "web"),
     "requirements-dev.txt": ("dev",),
     "requirements-gpu.txt": ("gpu",),
     "requirements-tpu.txt": ("tpu",),

@@ -97,12 +97,13 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
                 **_PRIVATE,
             )
         shown = [sentence, result]
-        common = {"show_progress_on": result, **_PRIVATE, **_DEVICE}
+        common = {"show_progress_on": result, "scroll_to_output": True}
+        common |= {**_PRIVATE, **_DEVICE}
         start.click(handlers.fuse, [*files, scored, *settings], shown, **common)
         start_many.click(handlers.batch, [archive, depth, *settings], shown, **common)
         _follow_tabs(one, many, [start, scored], [start_many])
         _add_api(handlers, files, settings, depth, scored)
-    page.queue(max_size=queue)
+    page.queue(max_size=queue, api_open=False)
     return page
 
 
