@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax import metrics, pretrained
@@ -205,5 +206,5 @@ def scores(fused: Fused, shown: Mapping[str, np.ndarray]) -> dict[str, dict]:
 def _enlarged(unit: np.ndarray, scale: int) -> np.ndarray:
     """Enlarges float32 [H, W, 1] bicubically, to float32 [H, W] in [0, 1]."""
     if scale > 1:
-        unit = np.asarray(arrays.resize_bicubic(unit[None], scale))[0]
+        unit = np.asarray(arrays.resize_bicubic(jnp.asarray(unit[None]), scale))[0]
     return np.clip(unit[..., 0], 0, 1)

@@ -52,5 +52,5 @@ class Limits:
                 raise UserError(
                     f"{path} is {width}x{height} pixels, more than the "
                     f"{self.pixels / 1e6:g} million that this page takes: make it "
-                    "smaller, or start the page with a larger --max-pixels."
+                    "smaller."
                 )

@@ -152,7 +152,7 @@ class Service:
                 limits = self.limits
                 archives.unpack(archive, folder, limits.unpacked, limits.pairs)
                 ir, vis = archives.sides(folder)
-                collected = collect_jobs(ir, vis, folder)
+                collected = collect_jobs(ir, vis, folder / "fused")
                 if len(collected.jobs) > limits.pairs:
                     raise UserError(
                         f"{archive} holds {len(collected.jobs)} pairs, more than the "
