@@ -39,9 +39,13 @@ def unpack(archive: Path, folder: Path, unpacked: int, pairs: int) -> None:
                     f"{archive} holds {len(members)} files, far more than the {pairs} "
                     "pairs that this page takes: split it."
                 )
+            targets = {m: _target(archive, m, folder) for m in members}
+            if not any(targets.values()):
+                raise UserError(
+                    f"{archive} holds no pictures: pack a folder ir and a folder vis."
+                )
             left = unpacked
-            for member in members:
-                path = _target(archive, member, folder)
+            for member, path in targets.items():
                 if path is not None:
                     left -= _unpack(archive, opened, member, path, left, unpacked)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError) as error:

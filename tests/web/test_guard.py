@@ -65,10 +65,8 @@ def test_other_answers_are_passed_on_as_they_come():
 )
 def test_what_the_page_does_not_need_is_refused(path):
     status, _, body, seen = ask(path)
-    assert (status, seen) == (
-        404,
-        False,
-    ) and body == b"There is nothing at this address."
+    assert (status, seen) == (404, False)
+    assert body == b"There is nothing at this address."
 
 
 @pytest.mark.parametrize("length", [b"12000", b"99999999999", b"-1", b"many"])

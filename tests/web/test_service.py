@@ -193,9 +193,7 @@ def test_files_that_cannot_be_used(service, pair, tmp_path):
     assert "too small to fuse" in fails(fuse, service, tiny, tiny)
 
 
-def test_an_unforeseen_error_is_logged_and_not_shown(
-    service, pair, monkeypatch, caplog
-):
+def test_an_unforeseen_error_is_logged_alone(service, pair, monkeypatch, caplog):
     def fail(name, scale):
         raise RuntimeError("secret /etc/path")
 
@@ -228,13 +226,10 @@ def test_an_archive_of_pairs(service, models, pair, tmp_path):
     assert list(done.files) == ["a.png"]
     np.testing.assert_array_equal(decoded(done.files["a.png"]), expected)
     missing, unread = done.problems
-    assert missing.startswith(
-        "pairs.zip/set/ir/c.png has no partner 'c.*' in pairs.zip"
-    )
+    assert missing.startswith("pairs.zip/set/ir/c.png has no partner 'c.*' in ")
     assert unread.startswith("pairs.zip/set/ir/b.png cannot be read as an image")
-    assert any(text.startswith("pair 2 of 2, b: ") for text in shown) or any(
-        text.startswith("pair 1 of 2, a: ") for text in shown
-    )
+    assert shown[0] == "unpacking"
+    assert any(text.startswith("pair 1 of 2, a: ") for text in shown)
 
 
 def test_archives_that_cannot_be_used(service, pair, tmp_path):
@@ -246,7 +241,7 @@ def test_archives_that_cannot_be_used(service, pair, tmp_path):
     many = {f"{side}/{n}.png": pair[0] for side in ("ir", "vis") for n in range(4)}
     assert "holds 4 pairs, more than the 3" in fails(fuse_archive, many)
     assert "one folder" in fails(fuse_archive, {"a.png": pair[0]})
-    assert "hold no pictures" in fails(fuse_archive, {"readme.txt": pair[0]})
+    assert "holds no pictures" in fails(fuse_archive, {"readme.txt": pair[0]})
 
 
 def test_two_models_of_one_name_are_refused(models, tmp_path):
