@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
             port = listening.getsockname()[1]
             print(f"Open http://{host}:{port}/ in a browser; Ctrl-C ends the page.")
             sys.stdout.flush()
-            server.make(app).run(sockets=[listening])
+            server.serve(app, listening)
     return 0
 
 

@@ -59,12 +59,13 @@ def test_a_model_that_is_none():
     assert line.startswith("error: nowhere ") and line.endswith(".")
 
 
-def test_it_ends_on_ctrl_c_and_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start()
     assert process.stdout.readline().startswith("Open http://127.0.0.1:")
     assert list(tmp_path.glob("hkdnet*"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in err
     assert not list(tmp_path.iterdir())

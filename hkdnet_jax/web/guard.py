@@ -18,7 +18,7 @@ _API = "/gradio_api"
 _ROUTES = (
     *("/assets/", "/static/", "/theme.css", "/favicon.ico", "/config"),
     f"/{ROUTE}/",
-    *(f"{_API}/{name}" for name in ("info", "upload", "queue/", "run/", "heartbeat/")),
+    *(f"{_API}/{name}" for name in ("info", "upload", "queue/", "heartbeat/")),
     *(f"{_API}/{name}" for name in ("file=", "cancel", "reset", "app_id")),
 )
 # Gradio's page has scripts and styles in it, and builds functions from text.

@@ -16,7 +16,7 @@ from hkdnet_jax.web import archives, views
 from hkdnet_jax.web.examples import Examples
 from hkdnet_jax.web.fusing import NONE, Settings
 from hkdnet_jax.web.models import AUTO
-from hkdnet_jax.web.service import Result, Service
+from hkdnet_jax.web.service import Result, Service, Show
 from hkdnet_jax.web.shelf import Shelf
 
 _MISSING = "Choose an infrared and a visible picture first, or take an example."
@@ -143,8 +143,9 @@ class Handlers:
         return self._service.fuse(Path(ir), Path(vis), settings, scored, show)
 
 
-def _shown_in(progress: gr.Progress) -> Callable[[str], None]:
-    return lambda text: progress(None, desc=html.escape(text.capitalize()))
+def _shown_in(progress: gr.Progress) -> Show:
+    """Shows what is done in Gradio's progress bar, which takes markup."""
+    return lambda text, share: progress(share, desc=html.escape(text.capitalize()))
 
 
 def _described(result: Result) -> dict[str, Any]:

@@ -84,11 +84,12 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 sentence = gr.HTML(views.done("The result will be shown here."))
                 result = gr.HTML(js_on_load=_VIEWER, min_height=200)
+        ranges, palette = settings[3:5], settings[5]
         for side, file, preview in zip(("ir", "vis"), files, previews, strict=True):
             # A preview follows the levels that are chosen.
-            changes = [file.change, *(field.change for field in settings[3:6])]
+            levels_of = {"ir": (ranges[0], palette), "vis": (ranges[1],)}[side]
             gr.on(
-                changes if side == "ir" else changes[:1] + changes[2:3],
+                [file.change, *(field.change for field in levels_of)],
                 handlers.preview(side),
                 [file, *settings],
                 [preview, sentence],
@@ -96,14 +97,15 @@ def build(handlers: Handlers, models: tuple[str, ...], queue: int) -> gr.Blocks:
                 trigger_mode="always_last",
                 **_PRIVATE,
             )
+        # First, so that the name is free.
+        _add_api(handlers, files, settings, depth, scored)
         shown = [sentence, result]
         common = {"show_progress_on": result, "scroll_to_output": True}
         common |= {**_PRIVATE, **_DEVICE}
         start.click(handlers.fuse, [*files, scored, *settings], shown, **common)
         start_many.click(handlers.batch, [archive, depth, *settings], shown, **common)
         _follow_tabs(one, many, [start, scored], [start_many])
-        _add_api(handlers, files, settings, depth, scored)
-    page.queue(max_size=queue, api_open=False)
+    page.queue(max_size=queue)
     return page
 
 
@@ -188,7 +190,6 @@ def _follow_tabs(one: gr.Tab, many: gr.Tab, own: list, others: list) -> None:
         tab.select(
             lambda updates=updates: updates,
             outputs=every,
-            queue=False,
             show_progress="hidden",
             **_PRIVATE,
         )

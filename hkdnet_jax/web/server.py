@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,10 +116,22 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def make(app: Guard) -> uvicorn.Server:
-    """A server for an application; `run(sockets=...)` serves until it is stopped."""
+def serve(app: Guard, listening: socket.socket) -> None:
+    """Serves an application at a socket until Ctrl-C or SIGTERM.
+
+    Args:
+      app: see `application`.
+      listening: see `ports.bound`.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=3
     )
-    return uvicorn.Server(config)
+    # Once it has ended, uvicorn sends itself the signal again; SIGTERM would then end
+    # the process before the files of the page are deleted.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -6,7 +6,7 @@ Nothing here knows how it is shown; every problem is a UserError for a visitor's
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import quantize, read
 from hkdnet_jax.common.pair_files import Pair
 from hkdnet_jax.inference.inputs import level_options, take_ranges
-from hkdnet_jax.inference.jobs import collect_jobs
+from hkdnet_jax.inference.jobs import Job, collect_jobs
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.model_files.call import gray_levels
 from hkdnet_jax.model_files.model import Model
@@ -28,7 +28,9 @@ from hkdnet_jax.web.models import Models
 from hkdnet_jax.web.wording import public
 from hkdnet_jax.web.worker import Stage, Worker
 
-Show = Callable[[str], None]
+# Is told what is being done, and which share of all has been done.
+Show = Callable[[str, float], None]
+_STEPS = 5  # reading, compiling, fusing, comparing, scoring
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +113,7 @@ class Service:
           vis: the visible file.
           settings: the fields of the page.
           scored: whether metrics are asked for.
-          show: is called with what is being done.
+          show: see `Show`.
         """
         names = {ir: ir.name, vis: vis.name}
         if ir.name == vis.name:
@@ -134,7 +136,7 @@ class Service:
                 said = [public(text, names) for text in (*taken, *said)]
                 return Result(fused, before, what, said, scores)
 
-            return self._worker.do(work, show)
+            return self._worker.do(work, lambda text, n: show(text, n / _STEPS))
 
     def batch(self, archive: Path, settings: Settings, depth: str, show: Show) -> Batch:
         """Fuses all pairs of a ZIP archive.
@@ -143,12 +145,12 @@ class Service:
           archive: the file.
           settings: the fields of the page.
           depth: bits of the PNG files, `8` or `16`.
-          show: is called with what is being done.
+          show: see `Show`.
         """
         with self._new_folder() as folder:
             names = {archive: archive.name, folder: archive.name}
             with _for_visitors(names):
-                show("unpacking")
+                show("unpacking", 0)
                 limits = self.limits
                 archives.unpack(archive, folder, limits.unpacked, limits.pairs)
                 ir, vis = archives.sides(folder)
@@ -163,13 +165,11 @@ class Service:
             said = [public(text, names) for text in (*collected.notes, *taken)]
             problems = [public(f"{text}.", names) for text in collected.problems]
             done = Batch({}, said, problems)
-            for number, job in enumerate(collected.jobs, start=1):
-                place = f"pair {number} of {len(collected.jobs)}, {job.pair.name}"
+            for job in collected.jobs:
+                told = _one_of(collected.jobs, job, show)
                 try:
                     with _for_visitors(names):
-                        png = self._fuse_job(
-                            job.pair, settings, options, depth, _after(place, show)
-                        )
+                        png = self._fuse_job(job.pair, settings, options, depth, told)
                 except UserError as error:
                     done.problems.append(str(error))
                 else:
@@ -181,7 +181,12 @@ class Service:
         self._worker.close()
 
     def _fuse_job(
-        self, pair: Pair, settings: Settings, options: Options, depth: str, show: Show
+        self,
+        pair: Pair,
+        settings: Settings,
+        options: Options,
+        depth: str,
+        told: Callable[[str, int], None],
     ) -> bytes:
         self.limits.check_pictures([pair.ir, pair.vis])
 
@@ -189,7 +194,7 @@ class Service:
             model = self.models.get(settings.model, settings.scale)
             return self._fuse(model, pair, options, stage).png(depth)
 
-        return self._worker.do(work, show)
+        return self._worker.do(work, told)
 
     def _fuse(self, model: Model, pair: Pair, options: Options, stage: Stage) -> Fused:
         with self._new_folder() as folder:
@@ -201,8 +206,11 @@ class Service:
             yield Path(name)
 
 
-def _after(place: str, show: Show) -> Show:
-    return lambda text: show(f"{place}: {text}")
+def _one_of(jobs: Sequence[Job], job: Job, show: Show) -> Callable[[str, int], None]:
+    """Tells of one of several pairs; its share of the whole is what lies before it."""
+    number = jobs.index(job)
+    place = f"pair {number + 1} of {len(jobs)}, {job.pair.name}"
+    return lambda text, _: show(f"{place}: {text}", number / len(jobs))
 
 
 def _before(fused: Fused, path: Path) -> tuple[np.ndarray, str]:

@@ -31,24 +31,25 @@ class Worker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fusing")
 
     def do(
-        self, work: Callable[[Stage], _Result], show: Callable[[str], None]
+        self, work: Callable[[Stage], _Result], show: Callable[[str, int], None]
     ) -> _Result:
         """Has a piece of work done, and waits for its result.
 
         Args:
           work: gets a function that it tells what it is doing.
-          show: is called several times a second with what is being done.
+          show: is called several times a second with what is being done, and the
+            number of things that were done before.
 
         Raises:
           UserError: the time was up; whatever else the work raises.
         """
         begun: list[float] = []
-        stage = ["waiting for earlier pairs"]
+        stages: list[str] = []
 
         def run() -> _Result:
-            stage[0] = "reading"
             begun.append(time.monotonic())
-            return work(lambda text: stage.__setitem__(0, text))
+            stages.append("reading")
+            return work(stages.append)
 
         future = self._pool.submit(run)
         while True:
@@ -58,7 +59,10 @@ class Worker:
                     f"The pair takes more than the {self._seconds:g} seconds that this "
                     "page has for one: make it smaller, or choose a smaller scale."
                 )
-            show(f"{stage[0]}, {seconds:.0f} s" if begun else stage[0])
+            if stages:
+                show(f"{stages[-1]}, {seconds:.0f} s", len(stages) - 1)
+            else:
+                show("waiting for earlier pairs", 0)
             try:
                 return future.result(_LOOK_SECONDS)
             except NotYet:

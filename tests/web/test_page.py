@@ -21,7 +21,7 @@ from data_pipelines import scenes
 
 H, W, SCALE = 48, 64, 3
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT = 120_000  # milliseconds; a loaded machine compiles slowly
+WAIT = 60_000  # milliseconds; a loaded machine compiles slowly
 MEGABYTE = 10**6
 NAMES = [f"{word}{proxy}" for word in ("http", "https", "all") for proxy in ("_proxy",)]
 

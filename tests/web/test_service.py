@@ -48,8 +48,8 @@ def pair(tmp_path):
     return write(tmp_path / "ir" / "a.png", ir), write(tmp_path / "vis" / "a.png", vis)
 
 
-def quiet(text):
-    pass
+def quiet(text, share):
+    assert text and 0 <= share <= 1
 
 
 def fuse(service, ir, vis, scored=False, **changed):
@@ -221,15 +221,20 @@ def test_an_archive_of_pairs(service, models, pair, tmp_path):
         "set/ir/c.png": pair[0],
     }
     shown = []
-    done = service.batch(archive(tmp_path, files), settings(), "16", shown.append)
+
+    def told(text, share):
+        shown.append((text, share))
+
+    done = service.batch(archive(tmp_path, files), settings(), "16", told)
     expected = Model.load(models[2])(*make_pair(), depth="16")
     assert list(done.files) == ["a.png"]
     np.testing.assert_array_equal(decoded(done.files["a.png"]), expected)
     missing, unread = done.problems
     assert missing.startswith("pairs.zip/set/ir/c.png has no partner 'c.*' in ")
     assert unread.startswith("pairs.zip/set/ir/b.png cannot be read as an image")
-    assert shown[0] == "unpacking"
-    assert any(text.startswith("pair 1 of 2, a: ") for text in shown)
+    assert shown[0] == ("unpacking", 0)
+    shares = {text.partition(":")[0]: share for text, share in shown[1:]}
+    assert shares == {"pair 1 of 2, a": 0, "pair 2 of 2, b": 0.5}
 
 
 def test_archives_that_cannot_be_used(service, pair, tmp_path):

@@ -20,8 +20,8 @@ def worker():
 def test_the_result_and_what_is_shown(worker):
     shown, seen = [], threading.Event()
 
-    def show(text):
-        shown.append(text)
+    def show(text, steps):
+        shown.append((text, steps))
         if text.startswith("fusing"):
             seen.set()
 
@@ -31,7 +31,7 @@ def test_the_result_and_what_is_shown(worker):
         return 7
 
     assert worker.do(work, show) == 7
-    assert any(text.startswith("fusing, ") and text.endswith(" s") for text in shown)
+    assert ("fusing, 0 s", 1) in [(text[:-3] + "0 s", n) for text, n in shown]
 
 
 def test_an_error_of_the_work_is_raised(worker):
@@ -39,7 +39,7 @@ def test_an_error_of_the_work_is_raised(worker):
         raise TimeoutError("its own")
 
     with pytest.raises(TimeoutError, match="its own"):
-        worker.do(work, lambda text: None)
+        worker.do(work, lambda text, steps: None)
 
 
 def test_one_at_a_time_in_their_order(worker):
@@ -57,7 +57,9 @@ def test_one_at_a_time_in_their_order(worker):
         return do
 
     with ThreadPoolExecutor(20) as pool:
-        jobs = [pool.submit(worker.do, work(n), lambda text: None) for n in range(20)]
+        jobs = [
+            pool.submit(worker.do, work(n), lambda text, steps: None) for n in range(20)
+        ]
         assert [job.result() for job in jobs] == list(range(20))
     assert set(most) == {1} and sorted(order) == list(range(20))
 
@@ -66,16 +68,18 @@ def test_a_request_whose_time_is_up_is_answered_and_the_next_one_waits():
     worker, free = Worker(seconds=0.3), threading.Event()
     try:
         with pytest.raises(UserError, match=r"more than the 0\.3 seconds"):
-            worker.do(lambda stage: free.wait(30), lambda text: None)
+            worker.do(lambda stage: free.wait(30), lambda text, steps: None)
         waiting = []
         with ThreadPoolExecutor(1) as pool:
             # Its time starts with its work, not with its waiting.
-            later = pool.submit(worker.do, lambda stage: 5, waiting.append)
+            later = pool.submit(
+                worker.do, lambda stage: 5, lambda *told: waiting.append(told)
+            )
             time.sleep(0.8)
             assert not later.done()
             free.set()
             assert later.result(30) == 5
-        assert waiting[0] == "waiting for earlier pairs"
+        assert waiting[0] == ("waiting for earlier pairs", 0)
     finally:
         free.set()
         worker.close()
