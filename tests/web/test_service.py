@@ -219,6 +219,8 @@ def test_an_archive_of_pairs(service, models, pair, tmp_path):
         "set/ir/b.png": broken,
         "set/vis/b.png": pair[1],
         "set/ir/c.png": pair[0],
+        "set/ir/d.png": pair[0],
+        "set/vis/d.png": pair[1],
     }
     shown = []
 
@@ -227,14 +229,14 @@ def test_an_archive_of_pairs(service, models, pair, tmp_path):
 
     done = service.batch(archive(tmp_path, files), settings(), "16", told)
     expected = Model.load(models[2])(*make_pair(), depth="16")
-    assert list(done.files) == ["a.png"]
+    assert list(done.files) == ["a.png", "d.png"]
     np.testing.assert_array_equal(decoded(done.files["a.png"]), expected)
     missing, unread = done.problems
     assert missing.startswith("pairs.zip/set/ir/c.png has no partner 'c.*' in ")
     assert unread.startswith("pairs.zip/set/ir/b.png cannot be read as an image")
     assert shown[0] == ("unpacking", 0)
     shares = {text.partition(":")[0]: share for text, share in shown[1:]}
-    assert shares == {"pair 1 of 2, a": 0, "pair 2 of 2, b": 0.5}
+    assert shares == {"pair 1 of 3, a": 0, "pair 3 of 3, d": 2 / 3}
 
 
 def test_archives_that_cannot_be_used(service, pair, tmp_path):

@@ -1,84 +1,19 @@
-"""The page in a real browser, and its API: one server and one browser for all tests."""
+"""The page in a real browser: one server and one browser for all tests."""
 
-import concurrent.futures
-import http.client
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import urllib.parse
 import zipfile
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from web_fixtures import SCALE, H, W, connect, decoded, fetched
 
-import hkdnet_jax
-from data_pipelines import scenes
-
-H, W, SCALE = 48, 64, 3
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT = 60_000  # milliseconds; a loaded machine compiles slowly
+WAIT = 120_000  # milliseconds; a loaded machine compiles slowly
 MEGABYTE = 10**6
-NAMES = [f"{word}{proxy}" for word in ("http", "https", "all") for proxy in ("_proxy",)]
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """(files, arrays) of a made scene."""
-    folder = tmp_path_factory.mktemp("pair")
-    arrays = scenes.render(1, 2, H, W)
-    files = [folder / f"{side}.png" for side in ("ir", "vis")]
-    for file, array in zip(files, arrays, strict=True):
-        Image.fromarray(array).save(file)
-    return files, arrays
-
-
-@pytest.fixture(scope="module")
-def expected(pair):
-    """What the model of the package makes of the pair, by depth."""
-    model = hkdnet_jax.load(scale=SCALE)
-    return {depth: model(*pair[1], depth=depth) for depth in ("8", "16")}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a running page."""
-    proxies = {name for name in os.environ if name.lower() in NAMES}
-    kept = {name: os.environ[name] for name in os.environ.keys() - proxies}
-    log = (tmp_path_factory.mktemp("log") / "stderr").open("w+")
-    command = [sys.executable, "-m", "hkdnet_jax.demo", "--port", "0"]
-    with pytest.MonkeyPatch.context() as patch:
-        for name in proxies:
-            patch.delenv(name)
-        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=kept
-        )
-        try:
-            line = process.stdout.readline()
-            found = re.match(r"Open (http://127\.0\.0\.1:\d+/) in a browser", line)
-            assert found, line
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait(30)
-            log.seek(0)
-            said = log.read()
-            log.close()
-    assert "Traceback" not in said, said
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    from gradio_client import Client
-
-    made = Client(server, verbose=False)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -123,24 +58,6 @@ def upload_pair(page, files):
         upload(page, label, file)
         name = label.removesuffix(" picture").lower()
         page.get_by_alt_text(f"Preview of the {name} picture").wait_for()
-
-
-def fetched(server, address):
-    """(status, content) of an address relative to the page's."""
-    host = urllib.parse.urlsplit(server).netloc
-    connection = http.client.HTTPConnection(host, timeout=60)
-    try:
-        connection.request("GET", "/" + address)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def decoded(content):
-    from imagecodecs import png_decode
-
-    return png_decode(content)
 
 
 def test_a_pair_that_is_uploaded(page, server, pair, expected, tmp_path):
@@ -235,8 +152,7 @@ def test_a_file_of_60_mb_is_refused(page, server, tmp_path):
     upload(page, "Infrared picture", large)
     page.get_by_text(re.compile("exceeds the maximum allowed size")).first.wait_for()
     # A program that does not ask the page is refused by the server.
-    host = urllib.parse.urlsplit(server).netloc
-    connection = http.client.HTTPConnection(host, timeout=60)
+    connection = connect(server)
     form = {
         "Content-Type": "multipart/form-data; boundary=x",
         "Content-Length": str(60 * MEGABYTE),
@@ -338,111 +254,3 @@ def test_a_browser_without_scripts_gets_a_sentence(browser, server):
     said = page.locator("noscript").inner_text()
     context.close()
     assert said.startswith("This page needs JavaScript: switch it on")
-
-
-def test_the_api_fuses(client, pair, expected, tmp_path):
-    from gradio_client import handle_file
-
-    ir, vis = map(handle_file, map(str, pair[0]))
-    picture, facts = client.predict(
-        ir=ir, vis=vis, scale=3, metrics=True, api_name="/fuse"
-    )
-    with open(picture, "rb") as file:
-        np.testing.assert_array_equal(decoded(file.read()), expected["8"])
-    assert facts["size"] == [SCALE * W, SCALE * H] and facts["notes"] == []
-    assert facts["ir_range"] == facts["vis_range"] == [0, 255]
-    assert set(facts["metrics"]) == {"this picture", "bicubic enlargement"}
-    deep, _ = client.predict(ir, vis, 3, depth="16", api_name="/fuse")
-    with open(deep, "rb") as file:
-        np.testing.assert_array_equal(decoded(file.read()), expected["16"])
-
-
-def test_the_api_is_what_the_documentation_says(client):
-    described = client.view_api(return_format="dict", print_info=False)
-    assert list(described["named_endpoints"]) == ["/fuse"]
-    assert not described["unnamed_endpoints"]
-    parameters = described["named_endpoints"]["/fuse"]["parameters"]
-    names = [one["parameter_name"] for one in parameters]
-    documented = (hkdnet_docs() / "web.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \|", documented, re.M)
-    assert rows == names
-    defaults = {one["parameter_name"]: one["parameter_default"] for one in parameters}
-    assert defaults["scale"] == 2 and defaults["model"] == "auto"
-
-
-def hkdnet_docs():
-    from pathlib import Path
-
-    return Path(__file__).parents[2] / "docs"
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"ir_range": "3:1"}, "“Infrared range”: '3:1' is not a range"),
-        ({"model": "lite", "scale": 1}, "lite cannot be used at “Scale” 1"),
-        ({"model": "/etc"}, "not in the list of choices"),
-    ],
-)
-def test_the_api_refuses_with_a_sentence(client, pair, changed, says):
-    from gradio_client import handle_file
-    from gradio_client.exceptions import AppError
-
-    ir, vis = map(handle_file, map(str, pair[0]))
-    with pytest.raises(AppError, match=re.escape(says)) as caught:
-        client.predict(ir=ir, vis=vis, **changed, api_name="/fuse")
-    assert "/tmp" not in str(caught.value)
-
-
-def test_an_address_is_not_fetched(client, pair):
-    from gradio_client import handle_file
-    from gradio_client.exceptions import AppError
-
-    address = {
-        "path": "https://example.org/a.png",
-        "meta": {"_type": "gradio.FileData"},
-    }
-    with pytest.raises(AppError, match="An address is not fetched"):
-        client.predict(ir=address, vis=handle_file(str(pair[0][1])), api_name="/fuse")
-
-
-def test_20_uploads_at_once_are_all_answered(client, pair, expected):
-    from gradio_client import handle_file
-
-    jobs = []
-    for _ in range(20):
-        ir, vis = map(handle_file, map(str, pair[0]))
-        jobs.append(client.submit(ir, vis, 3, api_name="/fuse"))
-    done, late = concurrent.futures.wait(jobs, timeout=300)
-    assert not late
-    for job in done:
-        picture, _ = job.result()
-        with open(picture, "rb") as file:
-            np.testing.assert_array_equal(decoded(file.read()), expected["8"])
-
-
-def test_no_path_of_the_server_is_in_the_page(server):
-    for address in ("", "config", "gradio_api/info"):
-        status, content = fetched(server, address)
-        text = content.decode()
-        assert status == 200 and "/tmp" not in text and sys.prefix not in text
-        assert "fonts.googleapis" not in text
-        assert "Traceback" not in text
-    config = json.loads(fetched(server, "config")[1])
-    assert config["analytics_enabled"] is False
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "gradio_api/file=/etc/passwd",
-        "gradio_api/file=https://example.org/",
-        "gradio_api/file=/proc/self/environ",
-        "results/x/fused_8bit.png",
-        "results/%2e%2e/%2e%2e/etc/passwd",
-        "monitoring",
-    ],
-)
-def test_files_of_the_machine_are_not_served(server, address):
-    status, content = fetched(server, address)
-    assert status in (403, 404) and b"root:" not in content

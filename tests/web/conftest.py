@@ -1,0 +1,60 @@
+"""A running page, and a pair of pictures for it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from web_fixtures import SCALE, H, W
+
+import hkdnet_jax
+from data_pipelines import scenes
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(files, arrays) of a made scene."""
+    folder = tmp_path_factory.mktemp("pair")
+    arrays = scenes.render(1, 2, H, W)
+    files = [folder / f"{side}.png" for side in ("ir", "vis")]
+    for file, array in zip(files, arrays, strict=True):
+        Image.fromarray(array).save(file)
+    return files, arrays
+
+
+@pytest.fixture(scope="module")
+def expected(pair):
+    """What the model of the package makes of the pair, by depth."""
+    model = hkdnet_jax.load(scale=SCALE)
+    return {depth: model(*pair[1], depth=depth) for depth in ("8", "16")}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a running page."""
+    # A proxy would be asked for 127.0.0.1 too.
+    proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
+    kept = {name: os.environ[name] for name in os.environ.keys() - proxies}
+    log = (tmp_path_factory.mktemp("log") / "stderr").open("w+")
+    command = [sys.executable, "-m", "hkdnet_jax.demo", "--port", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in proxies:
+            patch.delenv(name)
+        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")  # for gradio_client
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=kept
+        )
+        try:
+            line = process.stdout.readline()
+            found = re.match(r"Open (http://127\.0\.0\.1:\d+/) in a browser", line)
+            assert found, line
+            yield found[1]
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+            log.seek(0)
+            said = log.read()
+            log.close()
+    assert "Traceback" not in said, said
