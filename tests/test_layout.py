@@ -203,6 +203,13 @@ def test_one_file_imports_clu_and_tensorflow_and_lazily():
         assert not eager & {"tensorflow", "clu", "keras"}, name
 
 
+def test_one_folder_imports_gradio_and_its_command_does_so_late():
+    server = {"gradio", "fastapi", "uvicorn"}
+    users = {_folder(name) for name in FILES if _roots(_all_imports(name)) & server}
+    assert users == {"hkdnet_jax.web"}
+    assert not _eager_closure("hkdnet_jax.demo")[1] & server
+
+
 def test_one_file_names_mesh_axes():
     users = {name for name, tree in TREES.items() if _names_axes(tree)}
     assert users == {"hkdnet_jax.runtime.sharding"}

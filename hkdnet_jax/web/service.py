@@ -126,11 +126,15 @@ class Service:
                 model = self.models.get(settings.model, settings.scale)
                 fused = self._fuse(model, Pair(ir.stem, ir, vis), options, stage)
                 stage("comparing with bicubic enlargement")
-                before, what = _before(fused, ir)
-                shown = {"this picture": quantize(fused.unit, "8"), what: before}
+                plain = fusing.bicubic(fused, ir)
+                before, what = plain, "bicubic enlargement"
+                if plain is None:
+                    before, what = fusing.visible(fused), "the visible picture"
                 scores = {}
                 if scored:
                     stage("computing the metrics")
+                    shown = {"this picture": quantize(fused.unit, "8")}
+                    shown |= {} if plain is None else {what: plain}
                     scores = fusing.scores(fused, shown)
                 said = [f"{note.path}: {note.text}" for note in fused.notes]
                 said = [public(text, names) for text in (*taken, *said)]
@@ -211,14 +215,6 @@ def _one_of(jobs: Sequence[Job], job: Job, show: Show) -> Callable[[str, int], N
     number = jobs.index(job)
     place = f"pair {number + 1} of {len(jobs)}, {job.pair.name}"
     return lambda text, _: show(f"{place}: {text}", number / len(jobs))
-
-
-def _before(fused: Fused, path: Path) -> tuple[np.ndarray, str]:
-    """What the result is compared with, and its name."""
-    plain = fusing.bicubic(fused, path)
-    if plain is None:
-        return fusing.visible(fused), "the visible picture"
-    return plain, "bicubic enlargement"
 
 
 @contextlib.contextmanager

@@ -95,7 +95,8 @@ def test_the_result_is_compared_with_bicubic_enlargement(service, pair):
 
 
 def test_a_teachers_result_is_compared_with_the_visible_picture(service, pair):
-    result = fuse(service, *pair, model="x1", scale=1)
+    result = fuse(service, *pair, scored=True, model="x1", scale=1)
+    assert list(result.scores) == ["this picture"]
     assert result.what == "the visible picture"
     np.testing.assert_array_equal(result.before, make_pair()[1])
 
