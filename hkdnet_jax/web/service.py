@@ -6,7 +6,7 @@ Nothing here knows how it is shown; every problem is a UserError for a visitor's
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from hkdnet_jax.common import levels
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import quantize, read
 from hkdnet_jax.common.pair_files import Pair
-from hkdnet_jax.inference.inputs import level_options, take_ranges
-from hkdnet_jax.inference.jobs import Job, collect_jobs
+from hkdnet_jax.inference.inputs import Note, level_options, take_ranges
+from hkdnet_jax.inference.jobs import Collected, Job, collect_jobs
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.model_files.call import gray_levels
 from hkdnet_jax.model_files.model import Model
@@ -66,6 +66,14 @@ class Batch:
     files: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+
+    def say(self, notes: Sequence[Note], names: Mapping[Path, str]) -> None:
+        """Adds notes on files; one that was said of another file is left out."""
+        for note in notes:
+            if note.text not in self._said:
+                self._said.add(note.text)
+                self.notes.append(public(f"{note.path}: {note.text}", names))
 
 
 class Service:
@@ -155,48 +163,62 @@ class Service:
             names = {archive: archive.name, folder: archive.name}
             with _for_visitors(names):
                 show("unpacking", 0)
-                limits = self.limits
-                archives.unpack(archive, folder, limits.unpacked, limits.pairs)
-                ir, vis = archives.sides(folder)
-                collected = collect_jobs(ir, vis, folder / "fused")
-                if len(collected.jobs) > limits.pairs:
-                    raise UserError(
-                        f"{archive} holds {len(collected.jobs)} pairs, more than the "
-                        f"{limits.pairs} that this page takes: split it."
-                    )
-                every = [job.pair for job in collected.jobs]
-                options, taken = take_ranges(every, settings.options())
-            said = [public(text, names) for text in (*collected.notes, *taken)]
-            problems = [public(f"{text}.", names) for text in collected.problems]
-            done = Batch({}, said, problems)
-            for job in collected.jobs:
-                told = _one_of(collected.jobs, job, show)
+                collected = self._unpacked(archive, folder)
+            done = Batch()
+            fitting = [job for job in collected.jobs if self._fits(job, names, done)]
+            pairs = [job.pair for job in fitting]
+            with _for_visitors(names):
+                options, taken = take_ranges(pairs, settings.options())
+            done.notes += [public(text, names) for text in (*collected.notes, *taken)]
+            done.problems += [public(f"{x}.", names) for x in collected.problems]
+            for number, pair in enumerate(pairs):
+                told = _one_of(len(pairs), number, pair.name, show)
                 try:
                     with _for_visitors(names):
-                        png = self._fuse_job(job.pair, settings, options, depth, told)
+                        fused = self._fuse_later(pair, settings, options, told)
+                        done.files[f"{pair.name}.png"] = fused.png(depth)
                 except UserError as error:
                     done.problems.append(str(error))
                 else:
-                    done.files[f"{job.pair.name}.png"] = png
+                    done.say(fused.notes, names)
             return done
 
     def close(self) -> None:
         """Ends the thread."""
         self._worker.close()
 
-    def _fuse_job(
+    def _unpacked(self, archive: Path, folder: Path) -> Collected:
+        """The pairs of an archive, unpacked to a folder."""
+        limits = self.limits
+        archives.unpack(archive, folder, limits.unpacked, limits.pairs)
+        collected = collect_jobs(*archives.sides(folder), folder / "fused")
+        if len(collected.jobs) > limits.pairs:
+            raise UserError(
+                f"{archive} holds {len(collected.jobs)} pairs, more than the "
+                f"{limits.pairs} that this page takes: split it."
+            )
+        return collected
+
+    def _fits(self, job: Job, names: Mapping[Path, str], done: Batch) -> bool:
+        """Whether a pair is within the limits; if not, that is a problem."""
+        try:
+            with _for_visitors(names):
+                self.limits.check_pictures([job.pair.ir, job.pair.vis])
+        except UserError as error:
+            done.problems.append(str(error))
+            return False
+        return True
+
+    def _fuse_later(
         self,
         pair: Pair,
         settings: Settings,
         options: Options,
-        depth: str,
         told: Callable[[str, int], None],
-    ) -> bytes:
-        self.limits.check_pictures([pair.ir, pair.vis])
-
-        def work(stage: Stage) -> bytes:
+    ) -> Fused:
+        def work(stage: Stage) -> Fused:
             model = self.models.get(settings.model, settings.scale)
-            return self._fuse(model, pair, options, stage).png(depth)
+            return self._fuse(model, pair, options, stage)
 
         return self._worker.do(work, told)
 
@@ -210,15 +232,16 @@ class Service:
             yield Path(name)
 
 
-def _one_of(jobs: Sequence[Job], job: Job, show: Show) -> Callable[[str, int], None]:
+def _one_of(
+    count: int, number: int, name: str, show: Show
+) -> Callable[[str, int], None]:
     """Tells of one of several pairs; its share of the whole is what lies before it."""
-    number = jobs.index(job)
-    place = f"pair {number + 1} of {len(jobs)}, {job.pair.name}"
-    return lambda text, _: show(f"{place}: {text}", number / len(jobs))
+    place = f"pair {number + 1} of {count}, {name}"
+    return lambda text, _: show(f"{place}: {text}", number / count)
 
 
 @contextlib.contextmanager
-def _for_visitors(names: dict[Path, str]) -> Iterator[None]:
+def _for_visitors(names: Mapping[Path, str]) -> Iterator[None]:
     """Rewrites the sentence of a UserError, and makes one of any other error.
 
     Args:

@@ -232,12 +232,25 @@ def test_an_archive_of_pairs(service, models, pair, tmp_path):
     expected = Model.load(models[2])(*make_pair(), depth="16")
     assert list(done.files) == ["a.png", "d.png"]
     np.testing.assert_array_equal(decoded(done.files["a.png"]), expected)
-    missing, unread = done.problems
+    unread, missing = done.problems
     assert missing.startswith("pairs.zip/set/ir/c.png has no partner 'c.*' in ")
     assert unread.startswith("pairs.zip/set/ir/b.png cannot be read as an image")
     assert shown[0] == ("unpacking", 0)
     shares = {text.partition(":")[0]: share for text, share in shown[1:]}
-    assert shares == {"pair 1 of 3, a": 0, "pair 3 of 3, d": 2 / 3}
+    assert shares == {"pair 1 of 2, a": 0, "pair 2 of 2, d": 1 / 2}
+
+
+def test_a_note_on_many_files_of_an_archive_is_said_once(service, pair, tmp_path):
+    wide = write(tmp_path / "wide.png", np.zeros((50, 90), np.uint8))
+    clear = write(tmp_path / "clear.png", np.dstack([make_pair()[1]] * 4))
+    files = {f"ir/{n}.png": pair[0] for n in "abc"}
+    files |= {"vis/a.png": clear, "vis/b.png": clear, "vis/c.png": wide}
+    done = service.batch(archive(tmp_path, files), settings(), "8", quiet)
+    assert list(done.files) == ["a.png", "b.png"]
+    (note,) = done.notes
+    assert note.startswith("pairs.zip/vis/a.png: Alpha and other channels")
+    (problem,) = done.problems
+    assert problem.startswith("pairs.zip/vis/c.png is 90x50 pixels, more than")
 
 
 def test_archives_that_cannot_be_used(service, pair, tmp_path):
