@@ -12,7 +12,7 @@ from PIL import Image
 from web_fixtures import SCALE, H, W, connect, decoded, fetched
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT = 120_000  # milliseconds; a loaded machine compiles slowly
+WAIT = 300_000  # milliseconds; a loaded machine compiles slowly
 MEGABYTE = 10**6
 
 
