@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
+from hkdnet_jax.web.limits import MEGABYTE
 
 _FILES_PER_PAIR = 20  # an archive may hold this many files for each pair it may hold
 _PIECE = 2**16  # bytes that are unpacked at once
@@ -105,7 +106,7 @@ def _unpack(
             size += len(piece)
             if size > left:
                 raise UserError(
-                    f"{archive} holds more than the {unpacked / 1e6:g} MB of pictures "
+                    f"{archive} holds more than the {unpacked / MEGABYTE:g} MB of pictures "
                     "that this page takes: split it."
                 )
             file.write(piece)

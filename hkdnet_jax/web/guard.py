@@ -7,6 +7,7 @@ routes below are let through, and browsers are told to load nothing from elsewhe
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from hkdnet_jax.web.limits import MEGABYTE
 from hkdnet_jax.web.shelf import ROUTE
 
 Message = MutableMapping[str, Any]
@@ -65,7 +66,7 @@ class Guard:
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._most:
-            megabytes = (self._most - _FORM_BYTES) / 1e6
+            megabytes = (self._most - _FORM_BYTES) / MEGABYTE
             said = f"The upload has more than the {megabytes:g} MB that are allowed."
             await _refuse(send, 413, said)
             return

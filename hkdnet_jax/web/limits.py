@@ -7,7 +7,7 @@ from pathlib import Path
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import image_size
 
-MEGABYTE = 10**6
+MEGABYTE = 2**20  # bytes, as browsers and Gradio count
 # The pictures of an archive may be this many times as large as an upload in all.
 _UNPACKED = 4
 

@@ -35,7 +35,7 @@ def settings(**changed):
 
 @pytest.fixture(scope="module")
 def service(models, tmp_path_factory):
-    limits = Limits(upload=200_000, pixels=4_000, pairs=3)
+    limits = Limits(upload=2**20, pixels=4_000, pairs=3)
     chosen = Models([models[2], models[1]])
     made = Service(chosen, limits, tmp_path_factory.mktemp("work"))
     yield made
@@ -188,8 +188,8 @@ def test_files_that_cannot_be_used(service, pair, tmp_path):
     said = "wide.png is 90x50 pixels, more than the 0.004 million"
     assert fails(service.preview, wide, "ir", settings()).startswith(said)
     heavy = tmp_path / "heavy.png"
-    heavy.write_bytes(bytes(200_001))
-    assert "more than the 0.2 MB" in fails(service.preview, heavy, "ir", settings())
+    heavy.write_bytes(bytes(2**20 + 1))
+    assert "more than the 1 MB" in fails(service.preview, heavy, "ir", settings())
     tiny = write(tmp_path / "tiny.png", np.zeros((7, 9), np.uint8))
     assert "too small to fuse" in fails(fuse, service, tiny, tiny)
 
