@@ -106,8 +106,8 @@ def _unpack(
             size += len(piece)
             if size > left:
                 raise UserError(
-                    f"{archive} holds more than the {unpacked / MEGABYTE:g} MB of pictures "
-                    "that this page takes: split it."
+                    f"{archive} holds more than the {unpacked / MEGABYTE:g} MB of "
+                    "pictures that this page takes: split it."
                 )
             file.write(piece)
     return size
