@@ -53,7 +53,7 @@ def start(*flags):
 
 def test_a_model_that_is_none():
     process = start("--model", "nowhere")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     (line,) = err.splitlines()
     assert process.returncode == 1 and not out
     assert line.startswith("error: nowhere ") and line.endswith(".")
@@ -66,6 +66,6 @@ def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
     assert process.stdout.readline().startswith("Open http://127.0.0.1:")
     assert list(tmp_path.glob("hkdnet*"))
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err
     assert not list(tmp_path.iterdir())

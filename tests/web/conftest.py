@@ -78,7 +78,7 @@ def server(tmp_path_factory):
             yield found[1]
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
             log.seek(0)
             said = log.read()
             log.close()
