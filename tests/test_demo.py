@@ -1,5 +1,6 @@
 """The command that serves the web page: its flags, and what it says if it cannot."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 from command_fixtures import fails
+from web_fixtures import fetched
 
 from hkdnet_jax import demo
 
@@ -63,7 +65,9 @@ def test_a_model_that_is_none():
 def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start()
-    assert process.stdout.readline().startswith("Open http://127.0.0.1:")
+    address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+    # The socket listens before the server does: an answer says that it has begun.
+    assert fetched(address, "", timeout=300)[0] == 200
     assert list(tmp_path.glob("hkdnet*"))
     process.send_signal(number)
     _, err = process.communicate(timeout=300)

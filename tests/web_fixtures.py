@@ -6,15 +6,15 @@ import urllib.parse
 H, W, SCALE = 48, 64, 3
 
 
-def connect(server):
+def connect(server, timeout=60):
     """A connection to the host of an address, past any proxy."""
     host = urllib.parse.urlsplit(server).netloc
-    return http.client.HTTPConnection(host, timeout=60)
+    return http.client.HTTPConnection(host, timeout=timeout)
 
 
-def fetched(server, address):
+def fetched(server, address, timeout=60):
     """(status, content) of an address relative to the page's."""
-    connection = connect(server)
+    connection = connect(server, timeout)
     try:
         connection.request("GET", "/" + address)
         answer = connection.getresponse()
