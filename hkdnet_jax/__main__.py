@@ -30,6 +30,7 @@ COMMANDS = {
         "hkdnet_jax.compile_check",
         "compile the train step for a TPU slice without having one",
     ),
+    "demo": ("hkdnet_jax.demo", "serve a web page that fuses dropped pictures"),
     "results": ("hkdnet_jax.results", "measure the shipped models on test pairs"),
     "quickstart": (
         "hkdnet_jax.quickstart",

@@ -122,6 +122,7 @@ except SystemExit:
         ("hkdnet_jax.main", [], "optax", "train"),
         ("hkdnet_jax.main", [], "grain", "train"),
         ("hkdnet_jax.__main__", ["compile-check"], "ml_collections", "train,tpu"),
+        ("hkdnet_jax.demo", ["--port", "0"], "gradio", "web"),
         ("data_pipelines.prepare", [], "tensorflow_datasets", "data"),
     ],
 )

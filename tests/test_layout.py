@@ -30,6 +30,7 @@ FLOW = (
     "hkdnet_jax.evaluation",
     "hkdnet_jax.baselines",
     "hkdnet_jax.measuring",
+    "hkdnet_jax.web",
     "hkdnet_jax",  # the commands
 )
 # What the order alone does not forbid.
@@ -37,6 +38,7 @@ FORBIDDEN = {
     "hkdnet_jax.inference": ("hkdnet_jax.training", "data_pipelines", "configs"),
     "hkdnet_jax.measuring": ("configs",),
     "hkdnet_jax.baselines": ("hkdnet_jax.training", "configs"),
+    "hkdnet_jax.web": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax.evaluation": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax": ("configs",),  # they are not installed
 }
@@ -209,6 +211,13 @@ def test_one_file_imports_clu_and_tensorflow_and_lazily():
     for name in FILES:
         eager = _roots(_imports(name, _at_import(TREES[name])))
         assert not eager & {"tensorflow", "clu", "keras"}, name
+
+
+def test_one_folder_imports_gradio_and_its_command_does_so_late():
+    server = {"gradio", "fastapi", "uvicorn"}
+    users = {_folder(name) for name in FILES if _roots(_all_imports(name)) & server}
+    assert users == {"hkdnet_jax.web"}
+    assert not _eager_closure("hkdnet_jax.demo")[1] & server
 
 
 def test_one_file_names_mesh_axes():

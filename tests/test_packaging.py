@@ -17,6 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOCKS = {
     "requirements.txt": (
         *("base", "train", "data", "report", "align", "video", "stablehlo", "hub"),
+        "web",
     ),
     "requirements-onnx.txt": ("onnx",),
     "requirements-dev.txt": ("dev", "docs"),
@@ -77,6 +78,15 @@ def test_the_installed_packages():
     for package in installed:
         for file in (ROOT / package).rglob("*.py"):
             assert (file.parent / "__init__.py").is_file(), file
+
+
+def test_what_is_no_module_is_installed_too():
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    packages = {ROOT / name.replace(".", "/"): data[name] for name in data}
+    known = {f for root, globs in packages.items() for g in globs for f in root.glob(g)}
+    files = {f for f in (ROOT / "hkdnet_jax").rglob("*") if f.is_file()}
+    files = {f for f in files if f.suffix not in (".py", ".pyc")}
+    assert {"page.css", "viewer.js"} <= {f.name for f in files} and files <= known
 
 
 def test_the_python_versions_agree():

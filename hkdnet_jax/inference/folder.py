@@ -18,7 +18,7 @@ from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.matching import Enlarger
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import out_of_memory
-from hkdnet_jax.inference.report import Report
+from hkdnet_jax.inference.report import Listener, Report
 from hkdnet_jax.inference.rig import find_rig
 from hkdnet_jax.inference.work import Work
 from hkdnet_jax.model_files.call import pads
@@ -53,38 +53,50 @@ def fuse_files(
       UserError: the largest image does not fit into memory, or no offset can be told
         for a fixed rig.  Nothing has been written.
     """
-    options = options or Options()
+    with Report(len(jobs), lines) as report:
+        fuse_jobs(model, jobs, options or Options(), report)
+    return [report.failures[job] for job in jobs if job in report.failures]
+
+
+def fuse_jobs(
+    model: Model, jobs: Sequence[Job], options: Options, report: Listener
+) -> None:
+    """Does the work of `fuse_files`, and tells a listener what becomes of each job.
+
+    Raises:
+      UserError: see `fuse_files`.
+    """
     devices = jax.local_devices()[: options.devices]
     groups, failures = by_size(jobs, options, model.scale)
     # Measured once: later images reuse the memory that earlier ones leave allocated.
     free = programs.budget(devices[0], options.max_memory)
     view = View(enlarge=Enlarger(devices, free))
     teacher = functools.cache(lambda: model if model.scale == 1 else pretrained.load(1))
-    with Report(len(jobs), lines) as report:
-        for job, sentence in failures.items():
-            report.failed(job, sentence)
-        if options.align_once and groups:
-            view = dataclasses.replace(view, rig=find_rig(groups, options, view))
-            text = f"The pairs of this rig are off by {view.rig}."
-            report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
-        waiting = deque(by_program(groups, options.tile, pads(model.network)))
-        begun = False
-        while waiting:
-            shared = waiting.popleft()
-            own = model if shared.groups[0].plan is None else teacher()
-            work = _prepare(own, shared, options, view, devices, free)
-            if isinstance(work, Work):
-                work.do(report)
-            elif shared.padded:  # without the padding they may fit
-                waiting.extendleft(reversed(shared.apart()))
-                continue
-            elif not begun:
-                raise UserError(work[shared.jobs[0]])
-            else:
-                for job, sentence in work.items():
-                    report.failed(job, sentence)
-            begun = True
-    return [report.failures[job] for job in jobs if job in report.failures]
+    for job, sentence in failures.items():
+        report.failed(job, sentence)
+    if options.align_once and groups:
+        view = dataclasses.replace(view, rig=find_rig(groups, options, view))
+        text = f"The pairs of this rig are off by {view.rig}."
+        report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
+    waiting = deque(by_program(groups, options.tile, pads(model.network)))
+    begun = False
+    while waiting:
+        shared = waiting.popleft()
+        own = model if shared.groups[0].plan is None else teacher()
+        height, width = shared.shape
+        report.stage(f"compiling for {width}x{height}")
+        work = _prepare(own, shared, options, view, devices, free)
+        if isinstance(work, Work):
+            work.do(report)
+        elif shared.padded:  # without the padding they may fit
+            waiting.extendleft(reversed(shared.apart()))
+            continue
+        elif not begun:
+            raise UserError(work[shared.jobs[0]])
+        else:
+            for job, sentence in work.items():
+                report.failed(job, sentence)
+        begun = True
 
 
 def _prepare(

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -15,8 +15,32 @@ from hkdnet_jax.inference.inputs import Inputs, Note
 from hkdnet_jax.inference.jobs import Job
 
 
+class Listener(Protocol):
+    """Is told what becomes of each job.
+
+    Attributes:
+      failures: a sentence for each job that failed.
+    """
+
+    failures: dict[Job, str]
+
+    def stage(self, text: str) -> None:
+        """What is being done now, as a participle such as `fusing`."""
+
+    def say(self, notes: Iterable[Note]) -> None:
+        """What a user should know about the files."""
+
+    def failed(self, job: Job, sentence: str) -> None:
+        """A job failed."""
+
+    def wrote(
+        self, job: Job, inputs: Inputs, shape: tuple[int, ...], seconds: float
+    ) -> None:
+        """A picture of this shape was written, `seconds` after its turn came."""
+
+
 class Report:
-    """Collects what became of each job, and shows it while the work goes on.
+    """The listener of a command: prints to stderr, and writes lines of JSON.
 
     Attributes:
       failures: a sentence for each job that failed.
@@ -41,6 +65,10 @@ class Report:
     def __exit__(self, *_: object) -> None:
         """Closes the bar."""
         self._bar.close()
+
+    def stage(self, text: str) -> None:
+        """Shows in the bar what is being done."""
+        self._bar.set_description(text)
 
     def say(self, notes: Iterable[Note]) -> None:
         """Prints notes; one that was said of another file is left out."""

@@ -19,7 +19,7 @@ from hkdnet_jax.inference.inputs import Inputs, View, read_inputs
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.options import Options
 from hkdnet_jax.inference.pair import out_of_memory
-from hkdnet_jax.inference.report import Report
+from hkdnet_jax.inference.report import Listener
 from hkdnet_jax.model_files.call import finish, is_flat
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.ops.extent import Extent, stack
@@ -85,12 +85,13 @@ class Work:
         pixels = 2 * tiled + 3 * math.prod(self.shared.shape)
         return 4 * pixels * self.model.scale**2
 
-    def do(self, report: Report) -> None:
+    def do(self, report: Listener) -> None:
         """Fuses all pairs, and reports each.
 
         While the devices are working on a batch, the previous one is written and the
         next one is read.
         """
+        report.stage("fusing")
         at_once = self.program.batch if len(self.places) == 1 else 1
         jobs, running = self.shared.jobs, None
         # One more round than there are batches, to finish the last batch.
@@ -111,7 +112,7 @@ class Work:
         size = tuple(self.model.scale * side for side in inputs.ir.shape[:2])
         return size if inputs.colour is None else (*size, 3)
 
-    def _read(self, jobs: Sequence[Job], report: Report) -> dict[Job, Inputs]:
+    def _read(self, jobs: Sequence[Job], report: Listener) -> dict[Job, Inputs]:
         read = {}
         for job in jobs:
             view = dataclasses.replace(self.view, plan=self.groups[job].plan)
@@ -123,7 +124,7 @@ class Work:
                 read[job] = inputs
         return read
 
-    def _start(self, read: Mapping[Job, Inputs], report: Report) -> _Running | None:
+    def _start(self, read: Mapping[Job, Inputs], report: Listener) -> _Running | None:
         fused = self._attempt(read, report, self._fuse, list(read.values()))
         return None if fused is None else _Running(read, fused)
 
@@ -154,7 +155,7 @@ class Work:
         depth = "float" if coloured else self.options.depth
         return finish(image, flat, self.options.stretch, depth, extent)
 
-    def _collect(self, running: _Running, report: Report) -> dict[Job, np.ndarray]:
+    def _collect(self, running: _Running, report: Listener) -> dict[Job, np.ndarray]:
         jobs = list(running.inputs)
         fused = self._attempt(jobs, report, np.asarray, running.fused)
         if fused is None:
@@ -174,7 +175,7 @@ class Work:
             atomic_files.write_atomically(out, encode(sheet, out))
 
     def _attempt(
-        self, jobs: Sequence[Job], report: Report, function: Callable, *args: Any
+        self, jobs: Sequence[Job], report: Listener, function: Callable, *args: Any
     ) -> Any:
         """Calls the function; reports a failure of these jobs and returns None."""
         try:

@@ -1,0 +1,1 @@
+"""The web page: two pictures go in, the fused one comes out."""

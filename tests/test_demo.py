@@ -1,0 +1,75 @@
+"""The command that serves the web page: its flags, and what it says if it cannot."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from command_fixtures import fails
+from web_fixtures import fetched
+
+from hkdnet_jax import demo
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--port", "70000"], "--port 70000 must be from 0 to 65535"),
+        (["--max-upload", "0"], "--max-upload 0 must be more than 0"),
+        (["--max-pixels", "-2"], "--max-pixels -2 must be more than 0"),
+        (["--max-queue", "0"], "--max-queue 0 must be more than 0"),
+        (["--max-pairs", "0"], "--max-pairs 0 must be more than 0"),
+        (["--time-limit", "nan"], "--time-limit nan must be more than 0"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid is no address"),
+    ],
+)
+def test_flags_that_cannot_be_used(capfd, flags, says):
+    fails(demo, capfd, *flags, says=[says])
+
+
+def test_a_port_in_use(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        fails(demo, capfd, "--port", port, says=[f"Port {port} of 127.0.0.1"])
+
+
+def test_help_names_the_defaults(capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "example: python -m hkdnet_jax.demo" in printed
+    for words in ("(default: 127.0.0.1)", "(default: 7860)", "may have (default: 50)"):
+        assert words in printed
+
+
+def start(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "hkdnet_jax.demo", "--port", "0", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_model_that_is_none():
+    process = start("--model", "nowhere")
+    out, err = process.communicate(timeout=300)
+    (line,) = err.splitlines()
+    assert process.returncode == 1 and not out
+    assert line.startswith("error: nowhere ") and line.endswith(".")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = start()
+    address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+    # The socket listens before the server does: an answer says that it has begun.
+    assert fetched(address, "", timeout=300)[0] == 200
+    assert list(tmp_path.glob("hkdnet*"))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
