@@ -32,7 +32,7 @@ def ssim(ir: Image, vis: Image, fused: Image) -> float:
 
 def _similarity(a: Image, b: Image) -> np.ndarray:
     """SSIM of two images in each window."""
-    offset_a, offset_b = np.mean(a), np.mean(b)
+    offset_a, offset_b = (np.mean(x, keepdims=True) for x in (a, b))
     a, b = a - offset_a, b - offset_b
     products = np.stack([a, b, a * a + b * b, a * b])
     moments = window_sum(products, gaussian(quality.WINDOW, quality.SIGMA))
