@@ -73,21 +73,20 @@ def average_squares(x: jax.Array, side: int) -> jax.Array:
     Returns:
       float32 [N, ceil(H / side), ceil(W / side), C].
     """
-
-    def sums(images: jax.Array) -> jax.Array:
-        channels = images.shape[-1]
-        return lax.conv_general_dilated(
-            images,
-            jnp.ones((side, side, 1, channels), images.dtype),
-            (side, side),
-            # Enough for the last square of any size; what is too much is dropped.
-            ((0, side - 1), (0, side - 1)),
-            dimension_numbers=LAYOUT,
-            feature_group_count=channels,
-            precision=FULL,
-        )
-
-    return sums(x) / sums(_ones_like_one_of(x))
+    h, w, channels = x.shape[1:]
+    sums = lax.conv_general_dilated(
+        x,
+        jnp.ones((side, side, 1, channels), x.dtype),
+        (side, side),
+        # Enough for the last square of any size; what is too much is dropped.
+        ((0, side - 1), (0, side - 1)),
+        dimension_numbers=LAYOUT,
+        feature_group_count=channels,
+        precision=FULL,
+    )
+    ones = np.ones((side, 1), np.float32)
+    rows, columns = (_share(length, ones, side, (0, side - 1)) for length in (h, w))
+    return sums / (rows[None, :, None] * columns[None, None])
 
 
 def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
@@ -102,10 +101,16 @@ def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:
     Returns:
       float32 [N, scale * H, scale * W, 1].
     """
-    kernel = jnp.asarray(_cubic_kernels(scale))
+    weights = _cubic_weights(scale)
+    taps, h, w = len(weights), *image.shape[1:3]
+    kernel = np.einsum("ip,jq->ijpq", weights, weights)
+    kernel = kernel.reshape(taps, taps, 1, scale**2)
+    fused = conv(image, jnp.asarray(kernel), _CUBIC_REACH)
     # Weights that fall outside the image count for nothing, and the others sum to 1.
-    share = conv(_ones_like_one_of(image), kernel, _CUBIC_REACH)
-    return shuffle_pixels(conv(image, kernel, _CUBIC_REACH) / share, scale)
+    reach = (_CUBIC_REACH, _CUBIC_REACH)
+    rows, columns = (_share(length, weights, 1, reach) for length in (h, w))
+    share = rows[:, None, :, None] * columns[None, :, None, :]
+    return shuffle_pixels(fused / share.reshape(1, h, w, scale**2), scale)
 
 
 def shuffle_pixels(x: jax.Array, scale: int) -> jax.Array:
@@ -124,18 +129,39 @@ def shuffle_pixels(x: jax.Array, scale: int) -> jax.Array:
     return x.reshape(n, h * scale, w * scale, c // scale**2)
 
 
-def _ones_like_one_of(images: jax.Array) -> jax.Array:
-    """Ones of the size of an image of [N, H, W, C], [1, H, W, 1]."""
-    return jnp.ones((1, *images.shape[1:3], 1), images.dtype)
+def _share(
+    length: int, weights: np.ndarray, stride: int, padding: tuple[int, int]
+) -> jax.Array:
+    """Sums, at each place along an axis, the weights that fall inside of it.
+
+    Along both axes at once, XLA would take seconds to compute this ahead.
+
+    Args:
+      length: number of pixels, which may be a symbol.
+      weights: [K, P], P kernels of K taps.
+      stride: pixels from one place to the next.
+      padding: pixels before and after the axis.
+
+    Returns:
+      float32 [number of places, P].
+    """
+    out = lax.conv_general_dilated(
+        jnp.ones((1, length, 1, 1), jnp.float32),
+        jnp.asarray(weights[:, None, None, :]),
+        (stride, 1),
+        (padding, (0, 0)),
+        dimension_numbers=LAYOUT,
+        precision=FULL,
+    )
+    return jnp.squeeze(out, (0, 2))
 
 
-def _cubic_kernels(scale: int) -> np.ndarray:
-    """Keys' cubic (a = -0.5) at each place within a pixel, [5, 5, 1, scale * scale]."""
+def _cubic_weights(scale: int) -> np.ndarray:
+    """Keys' cubic (a = -0.5) at each place within a pixel, float32 [5, scale]."""
     places = (np.arange(scale) + 0.5) / scale - 0.5
     taps = np.arange(-_CUBIC_REACH, _CUBIC_REACH + 1)
-    d = np.abs(np.subtract.outer(taps, places))  # [5, scale]
+    d = np.abs(np.subtract.outer(taps, places))
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
     weights = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-    kernels = np.einsum("ip,jq->ijpq", weights, weights)
-    return kernels.reshape(len(taps), len(taps), 1, scale**2).astype(np.float32)
+    return weights.astype(np.float32)

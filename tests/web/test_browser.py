@@ -81,7 +81,7 @@ def test_a_pair_that_is_uploaded(page, server, pair, expected, tmp_path):
     status, content = fetched(server, shown.get_attribute("src"))
     assert status == 200
     np.testing.assert_array_equal(decoded(content), expected["8"])
-    rows = page.get_by_role("table").get_by_role("row").all_inner_texts()
+    rows = page.locator(".hk-table").get_by_role("row").all_inner_texts()
     assert len(rows) == 7 and rows[3].split()[0] == "SCD"
     _check_the_viewer(page)
     text = page.locator("body").inner_text()
