@@ -72,4 +72,7 @@ def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err
-    assert not list(tmp_path.iterdir())
+    # Gradio itself makes an empty folder for a part of it that is off.
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert left <= {"gradio"}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
