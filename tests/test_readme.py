@@ -11,6 +11,9 @@ import importlib
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,7 @@ VGG = {
     "conv3_2": (256, 256),
     "conv3_3": (256, 256),
 }
+SERVES = "hkdnet_jax.demo"  # until a signal
 SET_UP = ("make", "pip", "python3")
 
 
@@ -103,10 +107,21 @@ def folder(tmp_path_factory):
     return home
 
 
+def test_the_page_is_served_where_it_says():
+    pytest.importorskip("gradio", reason="the extra web is not installed")
+    (words,) = (w for w in commands() if w[-1] == SERVES)
+    command = [sys.executable, *words[1:]]
+    page = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    line = page.stdout.readline()
+    page.send_signal(signal.SIGINT)
+    page.communicate(timeout=300)
+    assert re.search(r"http://[\w.:]+/", line)[0] in README
+
+
 def test_the_commands_run_word_for_word(folder, monkeypatch, capfd, quick_compile):
     monkeypatch.chdir(folder)
     for words in commands():
-        if words[0] == "python":
+        if words[0] == "python" and words[-1] != SERVES:
             code = importlib.import_module(words[2]).main(words[3:])
             assert code == 0, (words, capfd.readouterr().err)
     assert image_size(folder / "fused.png") == (32, 32)
