@@ -1,5 +1,6 @@
 """Strict flags for every test, set before the first array is made."""
 
+import atexit
 import ctypes
 import ctypes.util
 import gc
@@ -37,6 +38,7 @@ os.environ["HKDNET_CACHE"] = ""
 # commands, runs and files need the same.  Processes that tests start do not share them:
 # one that is killed may leave half a program, which would be a warning here.
 PROGRAMS = tempfile.TemporaryDirectory(prefix="hkdnet-tests-")
+atexit.register(PROGRAMS.cleanup)
 jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # A missing axis must be an error, not a silently broadcast result.
