@@ -1,4 +1,4 @@
-"""The systems that the paper compares with in Table I, one file each.
+"""The systems that the paper compares with in Table I.
 
 `registry.find` gives any of them as a function (ir, vis, scale) -> image.
 """
