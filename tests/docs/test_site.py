@@ -79,7 +79,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name in hkdnet_jax.__all__:
         assert f">{name}</span>" in page, name
     commands = (tmp_path / "html/reference/commands.html").read_text()
-    assert all(f"hkdnet {name}" in commands for name in COMMANDS)
+    assert all(f'>hkdnet</span> <span class="pre">{n}<' in commands for n in COMMANDS)
     assert "Launch" in (tmp_path / "html/launch.html").read_text()
 
 
