@@ -37,11 +37,12 @@ apidoc_modules = [
         "separate_modules": True,
         "module_first": True,
         "exclude_patterns": [str(ROOT / "hkdnet_jax/__main__.py")],
-        "automodule_options": {"members", "ignore-module-all"},
     }
     for package in ("hkdnet_jax", "data_pipelines")
 ]
 autodoc_member_order = "bysource"
+# A name is documented where it is defined, and api.md has those of the package.
+autodoc_default_options = {"ignore-module-all": True}
 napoleon_use_ivar = True  # fields of dataclasses are documented once
 
 # Pages of the site whose text is a file of the repository.

@@ -60,11 +60,13 @@ def test_every_page_is_on_the_site():
     pages = {str(p.relative_to(DOCS).with_suffix("")) for p in DOCS.rglob("*.md")}
     pages = {p for p in pages if not p.startswith(("_build", "reference/modules"))}
     assert pages - {"index"} <= listed
+    written = pages | {p.stem for p in DOCS.glob("*.ipynb")}
+    assert {p for p in listed if not p.startswith("reference/modules/")} <= written
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
     """All but the reference of modules, which `make docs` builds too."""
-    options = ["--fail-on-warning", "-q", "-D", "suppress_warnings=toc.excluded"]
+    options = ["--fail-on-warning", "-q", "-D", "suppress_warnings=toc"]
     options += ["-D", "exclude_patterns=_build,reference/modules", "-d", tmp_path / "d"]
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *options, DOCS, tmp_path / "html"],
@@ -77,7 +79,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name in hkdnet_jax.__all__:
         assert f">{name}</span>" in page, name
     commands = (tmp_path / "html/reference/commands.html").read_text()
-    assert all(f"hkdnet {name}" in commands for name in COMMANDS)
+    assert all(f'>hkdnet</span> <span class="pre">{n}<' in commands for n in COMMANDS)
     assert "Launch" in (tmp_path / "html/launch.html").read_text()
 
 
