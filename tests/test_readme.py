@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_fixtures import make_pair, write
+from web_fixtures import fetched
 
 from hkdnet_jax.common.image_files import image_size
 
@@ -112,10 +113,13 @@ def test_the_page_is_served_where_it_says():
     (words,) = (w for w in commands() if w[-1] == SERVES)
     command = [sys.executable, *words[1:]]
     page = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    line = page.stdout.readline()
+    address = re.search(r"http://[\w.:]+/", page.stdout.readline())[0]
+    assert address in README
+    # The socket listens before the server does: an answer says that it has begun.
+    assert fetched(address, "", timeout=300)[0] == 200
     page.send_signal(signal.SIGINT)
     page.communicate(timeout=300)
-    assert re.search(r"http://[\w.:]+/", line)[0] in README
+    assert page.returncode == 0
 
 
 def test_the_commands_run_word_for_word(folder, monkeypatch, capfd, quick_compile):
