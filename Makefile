@@ -35,7 +35,7 @@ docs: $(STAMP)
 
 # Builds wheel and sdist, and fuses a pair from each in an empty environment.
 release-check: $(STAMP)
-	$(BIN)/python launch/check_release.py
+	$(BIN)/python tools/check_release.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

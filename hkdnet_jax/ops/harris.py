@@ -22,7 +22,7 @@ DERIVATIVE_SCALE = 1.0 / (2 ** (SOBEL - 1) * BLOCK)
 def _reflect(x: jax.Array, extent: Extent | None) -> jax.Array:
     """Pads H and W by one, reflecting without repeating the edge sample."""
     h, w = x.shape[1:3]
-    if min(h, w) > 1:
+    if h > 1 and w > 1:
         return reflect(x, extent)
     # A one-pixel axis has nothing to reflect; its only sample is repeated.
     x = jnp.pad(

@@ -45,15 +45,14 @@ def test_a_folder_that_cannot_be_made_is_done_without(tmp_path):
 @pytest.mark.parametrize("folder", ["cache", ""])
 def test_a_command_keeps_its_programs(tmp_path, folder):
     rng = np.random.default_rng(0)
-    for name in ("ir", "vis", "fused"):
-        (tmp_path / name).mkdir()
+    for name in ("ir", "vis"):
         image = rng.integers(0, 256, (48, 50), dtype=np.uint8)
-        Image.fromarray(image).save(tmp_path / name / "a.png")
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
     cache = str(tmp_path / folder) if folder else ""
-    command = [sys.executable, "-m", "hkdnet_jax.evaluate", "--metrics", "EN"]
-    for name in ("ir", "vis", "fused"):
-        command += [f"--{name}", str(tmp_path / name)]
+    command = [sys.executable, "-m", "hkdnet_jax.fuse", "--scale", "1"]
+    for name in ("ir", "vis", "out"):
+        command += [f"--{name}", str(tmp_path / f"{name}.png")]
     environment = os.environ | {"HKDNET_CACHE": cache}
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    kept = list((tmp_path / "cache").glob("jit__compute*"))
-    assert len(kept) == (1 if folder else 0)
+    kept = list((tmp_path / "cache").glob("jit_*"))
+    assert bool(kept) == bool(folder)
