@@ -109,8 +109,8 @@ _SWEEPS = {
         [
             Variant("label only", {"loss.phi": 0.0}, phase1=0.0),
             Variant("phase 1, then label", {"loss.phi": 0.0}, phase1=0.25),
-            Variant("label + features", {"loss.phi": 0.1}, phase1=0.0),
-            Variant("phase 1, then label + features", {"loss.phi": 0.1}, phase1=0.25),
+            Variant("label + features", {"loss.phi": 0.02}, phase1=0.0),
+            Variant("phase 1, then label + features", {"loss.phi": 0.02}, phase1=0.25),
         ],
     ),
 }
