@@ -118,7 +118,7 @@ def _warn_of_dead_features(training: Run) -> None:
             print(
                 f"Warning: {dead} of {len(alive)} channels ({dead / len(alive):.0%}) "
                 f"of the teacher's {name} are 0 everywhere, and teach the student "
-                "nothing; to avoid it, train a teacher with --config.loss.idle=100.",
+                "nothing; to avoid it, go on from it with configs/teacher.py:revive.",
                 file=sys.stderr,
             )
 

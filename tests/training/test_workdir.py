@@ -50,7 +50,7 @@ def test_dead_features_that_are_to_teach_are_said(
     assert len(lines) == said
     if said:
         assert "4 of 16 channels (25%) of the teacher's decoder3" in lines[0]
-        assert "--config.loss.idle=100" in lines[0]
+        assert "configs/teacher.py:revive" in lines[0]
 
 
 def test_a_workdir_whose_configuration_lacks_a_newer_key_is_continued(tmp_path):
