@@ -82,7 +82,7 @@ def _lite_run(config: ConfigDict) -> ConfigDict:
     config.data.samples_per_epoch = 6400
     config.train.batch_size = 32
     config.train.epochs = 30  # of 200 steps each
-    # Phase 1 and the feature terms cost more than they teach in runs this short: see
+    # In runs this short phase 1 costs 0.05 dB, and the feature terms gain nothing: see
     # docs/ablations.md.
     config.train.phase1_epochs = 0
     # A student that has to grow its features twentyfold in phase 1 learns slowly after.

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_fixtures import make_pair, write
+from vgg_fixtures import SHAPES
 from web_fixtures import fetched
 
 from hkdnet_jax.common.image_files import image_size
@@ -47,16 +48,6 @@ def commands():
     return [words for line in text.splitlines() if (words := shlex.split(line, True))]
 
 
-# The layers of VGG16 that the perceptual term reads: channels in, channels out.
-VGG = {
-    "conv1_1": (3, 64),
-    "conv1_2": (64, 64),
-    "conv2_1": (64, 128),
-    "conv2_2": (128, 128),
-    "conv3_1": (128, 256),
-    "conv3_2": (256, 256),
-    "conv3_3": (256, 256),
-}
 SERVES = "hkdnet_jax.demo"  # until a signal
 SET_UP = ("make", "pip", "python3")
 
@@ -97,7 +88,7 @@ def folder(tmp_path_factory):
         home / "vgg16.npz",
         **{
             f"{name}/{part}": 0.03 * rng.standard_normal(shape, np.float32)
-            for name, (i, o) in VGG.items()
+            for name, (i, o) in SHAPES.items()
             for part, shape in (("kernel", (3, 3, i, o)), ("bias", (o,)))
         },
     )

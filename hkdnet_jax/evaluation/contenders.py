@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hkdnet_jax.common import arrays
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import quantize, read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, match_fused
@@ -157,6 +158,5 @@ def check_names(contenders: Sequence[Contender]) -> None:
 
 
 def _stretched(unit: np.ndarray) -> np.ndarray:
-    """Maps the minimum and maximum of an image to 0 and 1; a flat one becomes 0."""
-    low, high = unit.min(), unit.max()
-    return (unit - low) / (high - low if high > low else np.float32(1))
+    """Maps the minimum and maximum of float32 [H, W] to 0 and 1."""
+    return np.asarray(arrays.normalize_minmax(unit[None, :, :, None]))[0, :, :, 0]

@@ -14,19 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage, signal
+from vgg_fixtures import SHAPES
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import teacher, vgg
 
-SHAPES = {
-    "conv1_1": (3, 64),
-    "conv1_2": (64, 64),
-    "conv2_1": (64, 128),
-    "conv2_2": (128, 128),
-    "conv3_1": (128, 256),
-    "conv3_2": (256, 256),
-    "conv3_3": (256, 256),
-}
 REMEDIES = r"config\.loss\.vgg_path=FILE, .*config\.loss\.percep=0\.$"
 
 
