@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.common import arrays
@@ -159,4 +160,5 @@ def check_names(contenders: Sequence[Contender]) -> None:
 
 def _stretched(unit: np.ndarray) -> np.ndarray:
     """Maps the minimum and maximum of float32 [H, W] to 0 and 1."""
-    return np.asarray(arrays.normalize_minmax(unit[None, :, :, None]))[0, :, :, 0]
+    images = jnp.asarray(unit[None, :, :, None])
+    return np.asarray(arrays.normalize_minmax(images))[0, :, :, 0]
