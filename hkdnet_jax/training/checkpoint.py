@@ -90,7 +90,7 @@ class Checkpoints:
                 return
             raise ValueError(f"step {step} is before the saved step {latest}")
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.PyTreeSave(state),
             # Orbax serialises these later, in the background.
             data=ocp.args.JsonSave(_copy_json(data)),
             meta=ocp.args.JsonSave(_copy_json(meta)),
@@ -143,7 +143,12 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract_state),
+                    state=ocp.args.PyTreeRestore(
+                        item=abstract_state,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(
+                            abstract_state
+                        ),
+                    ),
                     data=ocp.args.JsonRestore(),
                     meta=ocp.args.JsonRestore(),
                 ),
@@ -170,10 +175,18 @@ class Checkpoints:
 
 def _handlers() -> Any:
     """The handler of each part, which orbax needs to describe steps it did not save."""
+    # Every device holds the whole state, and a run restores onto those it has.  By
+    # default, orbax would let each device write its share of each array, which is
+    # compiled for each shape, and keep a record of the devices: more than half of the
+    # time that a save takes.
+    arrays = ocp.type_handlers.ArrayHandler(
+        use_replica_parallel=False, enable_write_sharding_file=False
+    )
+    types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    state = ocp.PyTreeCheckpointHandler(type_handler_registry=types)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    state = ocp.StandardCheckpointHandler()
-    registry.add("state", ocp.args.StandardSave, state)
-    registry.add("state", ocp.args.StandardRestore, state)
+    registry.add("state", ocp.args.PyTreeSave, state)
+    registry.add("state", ocp.args.PyTreeRestore, state)
     for name in ("data", "meta"):
         handler = ocp.JsonCheckpointHandler()
         registry.add(name, ocp.args.JsonSave, handler)
