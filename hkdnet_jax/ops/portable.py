@@ -63,6 +63,22 @@ def conv(
     )
 
 
+def softmax(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Computes `jax.nn.softmax`, in either form; ONNX's is over one axis alone.
+
+    Args:
+      x: float32.
+      axes: what the softmax is over.
+
+    Returns:
+      An array like x.
+    """
+    if len(axes) == 1 or not active():
+        return jax.nn.softmax(x, axis=axes)
+    powers = jnp.exp(x - jnp.max(x, axis=axes, keepdims=True))
+    return powers / jnp.sum(powers, axis=axes, keepdims=True)
+
+
 def average_squares(x: jax.Array, side: int) -> jax.Array:
     """Averages over squares, which are cut off at the lower and right edges.
 

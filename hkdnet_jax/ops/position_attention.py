@@ -137,7 +137,7 @@ def _by_rows(
     rows = lax.map(attend, jnp.moveaxis(queries, 1, 0))
     mean, *log_totals = (jnp.moveaxis(x, 0, 1) for x in rows)
     for log_total in log_totals:
-        mean = mean * jax.nn.softmax(log_total, axis=(1, 2))[..., None]
+        mean = mean * portable.softmax(log_total, (1, 2))[..., None]
     return mean
 
 
