@@ -7,12 +7,13 @@ The other JSON files of figures that this project writes are read here too: thos
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import write_atomically
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.evaluation import tables
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.evaluation.tables import Scores
@@ -88,6 +89,24 @@ def read(path: Path) -> Tables:
             "results or sweep wrote, or the folder of a sweep or a comparison."
         )
     return found
+
+
+def read_all(files: Iterable[Path], only: str) -> Tables:
+    """Reads several files, see `read`; keeps the titles that fit a pattern like `x2 *`.
+
+    Raises:
+      UserError: a file cannot be read, two have one title, or the pattern fits none.
+    """
+    found: Tables = {}
+    for file in files:
+        for title, scores in read(file).items():
+            if title in found:
+                raise UserError(f"{file} and another file are both called {title}.")
+            found[title] = scores
+    chosen = {k: v for k, v in found.items() if fnmatchcase(k, only)}
+    if not chosen:
+        raise UserError(f"--only {only} fits none of {listing(list(found))}.")
+    return chosen
 
 
 def read_speed(path: Path) -> Speeds:
