@@ -58,9 +58,7 @@ def corner_map(x: jax.Array) -> jax.Array:
       An array like x.
     """
     x = lax.stop_gradient(x)
-    dilated = lax.reduce_window(
-        harris_response(x), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-    )
+    dilated = portable.largest_around(harris_response(x))
     threshold = SIZES.corner_gamma * jnp.max(dilated, axis=(1, 2), keepdims=True)
     return jnp.where(dilated > threshold, 1.0, jnp.where(dilated < threshold, 0.0, x))
 
