@@ -15,6 +15,7 @@ from pathlib import Path
 from hkdnet_jax.common.errors import UserError, exit_code, needs_extra
 from hkdnet_jax.runtime import compile_cache
 from hkdnet_jax.web.limits import MEGABYTE, Limits
+from hkdnet_jax.web.models import Models
 from hkdnet_jax.web.ports import bound
 
 HOST, PORT = "127.0.0.1", 7860
@@ -75,10 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     limits = _limits(args)
+    models = Models(args.model)
     with bound(args.host, args.port) as listening:
         with needs_extra("The web page", "web"):
             from hkdnet_jax.web import server
-        with server.application(limits, args.model) as app:
+        with server.application(limits, models) as app:
             host = f"[{args.host}]" if ":" in args.host else args.host
             port = listening.getsockname()[1]
             print(f"Open http://{host}:{port}/ in a browser; Ctrl-C ends the page.")

@@ -9,13 +9,13 @@ There is one subcommand for each kind; docs/report.md shows them.
 import argparse
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hkdnet_jax.common.atomic_files import make_writable, write_atomically
 from hkdnet_jax.common.errors import UserError, exit_code, listing
 from hkdnet_jax.common.pair_arguments import read_search
 from hkdnet_jax.common.pair_files import Pair
+from hkdnet_jax.common.paths import short_names
 from hkdnet_jax.evaluation import run_report, score_files, tables
 from hkdnet_jax.evaluation.comparison import collect, find_sources
 from hkdnet_jax.evaluation.figures import curves, maps, style, zoomed
@@ -60,17 +60,7 @@ def _check_suffix(out: Path, suffixes: Sequence[str]) -> None:
 
 
 def _tables(args: argparse.Namespace) -> score_files.Tables:
-    """The tables of all files whose title fits --only."""
-    found: score_files.Tables = {}
-    for file in args.scores:
-        for title, scores in score_files.read(file).items():
-            if title in found:
-                raise UserError(f"{file} and another file are both called {title}.")
-            found[title] = scores
-    chosen = {k: v for k, v in found.items() if fnmatchcase(k, args.only)}
-    if not chosen:
-        raise UserError(f"--only {args.only} fits none of {listing(list(found))}.")
-    return chosen
+    return score_files.read_all(args.scores, args.only)
 
 
 def _one_table(args: argparse.Namespace) -> tables.Scores:
@@ -84,7 +74,8 @@ def _one_table(args: argparse.Namespace) -> tables.Scores:
 
 
 def _curves(args: argparse.Namespace):
-    return curves.draw_runs({str(w): curves.run_curves(w) for w in args.workdirs})
+    found = map(curves.run_curves, args.workdirs)
+    return curves.draw_runs(dict(zip(short_names(args.workdirs), found, strict=True)))
 
 
 def _sweep(args: argparse.Namespace):

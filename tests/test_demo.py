@@ -1,7 +1,6 @@
 """The command that serves the web page: its flags, and what it says if it cannot."""
 
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -44,32 +43,25 @@ def test_help_names_the_defaults(capsys):
         assert words in printed
 
 
-def start(*flags):
-    return subprocess.Popen(
-        [sys.executable, "-m", "hkdnet_jax.demo", "--port", "0", *flags],
+def test_a_model_that_is_none(capfd):
+    says = ["nowhere does not exist"]
+    fails(demo, capfd, "--port", 0, "--model", "nowhere", says=says)
+
+
+def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch):
+    """Also Ctrl-C ends it: `test_readme.py`."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hkdnet_jax.demo", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_a_model_that_is_none():
-    process = start("--model", "nowhere")
-    out, err = process.communicate(timeout=300)
-    (line,) = err.splitlines()
-    assert process.returncode == 1 and not out
-    assert line.startswith("error: nowhere ") and line.endswith(".")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path, monkeypatch, number):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = start()
     address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
     # The socket listens before the server does: an answer says that it has begun.
     assert fetched(address, "", timeout=300)[0] == 200
     assert list(tmp_path.glob("hkdnet*"))
-    process.send_signal(number)
+    process.terminate()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err
     # Gradio itself makes an empty folder for a part of it that is off.

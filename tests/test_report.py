@@ -11,7 +11,7 @@ import pytest
 from command_fixtures import fails, make_pair, run, write
 from PIL import Image
 
-from hkdnet_jax import report
+from hkdnet_jax import metrics, report
 from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.evaluation import score_files
 from hkdnet_jax.evaluation.tables import Scores
@@ -116,6 +116,23 @@ def test_tables_of_files(tmp_path, capfd, workdir):
     assert "| ours | **0.3750** | <u>0.3750</u> |" in written["md"]
     assert "scores,ours,AG,0.375,2,best" in written["csv"]
     assert r"ours & \textbf{0.3750} & \underline{0.3750} \\" in written["tex"]
+
+
+def test_tables_and_curves_of_a_comparison(tmp_path, capfd):
+    row = {f"{p}_{m}": 0.5 for p in ("plain", "paper") for m in metrics.PAPER}
+    row |= dict.fromkeys(("psnr", "ssim", *metrics.DETAIL), 0.25)
+    method = {"images": [{"name": name} | row for name in "ab"], "mean": {}}
+    content = {"scales": {"3": {"ours": method, "other_1": method}}, "errors": []}
+    (tmp_path / "compare.json").write_text(json.dumps(content))
+    out = tmp_path / "table1.tex"
+    flags = ["table", tmp_path, "--out", out, "--only", "x3 paper"]
+    assert run(report, capfd, *flags)[0] == 0
+    assert r"other\_1 & \textbf{0.5000} &" in out.read_text()
+    out = tmp_path / "figure10.png"
+    flags = ["images", tmp_path, "--out", out, "--only"]
+    assert run(report, capfd, *flags, "x3 own")[0] == 0
+    assert image_size(out)[1] > 1000
+    fails(report, capfd, *flags, "x*", says=("There are 3 tables", "x3 plain"))
 
 
 def test_a_sweep_and_the_choice_of_a_table(tmp_path, capfd):

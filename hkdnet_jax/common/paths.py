@@ -1,5 +1,6 @@
 """Paths that a user gives, on this machine or in an object store."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,9 @@ def as_path(path: Any) -> Any:
 def is_local(path: Any) -> bool:
     """Returns whether a path is in this machine's file system."""
     return isinstance(path, Path)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Names of paths: their last parts, or all of them if two of those are equal."""
+    short = [path.name for path in paths]
+    return short if len(set(short)) == len(short) else list(map(str, paths))

@@ -24,13 +24,18 @@ _KINDS = {
     ),
     "table": (
         "the means of scores, the best bold and the second underlined (Tables I to V)",
-        ("scores", "+", "JSON file of evaluate, results or sweep, or a sweep's folder"),
+        (
+            "scores",
+            "+",
+            "JSON file of evaluate, compare, results or sweep, or the folder of a "
+            "sweep or a comparison",
+        ),
         "FILE.md|.csv|.tex",
         "table scores.json --out table.tex",
     ),
     "images": (
         "each metric over the images, a curve for each method (Fig. 10)",
-        ("scores", "+", "JSON file of evaluate or results"),
+        ("scores", "+", "JSON file of evaluate, compare or results"),
         _FIGURE,
         "images scores.json --out images.pdf",
     ),
@@ -88,7 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
                 default="*",
                 metavar="PATTERN",
                 help="of a file with several tables those whose title fits, such as "
-                "'tno x2 plain' or '* x4 paper' (default: all)",
+                "'x2 plain', 'tno x2 plain' or '* x4 paper' (default: all)",
             )
         if kind == "maps":
             _add_pair(one)

@@ -1,17 +1,19 @@
 """Files of scores: the suffix of a name decides the format; JSON is read back.
 
 The other JSON files of figures that this project writes are read here too: those of
-`results`, `sweep` and `benchmark`.
+`compare`, `results`, `sweep` and `benchmark`.
 """
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import write_atomically
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.evaluation import tables
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.evaluation.tables import Scores
@@ -24,7 +26,7 @@ WRITERS = {
 }
 Tables = dict[str, Scores]  # by their title
 Speeds = dict[str, list[dict[str, float | None]]]
-_SWEEP = "table.json"
+_SWEEP, _COMPARISON = "table.json", "compare.json"
 _VARIED = ("phase", "implementation", "passes", "way")  # of a benchmark's rows
 
 
@@ -53,36 +55,58 @@ def write(scores: Scores, outs: Sequence[Path]) -> list[str]:
 
 
 def read(path: Path) -> Tables:
-    """Reads the scores in a file of `evaluate`, `results` or `sweep`, or in its folder.
+    """Reads the scores in a file of `evaluate`, `compare`, `results` or `sweep`.
 
     Args:
-      path: a JSON file that one of these commands wrote, or the --workdir of a sweep.
+      path: a JSON file that one of these commands wrote, or the folder of a sweep or a
+        comparison.
 
     Returns:
       Scores by what they are of: those of `evaluate` by the name of the file, those of
+      `compare` such as `x2 plain` or `x2 own` (see docs/comparison.md), those of
       `results` such as `tno x2 plain`, those of a sweep such as `table5 x2 val`. The
       methods of a sweep are its variants, and its images are its seeds.
 
     Raises:
       UserError: the file cannot be read, or no such command wrote it.
     """
-    file = path / _SWEEP if path.is_dir() else path
+    file = _in_folder(path) if path.is_dir() else path
     content = _json(file, path)
     try:
         if isinstance(content, list):
             found = _sweep(content, file.resolve().parent.name)
         elif "sets" in content:
             found = _results(content["sets"])
+        elif "scales" in content:
+            found = _compared(content["scales"], content["errors"])
         else:
             found = {file.stem: _evaluated(content, file.stem)}
     except (KeyError, TypeError, AttributeError, ValueError):
         found = {}
     if not found:
         raise UserError(
-            f"{file} holds no scores: give a JSON file that evaluate --out, results or "
-            "sweep wrote, or the folder of a sweep."
+            f"{file} holds no scores: give a JSON file that evaluate --out, compare, "
+            "results or sweep wrote, or the folder of a sweep or a comparison."
         )
     return found
+
+
+def read_all(files: Iterable[Path], only: str) -> Tables:
+    """Reads several files, see `read`; keeps the titles that fit a pattern like `x2 *`.
+
+    Raises:
+      UserError: a file cannot be read, two have one title, or the pattern fits none.
+    """
+    found: Tables = {}
+    for file in files:
+        for title, scores in read(file).items():
+            if title in found:
+                raise UserError(f"{file} and another file are both called {title}.")
+            found[title] = scores
+    chosen = {k: v for k, v in found.items() if fnmatchcase(k, only)}
+    if not chosen:
+        raise UserError(f"--only {only} fits none of {listing(list(found))}.")
+    return chosen
 
 
 def read_speed(path: Path) -> Speeds:
@@ -126,16 +150,23 @@ def read_speed(path: Path) -> Speeds:
     return {k: sorted(rows, key=lambda r: r["pixels"]) for k, rows in found.items()}
 
 
+def _in_folder(folder: Path) -> Path:
+    comparison = folder / _COMPARISON
+    return comparison if comparison.exists() else folder / _SWEEP
+
+
 def _json(file: Path, given: Path) -> Any:
     try:
         return json.loads(file.read_text())
     except OSError as error:
         what = (
-            f"{given} holds no {_SWEEP}" if given != file else f"{file} cannot be read"
+            f"{given} holds no {_SWEEP} and no {_COMPARISON}"
+            if given != file
+            else f"{file} cannot be read"
         )
         raise UserError(
             f"{what} ({error.strerror}): give a JSON file of scores, or the folder of "
-            "a sweep."
+            "a sweep or a comparison."
         ) from None
     except ValueError:
         raise UserError(f"{file} is no JSON file: give one with scores.") from None
@@ -151,6 +182,28 @@ def _evaluated(content: Mapping[str, Any], name: str) -> Scores:
         content.get("protocol", ""),
         errors=content.get("errors", ()),
     )
+
+
+def _compared(scales: Mapping[str, Any], errors: Sequence[str]) -> Tables:
+    """Scores by scale and kind: a protocol, or `own` with the detail beside it."""
+    columns = {
+        protocol: {f"{protocol}_{name}": name for name in metrics.PAPER}
+        for protocol in PROTOCOLS
+    }
+    columns["own"] = {name: name for name in ("psnr", "ssim", *metrics.DETAIL)}
+    found = {}
+    for scale, methods in scales.items():
+        for kind, names in columns.items():
+            values = {
+                method: {
+                    image["name"]: {name: image[key] for key, name in names.items()}
+                    for image in measured["images"]
+                }
+                for method, measured in methods.items()
+            }
+            protocol = kind if kind in PROTOCOLS else ""
+            found[f"x{scale} {kind}"] = _scores(values, protocol, errors=errors)
+    return found
 
 
 def _results(sets: Mapping[str, Any]) -> Tables:
@@ -188,18 +241,18 @@ def _scores(
     errors: Sequence[str] = (),
 ) -> Scores:
     rows = [row for images in methods.values() for row in images.values()]
-    metrics = [name for name in tables.KNOWN if any(name in row for row in rows)]
-    if not metrics:
+    known = [name for name in tables.KNOWN if any(name in row for row in rows)]
+    if not known:
         raise ValueError("no known metric")
     images = {name for images in methods.values() for name in images}
     values = {
         method: {
-            image: {m: _number(row.get(m)) for m in metrics}
+            image: {m: _number(row.get(m)) for m in known}
             for image, row in images.items()
         }
         for method, images in methods.items()
     }
-    return Scores(metrics, values, len(images), protocol, errors, unit)
+    return Scores(known, values, len(images), protocol, errors, unit)
 
 
 def _number(value: Any) -> float:

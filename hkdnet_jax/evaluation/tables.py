@@ -16,6 +16,7 @@ from hkdnet_jax.metrics import METRICS
 _ANSI = {"best": "\x1b[1m{}\x1b[0m", "second": "\x1b[4m{}\x1b[0m"}
 _MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>"}
 _HTML = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
+_LATEX_COLUMN = 2  # metrics that fit beside a name into 3.5 inches
 _LATEX = {"best": "\\textbf{{{}}}", "second": "\\underline{{{}}}"}
 # Values beside the metrics: what a table calls them, and whether higher is better.
 _OTHERS = {
@@ -150,8 +151,10 @@ def to_markdown(scores: Scores) -> str:
 def to_latex(scores: Scores) -> str:
     """The means as a LaTeX table, which needs the package booktabs.
 
-    The best is bold, the second underlined.
+    The best is bold, the second underlined.  More metrics than a column of print holds
+    stand across the page.
     """
+    table = "table*" if len(scores.metrics) > _LATEX_COLUMN else "table"
     header, *rows = _cells(
         scores,
         lambda text, mark: _LATEX[mark].format(text),
@@ -160,7 +163,7 @@ def to_latex(scores: Scores) -> str:
     lines = [" & ".join(cells) + r" \\" for cells in (header, *rows)]
     return "\n".join(
         [
-            r"\begin{table}",
+            rf"\begin{{{table}}}",
             r"\centering",
             rf"\caption{{{_caption(scores).translate(_LATEX_ESCAPES)}}}",
             rf"\begin{{tabular}}{{l{'r' * len(scores.metrics)}}}",
@@ -170,7 +173,7 @@ def to_latex(scores: Scores) -> str:
             *lines[1:],
             r"\bottomrule",
             r"\end{tabular}",
-            r"\end{table}",
+            rf"\end{{{table}}}",
             "",
         ]
     )

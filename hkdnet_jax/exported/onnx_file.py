@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +96,9 @@ def read(file: Path) -> tuple["onnxruntime.InferenceSession", dict[str, str]]:
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # an error is an exception anyway
+    if hasattr(os, "sched_getaffinity"):
+        # It would start threads for the cores, too, that this process may not use.
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
     try:
         session = onnxruntime.InferenceSession(
             file.read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.models.blocks import RCAB
+from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear
 from hkdnet_jax.ops.harris import corner_mask
@@ -53,7 +54,7 @@ def dual_frequency_weights(
     elif extent is not None and softmax == "width":
         count = extent.width.astype(jnp.float32)[:, None, None, None]
         logits = jnp.where(extent.columns(logits.shape[2]), logits, -jnp.inf)
-    return count * jax.nn.softmax(logits, axis=axes)
+    return count * portable.softmax(logits, axes)
 
 
 class DFAB(nn.Module):
@@ -141,7 +142,7 @@ def channel_attention(
     )
     axes = (-1,) if softmax == "row" else (-2, -1)
     positions = h * w if extent is None else extent.pixels()[..., 0]
-    weights = jax.nn.softmax(gram / positions, axis=axes).astype(x.dtype)
+    weights = portable.softmax(gram / positions, axes).astype(x.dtype)
     mixed = jnp.einsum("ncd,npd->npc", weights, features, precision=precision)
     return mixed.reshape(n, h, w, c)
 

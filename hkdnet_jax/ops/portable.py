@@ -63,6 +63,22 @@ def conv(
     )
 
 
+def softmax(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Computes `jax.nn.softmax`, in either form; ONNX's is over one axis alone.
+
+    Args:
+      x: float32.
+      axes: what the softmax is over.
+
+    Returns:
+      An array like x.
+    """
+    if len(axes) == 1 or not active():
+        return jax.nn.softmax(x, axis=axes)
+    powers = jnp.exp(x - jnp.max(x, axis=axes, keepdims=True))
+    return powers / jnp.sum(powers, axis=axes, keepdims=True)
+
+
 def average_squares(x: jax.Array, side: int) -> jax.Array:
     """Averages over squares, which are cut off at the lower and right edges.
 
@@ -87,6 +103,30 @@ def average_squares(x: jax.Array, side: int) -> jax.Array:
     ones = np.ones((side, 1), np.float32)
     rows, columns = (_share(length, ones, side, (0, side - 1)) for length in (h, w))
     return sums / (rows[None, :, None] * columns[None, None])
+
+
+def largest_around(x: jax.Array) -> jax.Array:
+    """Takes the largest of the 3x3 pixels around each, of fewer at the border.
+
+    Args:
+      x: floating [N, H, W, C].
+
+    Returns:
+      An array like x.
+    """
+    if not active():
+        window, strides = (1, 3, 3, 1), (1, 1, 1, 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "SAME")
+    for axis in (1, 2):
+        length, widths = x.shape[axis], [(0, 0)] * 4
+        widths[axis] = (1, 1)
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        before, own, after = (
+            lax.slice_in_dim(padded, start, start + length, axis=axis)
+            for start in range(3)
+        )
+        x = jnp.maximum(jnp.maximum(before, own), after)
+    return x
 
 
 def resize_bicubic(image: jax.Array, scale: int) -> jax.Array:

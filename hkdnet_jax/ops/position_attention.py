@@ -102,16 +102,43 @@ def _blocked(
 
 
 def _by_rows(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, precision: str
-) -> tuple[jax.Array, jax.Array]:
-    """Processes one row of the image at a time: queries [N, H, W, D], for export.
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    softmax: str,
+    precision: str,
+) -> jax.Array:
+    """Processes one row of the image at a time, for export.
+
+    Runtimes have one fast kernel for a softmax and another for a product of matrices,
+    and make slow work of the steps that `_materialized` takes.  More than a row at a
+    time, or less, is no faster there.
+
+    Args:
+      queries: [N, H, W, D].
+      keys: [N, p, D].
+      values: [N, p, C].
+      softmax: `row` or `joint`.
+      precision: precision of the products.
 
     Returns:
-      The averages [N, H, W, C], and the log of the normalisers [N, H, W].
+      The averages, [N, H, W, C].
     """
-    rows = jnp.moveaxis(queries, 1, 0)
-    attend = partial(_materialized, keys=keys, values=values, precision=precision)
-    return tuple(jnp.moveaxis(x, 0, 1) for x in lax.map(attend, rows))
+    product = partial(jnp.matmul, precision=precision)
+    columns = jnp.swapaxes(keys, 1, 2)
+
+    def attend(row: jax.Array) -> tuple[jax.Array, ...]:
+        logits = product(row, columns)
+        mean = product(jax.nn.softmax(logits, axis=-1), values)
+        if softmax == "row":
+            return (mean,)
+        return mean, jax.nn.logsumexp(logits, axis=-1)
+
+    rows = lax.map(attend, jnp.moveaxis(queries, 1, 0))
+    mean, *log_totals = (jnp.moveaxis(x, 0, 1) for x in rows)
+    for log_total in log_totals:
+        mean = mean * portable.softmax(log_total, (1, 2))[..., None]
+    return mean
 
 
 def _cudnn(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -289,10 +316,7 @@ def attention(
     n, h, w, _ = query.shape
     if portable.active():
         others = (x.reshape(n, -1, x.shape[-1]) for x in (key, value))
-        mean, log_total = _by_rows(query, *others, precision)
-        if softmax == "joint":
-            mean = mean * jax.nn.softmax(log_total, axis=(1, 2))[..., None]
-        return mean.astype(value.dtype)
+        return _by_rows(query, *others, softmax, precision).astype(value.dtype)
     arrays = [x.reshape(n, -1, x.shape[-1]) for x in (query, key, value)]
     if valid is not None:
         valid_queries, valid_keys = (x.reshape(n, -1) for x in valid)

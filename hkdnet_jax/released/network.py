@@ -58,9 +58,7 @@ def corner_map(x: jax.Array) -> jax.Array:
       An array like x.
     """
     x = lax.stop_gradient(x)
-    dilated = lax.reduce_window(
-        harris_response(x), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-    )
+    dilated = portable.largest_around(harris_response(x))
     threshold = SIZES.corner_gamma * jnp.max(dilated, axis=(1, 2), keepdims=True)
     return jnp.where(dilated > threshold, 1.0, jnp.where(dilated < threshold, 0.0, x))
 
@@ -249,9 +247,9 @@ class ReleasedFusionPart(nn.Module):
         self, ir: jax.Array, vis: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to [N, H, W, 16] features and intermediates."""
-        # The images form one batch, which is the simplest way to share convolutions.
-        both = _conv_relu(jnp.concatenate([ir, vis]), FIRST_CHANNELS, "conv1")
-        first_ir, first_vis = jnp.split(_conv_relu(both, SIZES.width, "conv2"), 2)
+        conv1 = Conv3x3(FIRST_CHANNELS, "reflect", name="conv1")
+        conv2 = Conv3x3(SIZES.width, "reflect", name="conv2")
+        first_ir, first_vis = (nn.relu(conv2(nn.relu(conv1(x)))) for x in (ir, vis))
         f_ir = Branch(ReleasedDFAG, name="ir")(first_ir)
         cea = partial(ReleasedCEA, self.corner_skip)
         f_vis = Branch(cea, name="vis")(first_vis)

@@ -40,7 +40,7 @@ def drop_zone(label: str) -> gr.File:
 
     An address in its place, which Gradio would fetch, is refused.
     """
-    field = gr.File(label=label, elem_classes="hk-drop", height=140)
+    field = gr.File(label=label, elem_classes="hk-drop", height=160)
     move = field.async_move_resource_to_block_cache
 
     async def move_uploaded(file: Any) -> Any:
@@ -123,14 +123,15 @@ def _pictures(handlers: Handlers) -> tuple[list[gr.File], list[gr.Image]]:
                         format="png",
                         interactive=False,
                         buttons=[],
-                        height=160,
+                        height=180,
+                        elem_classes="hk-preview",
                     )
                 )
     gr.Markdown(f"Formats: {_KINDS}; 8 to 32 bits and floating point.")
     gr.Markdown("**Examples** (drawn by this program)")
     with gr.Row():
         for title in examples.TITLES:
-            button = gr.Button(title, size="sm", min_width=120)
+            button = gr.Button(title, size="sm", min_width=150)
             button.click(handlers.example(title), outputs=files, **_PRIVATE)
     return files, previews
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before Gradio is imported, which reads it then.
@@ -33,28 +33,19 @@ _MONO = ("ui-monospace", "monospace")
 
 
 @contextlib.contextmanager
-def application(limits: Limits, models: Sequence[Path] = ()) -> Iterator[Guard]:
-    """The page as an ASGI application; its files are deleted at the end.
-
-    Args:
-      limits: see `Limits`.
-      models: directories of models, beside those of the package.
-
-    Raises:
-      UserError: a model cannot be loaded.
-    """
+def application(limits: Limits, models: Models) -> Iterator[Guard]:
+    """The page as an ASGI application; its files are deleted at the end."""
     with contextlib.ExitStack() as stack:
-        chosen = Models(models)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hkdnet")))
         # Where Gradio keeps uploads; components read it when they are made.
         stack.enter_context(_environment("GRADIO_TEMP_DIR", str(folder / "uploads")))
         for name in ("uploads", "work"):
             (folder / name).mkdir()
-        service = Service(chosen, limits, folder / "work")
+        service = Service(models, limits, folder / "work")
         stack.callback(service.close)
         shelf = Shelf(folder / "results")
         handlers = Handlers(service, shelf, Examples(folder / "examples"))
-        blocks = page.build(handlers, chosen.names, limits.queue)
+        blocks = page.build(handlers, models.names, limits.queue)
         yield Guard(_mounted(blocks, shelf, limits), limits.upload)
 
 

@@ -13,7 +13,7 @@ from hkdnet_jax.common.atomic_files import write_atomically
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.common.pair_files import read_pair
-from hkdnet_jax.common.paths import as_path, is_local
+from hkdnet_jax.common.paths import as_path, is_local, short_names
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.training.networks import load_teacher
 from hkdnet_jax.training.workdir import check_workdir, sole_user
@@ -128,3 +128,11 @@ def test_data_folders_and_splits(bucket):
     assert image_size(found[0].vis) == (16, 16)
     with pytest.raises(UserError, match="given twice"):
         pairs.find_pairs(["gs://bucket/day", "gs://bucket/day"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [(["runs/a", "old/b"], ["a", "b"]), (["runs/a", "old/a"], ["runs/a", "old/a"])],
+)
+def test_names_are_as_short_as_tells_them_apart(folders, names):
+    assert short_names([Path(folder) for folder in folders]) == names

@@ -5,9 +5,11 @@ import math
 
 import pytest
 
+from hkdnet_jax import metrics
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.evaluation import score_files
+from hkdnet_jax.evaluation import score_files, side_by_side, side_by_side_tables
 from hkdnet_jax.evaluation.tables import Scores
+from hkdnet_jax.metrics import METRICS
 
 VALUES = {
     "a": {"x": {"AG": 0.25, "CC": 1.5}, "y": {"AG": math.nan, "CC": 0.5}},
@@ -108,3 +110,27 @@ def test_times(tmp_path):
     assert list(score_files.read_speed(written(tmp_path, content))) == ["fuse teacher"]
     with pytest.raises(UserError, match="holds no times"):
         score_files.read_speed(written(tmp_path, {"rows": []}))
+
+
+def test_what_compare_wrote(tmp_path):
+    six = dict.fromkeys(metrics.PAPER, 0.5)
+    detail = {"detail_fidelity": 0.75, "detail_energy": None}
+    row = {"plain": six, "paper": six | {"CC": 0.25}, "detail": detail}
+    ours = {"own": {"psnr": 30.0, "ssim": 0.5}, "seconds": 1.0, "megabytes": None}
+    rows = {2: {"ours": {"a": row | ours}, "outside": {"a": row}}}
+    measured = side_by_side.Measured(rows, ["b is bad."])
+    file = written(tmp_path, side_by_side_tables.to_json(measured, {}), "compare.json")
+    found = score_files.read(file)
+    assert list(found) == ["x2 plain", "x2 paper", "x2 own"]
+    assert score_files.read(tmp_path).keys() == found.keys()  # the folder
+    assert found["x2 paper"].protocol == "paper" and found["x2 own"].protocol == ""
+    assert found["x2 paper"].mean("ours", "CC") == 0.25
+    assert found["x2 plain"].metrics == [m for m in METRICS if m in metrics.PAPER]
+    own = found["x2 own"]
+    assert own.metrics == ["psnr", "ssim", "detail_fidelity", "detail_energy"]
+    assert own.mean("ours", "psnr") == 30.0 and math.isnan(own.mean("outside", "psnr"))
+    assert own.errors == ["b is bad."]
+    del measured.rows[2]["ours"], measured.rows[2]["outside"]
+    written(tmp_path, side_by_side_tables.to_json(measured, {}), "compare.json")
+    with pytest.raises(UserError, match=r"compare.json holds no scores"):
+        score_files.read(tmp_path)

@@ -222,6 +222,14 @@ def test_latex():
     )
 
 
+@pytest.mark.parametrize(("count", "table"), [(2, "table"), (3, "table*")])
+def test_a_wide_latex_table_stands_across_the_page(count, table):
+    names = list(METRICS)[:count]
+    text = tables.to_latex(scores_of({"a": [[0.5] * count]}, names))
+    assert text.startswith(f"\\begin{{{table}}}\n")
+    assert text.endswith(f"\\end{{{table}}}\n")
+
+
 def test_html_is_escaped_and_marked():
     text = tables.to_html(scores_of({"<a>": THREE["a"], "b": THREE["b"]}))
     assert (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import signal
+from scipy import ndimage, signal, special
 
 from hkdnet_jax.common.arrays import resize_bicubic
 from hkdnet_jax.ops import portable
@@ -34,6 +34,24 @@ def test_conv(padding, mode):
     for o in range(2):
         expected = signal.correlate(x[0, :, :, 0], kernel[:, :, 0, o], mode)
         np.testing.assert_allclose(out[0, :, :, o], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_largest_around(form):
+    x = images(2, 6, 5, 3) - 0.5
+    with portable.form(form):
+        out = portable.largest_around(jnp.asarray(x))
+    expected = ndimage.maximum_filter(x, (1, 3, 3, 1), mode="constant", cval=-np.inf)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("axes", [(1,), (1, 2)])
+@pytest.mark.parametrize("form", [False, True])
+def test_softmax(form, axes):
+    x = 90 * images(2, 6, 5, 3)
+    with portable.form(form):
+        out = portable.softmax(jnp.asarray(x), axes)
+    np.testing.assert_allclose(out, special.softmax(x, axes), rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 15), (17, 10)])

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from command_fixtures import QUICK_COMPILE
 from PIL import Image
 from web_fixtures import SCALE, H, W
 
@@ -25,7 +26,7 @@ np.save(deep, model(ir, vis, depth="16"))
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory):
     """(files, arrays) of a made scene."""
     folder = tmp_path_factory.mktemp("pair")
@@ -36,7 +37,7 @@ def pair(tmp_path_factory):
     return files, arrays
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def expected(pair, tmp_path_factory):
     """What the model of the package makes of the pair, by depth.
 
@@ -44,16 +45,18 @@ def expected(pair, tmp_path_factory):
     up in another order, which 16 bits show.
     """
     files = [tmp_path_factory.mktemp("expected") / f"{depth}.npy" for depth in (8, 16)]
-    subprocess.run([sys.executable, "-c", CALL, *pair[0], *files], check=True)
+    command = [sys.executable, "-c", CALL, *pair[0], *files]
+    subprocess.run(command, check=True, env=os.environ | QUICK_COMPILE)
     return {file.stem: np.load(file) for file in files}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory):
     """The address of a running page."""
     # A proxy would be asked for 127.0.0.1 too.
     proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
     kept = {name: os.environ[name] for name in os.environ.keys() - proxies}
+    kept |= QUICK_COMPILE
     log = (tmp_path_factory.mktemp("log") / "stderr").open("w+")
     command = [
         sys.executable,

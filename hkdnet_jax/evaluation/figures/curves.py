@@ -139,9 +139,9 @@ def _draw_run(panel: Any, name: str, curves: Curves, run: str, look: dict) -> No
     if other in curves and len(curves[other][0]):
         steps, values = curves[other]
         panel.plot(steps, values, color=look["color"], linestyle=":", linewidth=0.9)
-        panel.annotate(
-            label, (steps[-1], values[-1]), ha="right", va="bottom", fontsize=5
-        )
+        paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}
+        place = {"ha": "right", "va": "bottom", "fontsize": 5, "bbox": paper}
+        panel.annotate(label, (steps[-1], values[-1]), **place)
     at, phases = curves.get("train/phase", ((), ()))
     for step in np.asarray(at)[1:][np.diff(phases) > 0]:
         panel.axvline(step, color="0.5", linewidth=0.6)

@@ -98,7 +98,7 @@ def log_axis(axis: Any, span: float) -> None:
     steps = (1, 2, 5) if span < 50 else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=5))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
 
 
 def series(number: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ Box = tuple[int, int, int, int]  # left, top, width, height; pixels of a fused p
 _EDGES = (style.COLOURS[4], style.COLOURS[5])  # light enough for dark pictures
 _SHOWN = 3  # pairs on a sheet, unless they are named
 _LEFT, _TOP = 0.14, 0.17  # inches, for the names
+_SURROUNDINGS = 9  # pixels, the side of a square
 _SHARE = 5  # the shorter side of a picture in sides of the box that is chosen
 
 
@@ -122,14 +123,17 @@ def _repeated(
 
 
 def busiest_box(row: Row) -> Box:
-    """The square in which the fused pictures of a row differ most.
+    """The square in which the detail of a row's fused pictures differs most.
 
-    Its side is a fifth of the picture's shorter side.
+    Detail is what a pixel has beyond the mean of its surroundings, so that a flat sky
+    that one method shows darker is not taken.  The side of the square is a
+    fifth of the picture's shorter side.
     """
-    fused = [luma(x) for x in list(row.pictures.values())[2:]]
-    if len(fused) < 2:  # then where it differs from its surroundings
-        fused.append(ndimage.uniform_filter(fused[0], 9))
-    spread = np.std(np.stack(fused).astype(np.float32), axis=0)
+    fused = (luma(x).astype(np.float32) for x in list(row.pictures.values())[2:])
+    details = [x - ndimage.uniform_filter(x, _SURROUNDINGS) for x in fused]
+    if len(details) < 2:  # then where there is most of it
+        details.append(np.zeros_like(details[0]))
+    spread = np.std(np.stack(details), axis=0)
     height, width = spread.shape
     side = max(1, min(height, width) // _SHARE)
     means = ndimage.uniform_filter(spread, side, mode="constant")

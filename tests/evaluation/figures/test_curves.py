@@ -119,6 +119,8 @@ def test_speed():
     assert panels["time for one, s"]["fuse lite x2"] == ([100, 10000], [0.5, 40.0])
     assert panels["peak memory, GB"]["fuse lite x2"] == ([10000], [1.5])
     assert {panel.get_xscale() for panel in figure.axes} == {"log"}
+    written = figure.axes[0].xaxis.get_major_formatter()
+    assert [written(x) for x in (1e6, 0.05)] == ["1000000", "0.05"]
     drawn(figure)
 
 

@@ -62,6 +62,11 @@ def test_the_box_is_where_the_methods_differ_most():
     two[48:, 78:] = 200  # in the corner the box stays inside
     left, top, side, _ = zoomed.busiest_box(row_of(one, two))
     assert side == 10 and 68 <= left <= 70 and 38 <= top <= 40
+    # A sky of another level is no detail, and fine lines are.
+    other = np.linspace(120, 0, 50).astype(np.uint8)[:, None].repeat(80, axis=1)
+    other[36:46:2, 60:70] += 40
+    left, top, *_ = zoomed.busiest_box(row_of(one, other))
+    assert abs(left - 60) <= 1 and abs(top - 36) <= 1
     # A single method differs from its surroundings.
     left, top, *_ = zoomed.busiest_box(row_of(two))
     assert left >= 60 and top >= 35
