@@ -24,13 +24,17 @@ _KINDS = {
     ),
     "table": (
         "the means of scores, the best bold and the second underlined (Tables I to V)",
-        ("scores", "+", "JSON file of evaluate, results or sweep, or a sweep's folder"),
+        (
+            "scores",
+            "+",
+            "JSON file of evaluate, results, compare, or a sweep or its folder",
+        ),
         "FILE.md|.csv|.tex",
         "table scores.json --out table.tex",
     ),
     "images": (
         "each metric over the images, a curve for each method (Fig. 10)",
-        ("scores", "+", "JSON file of evaluate or results"),
+        ("scores", "+", "JSON file of evaluate, results or compare"),
         _FIGURE,
         "images scores.json --out images.pdf",
     ),

@@ -1,7 +1,7 @@
 """Files of scores: the suffix of a name decides the format; JSON is read back.
 
 The other JSON files of figures that this project writes are read here too: those of
-`results`, `sweep` and `benchmark`.
+`results`, `compare`, `sweep` and `benchmark`.
 """
 
 import json
@@ -53,15 +53,16 @@ def write(scores: Scores, outs: Sequence[Path]) -> list[str]:
 
 
 def read(path: Path) -> Tables:
-    """Reads the scores in a file of `evaluate`, `results` or `sweep`, or in its folder.
+    """Reads the scores of `evaluate`, `results`, `compare` or `sweep`.
 
     Args:
       path: a JSON file that one of these commands wrote, or the --workdir of a sweep.
 
     Returns:
       Scores by what they are of: those of `evaluate` by the name of the file, those of
-      `results` such as `tno x2 plain`, those of a sweep such as `table5 x2 val`. The
-      methods of a sweep are its variants, and its images are its seeds.
+      `results` such as `tno x2 plain`, those of `compare` such as `x2 plain` and (with
+      the method's own fusion as the reference, and detail) `x2 own`, those of a sweep
+      such as `table5 x2 val`. The methods of a sweep are its variants, and its images are its seeds.
 
     Raises:
       UserError: the file cannot be read, or no such command wrote it.
@@ -73,14 +74,16 @@ def read(path: Path) -> Tables:
             found = _sweep(content, file.resolve().parent.name)
         elif "sets" in content:
             found = _results(content["sets"])
+        elif "scales" in content:
+            found = _compared(content["scales"])
         else:
             found = {file.stem: _evaluated(content, file.stem)}
     except (KeyError, TypeError, AttributeError, ValueError):
         found = {}
     if not found:
         raise UserError(
-            f"{file} holds no scores: give a JSON file that evaluate --out, results or "
-            "sweep wrote, or the folder of a sweep."
+            f"{file} holds no scores: give a JSON file that evaluate --out, results, "
+            "compare or sweep wrote, or the folder of a sweep."
         )
     return found
 
@@ -166,6 +169,28 @@ def _results(sets: Mapping[str, Any]) -> Tables:
                         methods.setdefault(method, {})[image] = row
                 protocol = kind if kind in PROTOCOLS else ""
                 found[f"{name} x{scale} {kind}"] = _scores(methods, protocol)
+    return found
+
+
+def _compared(scales: Mapping[str, Any]) -> Tables:
+    """Scores by scale and kind: a protocol, or `own`, whose columns have no prefix."""
+    found = {}
+    for scale, methods in scales.items():
+        for kind in ("own", *PROTOCOLS):
+            prefix = "" if kind == "own" else f"{kind}_"
+            rows = {
+                method: {
+                    image["name"]: {
+                        name.removeprefix(prefix): value
+                        for name, value in image.items()
+                        if name.startswith(prefix)
+                    }
+                    for image in content["images"]
+                }
+                for method, content in methods.items()
+            }
+            protocol = kind if kind in PROTOCOLS else ""
+            found[f"x{scale} {kind}"] = _scores(rows, protocol)
     return found
 
 

@@ -144,7 +144,7 @@ def measure(
         for protocol, fused in zip(PROTOCOLS, (plain, paper), strict=True):
             row[protocol] = _scores(ir, vis, fused, metrics.PAPER, scale)
         row["detail"] = _scores(ir, vis, plain, metrics.DETAIL, scale)
-    _save_picture(plain, _picture_file(out, scale, contender.name, pair))
+    _save_picture(plain, picture_file(out, scale, contender.name, pair))
     _save_row(row, file)
     return row
 
@@ -153,7 +153,7 @@ def _own_fusion(
     contender: Running, pair: Pair, ir: Picture, vis: Picture, out: Path, key: str
 ) -> Picture:
     """The method's fusion of the high-resolution pair, made once for all scales."""
-    file = _picture_file(out, 1, contender.name, pair)
+    file = picture_file(out, 1, contender.name, pair)
     row = _row_file(out, 1, contender.name, pair)
     if _read_row(row, key) is not None and file.exists():
         return read_gray(file)
@@ -167,7 +167,8 @@ def _row_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
     return out / "rows" / f"x{scale}" / method / f"{pair.name}.json"
 
 
-def _picture_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+def picture_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+    """Where the picture of a method is, below the folder of the comparison."""
     return out / "pictures" / f"x{scale}" / method / f"{pair.name}.png"
 
 

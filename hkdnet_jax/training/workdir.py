@@ -25,9 +25,7 @@ from hkdnet_jax.training.writers import Writer, write_run_info
 _LOOKED_AT = 16  # validation pairs, for features that are 0 everywhere
 
 
-def check_workdir(
-    config: ConfigDict, workdir: Any, run_class: type[Run] = Run
-) -> None:
+def check_workdir(config: ConfigDict, workdir: Any, run_class: type[Run] = Run) -> None:
     """Raises UserError if the path is a file or holds a run of another network."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: name a folder.")

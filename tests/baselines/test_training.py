@@ -17,6 +17,7 @@ from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
+from hkdnet_jax.ops import conv
 from hkdnet_jax.ops.filters import gaussian
 from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training.config import BASELINES
@@ -25,14 +26,24 @@ from hkdnet_jax.training.workdir import check_workdir
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-VARIANTS = ("edsr_x2", "rcan_x3", "densefuse", "cnn")
+VARIANTS = ("rcan_x3", "densefuse", "cnn")  # a whole run below trains edsr_x2
 SMALL = 1.5e6  # parameters at most
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_gradients():
+    """Leaves out Winograd's weight gradients, which take long to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "_MANY_CHANNELS", 2**30)
+        yield
 
 
 def config_of(variant):
     config = importlib.import_module("configs.baseline").get_config(variant)
     config.mesh.data = 1
     config.train.batch_size = 4
+    if variant == "densefuse":
+        config.data.crop = 32
     config.data.scenes, config.data.val_scenes = 4, 2
     config.data.val_crop = 16 * config.scale
     config.optim.warmup_steps = 0
@@ -58,10 +69,10 @@ def test_a_step_moves_every_parameter_and_lowers_the_loss(variant):
     batch = sharding.put_batch(batch, run.mesh)
     step = run.train_step(1)
     losses = []
-    for _ in range(12):
+    for _ in range(6):
         state, scalars = step(state, run.frozen, batch)
         losses.append(float(scalars["loss"]))
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
     after = jax.device_get(state.params)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (old != new).any()
@@ -88,9 +99,7 @@ def test_what_a_validation_of_an_enlargement_measures():
         assert got == pytest.approx(wants[-1], abs=1e-3)
         output = run._network.apply({"params": params}, unit[None, :, :, None])
         want = np.clip(np.asarray(output)[0, :, :, 0], 0, 1)
-        np.testing.assert_allclose(
-            pictures[kind][0, :, :, 0], 255 * want, atol=0.51
-        )
+        np.testing.assert_allclose(pictures[kind][0, :, :, 0], 255 * want, atol=0.51)
         psnr = peak_signal_noise_ratio(true, want.astype(np.float64), data_range=1)
         assert float(totals[f"psnr_{kind}"]) == pytest.approx(psnr, abs=1e-3)
     assert float(totals["psnr_bicubic"]) == pytest.approx(np.mean(wants), abs=1e-3)
