@@ -143,7 +143,7 @@ def code(
     Args:
       dictionary: [K, D], atoms of norm 1.
       signals: [N, D].
-      used: number of atoms of a signal at most.
+      used: number of atoms of a signal at most, no more than K.
       enough: root mean square of the rest at which no atom is added.
 
     Returns:
@@ -167,18 +167,14 @@ def _code(
     least = signals.shape[1] * enough**2
     codes = np.zeros_like(products)
     open_rows = np.flatnonzero(energy > least)
-    chosen = np.zeros((len(signals), 0), np.int64)
+    chosen = np.zeros((len(signals), used), np.int64)
     rest = products.copy()
-    for _ in range(min(used, len(dictionary))):
+    for step in range(used):
         if not len(open_rows):
             break
         best = np.abs(rest[open_rows]).argmax(1)
-        # The rows that are done have no more atoms; only open ones are read below.
-        chosen = np.concatenate(
-            [chosen, np.zeros_like(chosen[:, :1], shape=(len(signals), 1))], 1
-        )
-        chosen[open_rows, -1] = best
-        support = chosen[open_rows]
+        chosen[open_rows, step] = best
+        support = chosen[open_rows, : step + 1]
         matrix = gram[support[:, :, None], support[:, None, :]]
         matrix = matrix + 1e-6 * np.eye(support.shape[1], dtype=np.float32)
         target = np.take_along_axis(products[open_rows], support, 1)
