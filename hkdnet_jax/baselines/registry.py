@@ -13,6 +13,7 @@ from hkdnet_jax.baselines import (
     rcan,
     simple,
     super_resolution,
+    yin,
 )
 from hkdnet_jax.baselines.types import Enlargement, Fusion, Image, Method
 from hkdnet_jax.baselines.weights import Weights
@@ -32,11 +33,12 @@ ENLARGEMENTS: dict[str, Callable[[Weights], Enlargement]] = {
     "imdn": partial(super_resolution.load, name="imdn", network_class=imdn.IMDN),
 }
 JOINT: dict[str, Callable[[Weights], Method]] = {
+    "yin": yin.load,
     "li": lambda weights: li.fuse,
     "lite": lambda weights: ours.lite(),
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
-TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "li", "lite")
+TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "lite")
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 

@@ -27,7 +27,7 @@ _KINDS = {
         (
             "scores",
             "+",
-            "JSON file of evaluate, results, compare, or a sweep or its folder",
+            "JSON file of evaluate, results or compare, or the folder of a sweep",
         ),
         "FILE.md|.csv|.tex",
         "table scores.json --out table.tex",

@@ -62,7 +62,8 @@ def read(path: Path) -> Tables:
       Scores by what they are of: those of `evaluate` by the name of the file, those of
       `results` such as `tno x2 plain`, those of `compare` such as `x2 plain` and (with
       the method's own fusion as the reference, and detail) `x2 own`, those of a sweep
-      such as `table5 x2 val`. The methods of a sweep are its variants, and its images are its seeds.
+      such as `table5 x2 val`. The methods of a sweep are its variants, and its images
+      are its seeds.
 
     Raises:
       UserError: the file cannot be read, or no such command wrote it.

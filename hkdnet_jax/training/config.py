@@ -264,8 +264,8 @@ class Run:
         "",
         "model directory to start from: a teacher's run takes a teacher's, a student's "
         "run a student's (all of its weights, except the upsampler's if the scales "
-        "differ) or a converted release's (its super-resolution part), a baseline's run "
-        "the same system's; empty: random weights",
+        "differ) or a converted release's (its super-resolution part), a baseline's "
+        "run the same system's; empty: random weights",
     )
     init_revive: bool = key(
         False,

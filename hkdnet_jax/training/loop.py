@@ -27,8 +27,8 @@ _AHEAD = 1
 def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
     """Trains to the end of the run, from the last checkpoint or from the start.
 
-    The weights with the best validation (the run's criterion) are kept as a model directory in
-    `workdir`; they are the averaged weights if `optim.ema` is on.
+    The weights with the best validation (the run's criterion) are kept as a model
+    directory in `workdir`; they are the averaged weights if `optim.ema` is on.
 
     After SIGTERM the state is saved at once; a validation that was due or under way
     takes place at the next start.
@@ -226,7 +226,8 @@ class _Keeper:
             if jax.process_index() == 0:
                 print(
                     f"Warning: the validation after step {done} gave no finite "
-                    f"{run.criterion.upper()}; the weights that were best before it are kept.",
+                    f"{run.criterion.upper()}; the weights that were best before it "
+                    "are kept.",
                     file=sys.stderr,
                 )
             return False

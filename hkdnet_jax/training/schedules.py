@@ -13,7 +13,7 @@ def steps_per_epoch(config: ConfigDict, samples: int) -> int:
 
 
 def phase1_steps(config: ConfigDict, epoch_steps: int) -> int:
-    """Number of steps of phase 1 (Eq. 22), which comes first; a student's run has it."""
+    """Number of steps of phase 1 (Eq. 22), which comes first in a student's run."""
     if config.kind != "student":
         return 0
     return config.train.phase1_epochs * epoch_steps
