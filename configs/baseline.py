@@ -4,13 +4,19 @@
         --workdir=weights/edsr_x2 --config.data.roots=DATA/roadscene
 
 Variants: `edsr_x2`, `edsr_x3`, `edsr_x4` and `rcan_x2`, `rcan_x3`, `rcan_x4`, with the
-crops, the steps and the schedule of our own students' `:lite`; `densefuse`; `cnn`.  A
-workdir of that name in one folder is what `compare --weights` looks for.
+crops, the steps and the schedule of our own students' `:lite`; `densefuse`; `cnn`;
+`cen`, which learns all scales at once.  A workdir of that name in one folder is what
+`compare --weights` looks for.
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
+
+_VARIANTS = (
+    *("edsr_x2", "edsr_x3", "edsr_x4", "rcan_x2", "rcan_x3", "rcan_x4"),
+    *("densefuse", "cnn", "cen"),
+)
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -38,7 +44,13 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.samples_per_epoch = 6400
         config.train.epochs = 10
         config.optim.lr = 2e-4
+    elif variant == "cen":
+        config.data.crop = 96  # 24 small pixels at the largest factor
+        config.train.batch_size = 4
+        config.data.samples_per_epoch = 800
+        config.train.epochs = 10  # of 200 steps each
+        config.optim.lr = 5e-4
     else:
-        known = "edsr_x2, edsr_x3, edsr_x4, rcan_x2, rcan_x3, rcan_x4, densefuse, cnn"
+        known = ", ".join(_VARIANTS)
         raise ValueError(f"variant {variant!r} is not one of: {known}")
     return config

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hkdnet_jax.baselines import (
+    cen,
     cnn_fusion,
     densefuse,
     edsr,
@@ -35,10 +36,11 @@ ENLARGEMENTS: dict[str, Callable[[Weights], Enlargement]] = {
 JOINT: dict[str, Callable[[Weights], Method]] = {
     "yin": yin.load,
     "li": lambda weights: li.fuse,
+    "cen": cen.load,
     "lite": lambda weights: ours.lite(),
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
-TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "lite")
+TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "cen", "lite")
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 

@@ -14,7 +14,7 @@ import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from hkdnet_jax.baselines import cnn_fusion, densefuse, edsr, rcan
+from hkdnet_jax.baselines import cen, cnn_fusion, densefuse, edsr, rcan
 from hkdnet_jax.baselines.recipe import Recipe
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.arrays import to_float, to_uint8
@@ -29,6 +29,7 @@ RECIPES: dict[str, Recipe] = {
     rcan.NAME: rcan.RECIPE,
     densefuse.NAME: densefuse.RECIPE,
     cnn_fusion.NAME: cnn_fusion.RECIPE,
+    cen.NAME: cen.RECIPE,
 }
 
 

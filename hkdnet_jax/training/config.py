@@ -21,7 +21,7 @@ from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 FEATURES = ("relu", "linear")
 SCHEDULES = ("constant", "cosine", "step")
 # The compared systems that are trained here; hkdnet_jax/baselines/training.py.
-BASELINES = ("edsr", "rcan", "densefuse", "cnn")
+BASELINES = ("edsr", "rcan", "densefuse", "cnn", "cen")
 
 
 @dataclasses.dataclass(frozen=True)
