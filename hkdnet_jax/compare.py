@@ -25,7 +25,6 @@ from hkdnet_jax.evaluation import (
 from hkdnet_jax.evaluation.comparison import find_sources
 from hkdnet_jax.evaluation.contenders import Running
 from hkdnet_jax.measuring.measure import machine
-from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -49,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         text = f"folder of high-resolution {what} images"
         add(f"--{name}", type=Path, metavar="DIR", help=text)
     add_search_arguments(parser)
-    text = "enlargements to measure (default: 2)"
-    add("--scale", type=int, nargs="+", choices=SCALES[1:], default=[2], help=text)
+    text = "enlargements to measure (default: 2); halves are for few methods"
+    scales = {"choices": contenders.SCALES, "default": [2]}
+    add("--scale", type=_number, nargs="+", help=text, **scales)
     add(
         "--methods",
         default="table1",
@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     text += "pictures, and rows/ to continue"
     add("--out", type=Path, required=True, metavar="DIR", help=text)
     return parser
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ JOINT: dict[str, Callable[[Weights], Method]] = {
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
 TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "cen", "lite")
+ANY_SCALE = ("+bicubic", "cen")  # endings of the names that do halves too
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 
@@ -72,6 +73,20 @@ def find(name: str, weights: Weights) -> Method:
       UserError: its weights are missing or others.  (Those of a scale are looked up
         when the method is called with it.)
     """
+    method = _find(name, weights)
+
+    def checked(ir: Image, vis: Image, scale: float) -> Image:
+        if scale % 1 and not name.endswith(ANY_SCALE):
+            raise UserError(
+                f"{name} cannot enlarge {scale} times: give a whole scale; others are "
+                f"for {' and '.join(ANY_SCALE)}."
+            )
+        return method(ir, vis, scale)
+
+    return checked
+
+
+def _find(name: str, weights: Weights) -> Method:
     if name in JOINT:
         return JOINT[name](weights)
     fusion, enlargement = name.split("+")

@@ -29,7 +29,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from hkdnet_jax import pretrained
 from hkdnet_jax.baselines.simple import bicubic
 from hkdnet_jax.baselines.types import Image, Method
 from hkdnet_jax.baselines.weights import Weights
@@ -44,7 +43,7 @@ ATOMS, USED = 256, 12  # in the dictionary; in a patch at most
 LOW = 1.5  # sigma of the low frequencies, small pixels
 ENOUGH = 1 / 255  # root mean square of what a patch's atoms may leave out
 _ROWS = 4096  # patches at a time, for the memory's sake
-_SHIPPED = Path(pretrained.__file__).parent / NAME
+_SHIPPED = Path(__file__).parent / "yin_dictionaries"
 
 Dictionaries = Mapping[str, np.ndarray]
 

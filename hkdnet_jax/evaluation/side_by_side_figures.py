@@ -10,7 +10,7 @@ from pathlib import Path
 from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.image_files import read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, read_pair
-from hkdnet_jax.evaluation.contenders import MULTIPLE
+from hkdnet_jax.evaluation.contenders import multiple_of
 from hkdnet_jax.evaluation.figures import curves, style, zoomed
 from hkdnet_jax.evaluation.pictures import crop_to_multiple
 from hkdnet_jax.evaluation.side_by_side import Measured, picture_file
@@ -54,14 +54,15 @@ def draw(measured: Measured, pairs: Sequence[Pair], out: Path) -> list[Path]:
 
 
 def _scenes(
-    measured: Measured, pairs: Sequence[Pair], scale: int, out: Path
+    measured: Measured, pairs: Sequence[Pair], scale: float, out: Path
 ) -> list[zoomed.Row]:
     """The pictures of the first pairs that every measured method has."""
     methods = {name: rows for name, rows in measured.rows[scale].items() if rows}
     complete = [p for p in pairs if all(p.name in rows for rows in methods.values())]
     rows = []
     for pair in complete[: _SCENES if methods else 0]:
-        sources = (crop_to_multiple(to_8_bit(x), MULTIPLE) for x in read_pair(pair))
+        multiple = multiple_of(scale)
+        sources = (crop_to_multiple(to_8_bit(x), multiple) for x in read_pair(pair))
         pictures = dict(zip(("infrared", "visible"), sources, strict=True))
         pictures |= {m: read_gray(picture_file(out, scale, m, pair)) for m in methods}
         rows.append(zoomed.Row(pair.name, pictures))
