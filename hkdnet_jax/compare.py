@@ -72,10 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "a method from outside: a function (ir, vis, scale) -> image, see the docs"
     add("--method", action="append", default=[], metavar="MODULE:FUNCTION", help=text)
-    text = (
-        "folder for compare.json, .csv, .md and .tex, figures/ (with matplotlib), the "
-    )
-    text += "pictures, and rows/ to continue"
+    text = "folder for compare.json, .csv, .md, .tex, figures, pictures, and rows/"
     add("--out", type=Path, required=True, metavar="DIR", help=text)
     return parser
 

@@ -6,7 +6,6 @@ float such as 2.5.
 """
 
 import math
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
