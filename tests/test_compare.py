@@ -18,6 +18,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.evaluation import score_files, side_by_side_figures
 from hkdnet_jax.inference.pair import fuse_pair
 
+DRAW = side_by_side_figures.draw
 H, W = 49, 63  # cropped to 48x60
 run = functools.partial(command_fixtures.run, compare)
 fails = functools.partial(command_fixtures.fails, compare)
@@ -44,10 +45,10 @@ def broken(ir, vis, scale):
 
 
 @pytest.fixture
-def sources(tmp_path, monkeypatch, request):
+def sources(tmp_path, monkeypatch):
     """Arguments for two pairs, and a folder with a module of methods to start in."""
-    if "drawn" not in request.keywords:  # the figures take seconds
-        monkeypatch.setattr(side_by_side_figures, "draw", lambda *args: [])
+    # The figures take seconds.
+    monkeypatch.setattr(side_by_side_figures, "draw", lambda *args: [])
     for seed, stem in enumerate("ab"):
         for kind, image in zip(("ir", "vis"), make_pair(seed, H, W), strict=True):
             write(tmp_path / kind / f"{stem}.png", image)
@@ -128,9 +129,9 @@ def test_report_reads_what_was_written(sources, tmp_path, capfd):
     assert rf"\textbf{{{best:.4f}}}" in text and "average+bicubic &" in text
 
 
-@pytest.mark.drawn
 def test_figures_are_those_of_report(sources, tmp_path, capfd, monkeypatch):
     args = ["--methods", "average+bicubic", "--method", method(tmp_path, "larger")]
+    monkeypatch.setattr(side_by_side_figures, "draw", DRAW)
     drawn = []
     draw = side_by_side_figures.zoomed.draw_sheet
     monkeypatch.setattr(
@@ -150,12 +151,12 @@ def test_figures_are_those_of_report(sources, tmp_path, capfd, monkeypatch):
             np.testing.assert_array_equal(image, picture(2, name, row.name))
 
     def no_matplotlib(*args):
-        raise UserError("Drawing figures needs the extra report.")
+        raise UserError("Figures need the extra.")
 
     monkeypatch.setattr(side_by_side_figures, "draw", no_matplotlib)
     code, _, errors = run(capfd, *sources, *args)
     assert code == 0 and errors == [
-        "note: there are no figures, because of: Drawing figures needs the extra report."
+        "note: there are no figures, because of: Figures need the extra."
     ]
 
 
