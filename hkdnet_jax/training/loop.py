@@ -83,12 +83,7 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
                 last = stopping or end
                 # A state that has just diverged must not replace a good one.
                 if last or (save_due and not bad_row):
-                    meta = {
-                        "best": keeper.best,
-                        "validation_due": validation_due,
-                        "frozen": run.frozen_fingerprint,
-                        "config": config.to_dict(),
-                    }
+                    meta = _meta(run, keeper.best, validation_due)
                     checkpoints.save(done, state, batches.get_state(), meta)
                 if stopping:
                     return end and not validation_due
@@ -97,6 +92,16 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
         bar.close()
         checkpoints.wait()
     return True
+
+
+def _meta(run: Run, best: float | None, validation_due: bool) -> dict[str, Any]:
+    """What a checkpoint holds beside the state and the position in the data."""
+    return {
+        "best": best,
+        "validation_due": validation_due,
+        "frozen": run.frozen_fingerprint,
+        "config": run.config.to_dict(),
+    }
 
 
 def _restore_or_init(
