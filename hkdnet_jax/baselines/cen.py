@@ -36,6 +36,7 @@ from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.arrays import resize_bicubic
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import quality
+from hkdnet_jax.ops.conv import Conv3x3
 
 NAME = "cen"
 LARGEST = 4.0  # factor of the training
@@ -46,10 +47,26 @@ _SMALL = 24  # side of the small crops of the training
 _STEPS = 2  # of compensation
 
 _leaky = partial(nn.leaky_relu, negative_slope=_SLOPE)
+_scaled = partial(
+    nn.initializers.variance_scaling, mode="fan_in", distribution="uniform"
+)
 
 
-def _conv(features: int, size: int, name: str, dilation: int = 1) -> nn.Conv:
-    return nn.Conv(features, (size, size), kernel_dilation=dilation, name=name)
+def _conv(features: int, size: int, name: str, dilation: int = 1) -> nn.Module:
+    if (size, dilation) == (3, 1):
+        return Conv3x3(features, name=name)
+    # As small as Conv3x3's, so that the blocks start near the identity.
+    init, window = _scaled(1 / 3), (size, size)
+    return nn.Conv(
+        features, window, kernel_dilation=dilation, kernel_init=init, name=name
+    )
+
+
+def _nearest(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The bias of kernels that take the nearest pixel, where training starts."""
+    del key
+    middle = jnp.zeros((9, _FEATURES, _FEATURES)).at[4].set(jnp.eye(_FEATURES))
+    return middle.reshape(shape)
 
 
 class _Block(nn.Module):
@@ -95,7 +112,8 @@ class MetaLayer(nn.Module):
           [N, R, C, 8].
         """
         hidden, last = nn.Dense(_HIDDEN, name="hidden"), 9 * _FEATURES**2
-        kernel = nn.Dense(last, name="kernel")
+        start = {"kernel_init": _scaled(1 / 300), "bias_init": _nearest}
+        kernel = nn.Dense(last, **start, name="kernel")
         padded = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
         left = jnp.floor(columns).astype(jnp.int32)
 
