@@ -62,9 +62,9 @@ def _conv(features: int, size: int, name: str, dilation: int = 1) -> nn.Module:
     )
 
 
-def _nearest(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _nearest(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """The bias of kernels that take the nearest pixel, where training starts."""
-    del key
+    del key, dtype
     middle = jnp.zeros((9, _FEATURES, _FEATURES)).at[4].set(jnp.eye(_FEATURES))
     return middle.reshape(shape)
 
