@@ -16,11 +16,15 @@ from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.atomic_files import make_writable, write_atomically
 from hkdnet_jax.common.errors import UserError, exit_code
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
-from hkdnet_jax.evaluation import contenders, side_by_side, side_by_side_tables
+from hkdnet_jax.evaluation import (
+    contenders,
+    side_by_side,
+    side_by_side_figures,
+    side_by_side_tables,
+)
 from hkdnet_jax.evaluation.comparison import find_sources
 from hkdnet_jax.evaluation.contenders import Running
 from hkdnet_jax.measuring.measure import machine
-from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -44,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         text = f"folder of high-resolution {what} images"
         add(f"--{name}", type=Path, metavar="DIR", help=text)
     add_search_arguments(parser)
-    text = "enlargements to measure (default: 2)"
-    add("--scale", type=int, nargs="+", choices=SCALES[1:], default=[2], help=text)
+    text = "enlargements to measure (default: 2); halves are for few methods"
+    scales = {"choices": contenders.SCALES, "default": [2]}
+    add("--scale", type=_number, nargs="+", help=text, **scales)
     add(
         "--methods",
         default="table1",
@@ -67,9 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "a method from outside: a function (ir, vis, scale) -> image, see the docs"
     add("--method", action="append", default=[], metavar="MODULE:FUNCTION", help=text)
-    text = "folder for compare.json, .csv and .md, the pictures, and rows/ to continue"
+    text = "folder for compare.json, .csv, .md, .tex, figures, pictures, and rows/"
     add("--out", type=Path, required=True, metavar="DIR", help=text)
     return parser
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -98,10 +108,17 @@ def _run(args: argparse.Namespace) -> int:
         "compare.json": side_by_side_tables.to_json(measured, machine()),
         "compare.csv": side_by_side_tables.to_csv(measured),
         "compare.md": text,
+        "compare.tex": side_by_side_tables.to_latex(measured),
     }
     for name, content in files.items():
         write_atomically(args.out / name, content.encode())
     print(text, end="")
+    try:
+        side_by_side_figures.draw(measured, found.pairs, args.out)
+    except (
+        UserError
+    ) as error:  # what was measured is written, and does not depend on it
+        print(f"note: there are no figures, because of: {error}", file=sys.stderr)
     for sentence in measured.errors:
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if measured.errors else 0

@@ -41,6 +41,8 @@ def _run(argv: list[str]) -> int:
         },
     )
     check_values(config)
+    if config.kind == "baseline":
+        raise UserError("compile_check knows a teacher's and a student's run alone.")
     if config.attention == "cudnn":
         raise UserError("config.attention=cudnn is a GPU kernel: use auto.")
     out = Path(others["out"]) if others["out"] else None

@@ -1,4 +1,4 @@
-r"""Trains a teacher or a student.
+r"""Trains a teacher, a student, or a compared system.
 
 Example:
 
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     with needs_extra("Training", "train"):
+        from hkdnet_jax.baselines.training import run_class
         from hkdnet_jax.training.command_line import parse_config
         from hkdnet_jax.training.workdir import run
     config, others = parse_config(
@@ -44,7 +45,7 @@ def _run(argv: list[str]) -> int:
     workdir = others["workdir"]
     compile_cache.enable()
     processes.join(others["coordinator"], others["processes"], others["process"])
-    complete = run(config, workdir)
+    complete = run(config, workdir, run_class(config))
     if jax.process_index() == 0:
         print(
             f"Done; the best weights are in {workdir}"

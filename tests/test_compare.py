@@ -14,8 +14,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from hkdnet_jax import compare, metrics, pretrained
 from hkdnet_jax.baselines import registry
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.evaluation import score_files, side_by_side_figures
 from hkdnet_jax.inference.pair import fuse_pair
 
+DRAW = side_by_side_figures.draw
 H, W = 49, 63  # cropped to 48x60
 run = functools.partial(command_fixtures.run, compare)
 fails = functools.partial(command_fixtures.fails, compare)
@@ -28,7 +31,10 @@ import numpy as np
 def larger(ir, vis, scale):
     with open(Path(__file__).with_name("calls.txt"), "a") as file:
         file.write(f"{ir.shape[0]} {scale}\\n")
-    return np.kron(np.maximum(ir, vis), np.ones((scale, scale), np.float32))
+    large = np.kron(np.maximum(ir, vis), np.ones((4, 4), np.float32))
+    rows, columns = (round(scale * side) for side in ir.shape)
+    at = [(4 * np.arange(n) / scale).astype(int) for n in (rows, columns)]
+    return large[np.ix_(*at)]
 
 def small(ir, vis, scale):
     return ir
@@ -41,6 +47,8 @@ def broken(ir, vis, scale):
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """Arguments for two pairs, and a folder with a module of methods to start in."""
+    # The figures take seconds.
+    monkeypatch.setattr(side_by_side_figures, "draw", lambda *args: [])
     for seed, stem in enumerate("ab"):
         for kind, image in zip(("ir", "vis"), make_pair(seed, H, W), strict=True):
             write(tmp_path / kind / f"{stem}.png", image)
@@ -102,6 +110,74 @@ def test_what_is_measured(sources, tmp_path, capfd):
     assert rows[-1][:5] == ["3", "theirs", "b", "", ""]
     last = content["scales"]["3"]["theirs"]["images"][1]
     assert float(rows[-1][-1]) == last["paper_CC"]
+
+
+def test_report_reads_what_was_written(sources, tmp_path, capfd):
+    args = ["--methods", "average+bicubic", "--method", method(tmp_path, "larger")]
+    assert run(capfd, *sources, *args)[0] == 0
+    found = score_files.read(Path("out/compare.json"))
+    assert list(found) == ["x2 own", "x2 plain", "x2 paper"]
+    means = {k: m["mean"] for k, m in read()["scales"]["2"].items()}
+    assert found["x2 own"].metrics == ["psnr", "ssim", *metrics.DETAIL]
+    for name, mean in means.items():
+        for metric in metrics.PAPER:
+            assert found["x2 paper"].mean(name, metric) == mean[f"paper_{metric}"]
+        assert found["x2 own"].mean(name, "psnr") == mean["psnr"]
+    text = Path("out/compare.tex").read_text()
+    assert text.count(r"\begin{tabular}") == 3 and "% x2 own" in text
+    best = max(mean["psnr"] for mean in means.values())
+    assert rf"\textbf{{{best:.4f}}}" in text and "average+bicubic &" in text
+
+
+def test_figures_are_those_of_report(sources, tmp_path, capfd, monkeypatch):
+    args = ["--methods", "average+bicubic", "--method", method(tmp_path, "larger")]
+    monkeypatch.setattr(side_by_side_figures, "draw", DRAW)
+    drawn = []
+    draw = side_by_side_figures.zoomed.draw_sheet
+    monkeypatch.setattr(
+        side_by_side_figures.zoomed, "draw_sheet", lambda r: drawn.append(r) or draw(r)
+    )
+    assert run(capfd, *sources, *args)[0] == 0
+    names = {file.name for file in Path("out/figures").iterdir()}
+    assert names == {"x2_own.pdf", "x2_plain.pdf", "x2_paper.pdf", "x2_sheet.png"}
+    (rows,) = drawn
+    assert [row.name for row in rows] == ["a", "b"]
+    for seed, row in enumerate(rows):
+        pictures = dict(row.pictures)
+        for kind, image in zip(("infrared", "visible"), cropped(seed), strict=True):
+            np.testing.assert_array_equal(pictures.pop(kind), image)
+        assert list(pictures) == ["average+bicubic", "larger"]
+        for name, image in pictures.items():
+            np.testing.assert_array_equal(image, picture(2, name, row.name))
+
+    def no_matplotlib(*args):
+        raise UserError("Figures need the extra.")
+
+    monkeypatch.setattr(side_by_side_figures, "draw", no_matplotlib)
+    code, _, errors = run(capfd, *sources, *args)
+    assert code == 0 and errors == [
+        "note: there are no figures, because of: Figures need the extra."
+    ]
+
+
+def test_halves_of_scales(sources, tmp_path, capfd):
+    for seed, stem in enumerate("ab"):
+        for kind, image in zip(("ir", "vis"), make_pair(seed, 65, 63), strict=True):
+            write(tmp_path / kind / f"{stem}.png", image)
+    args = ["--methods", "average+bicubic,lite", "--method", method(tmp_path, "larger")]
+    code, out, errors = run(capfd, *sources, *args, "--scale", "2.5", "2")
+    assert code == 1 and len(errors) == 1 and "## x2.5" in out
+    assert "lite at x2.5: lite cannot enlarge 2.5 times: give a whole" in errors[0]
+    assert list(read()["scales"]) == ["2", "2.5"]
+    # 60 is the only multiple of 60; at x2 it is 60x60 as well, of 65x63.
+    ir, vis = (image[:60, :60] for image in make_pair(0, 65, 63))
+    low = [pillow(x, 2.5, Image.BILINEAR).astype(np.float32) for x in (ir, vis)]
+    assert low[0].shape == (24, 24)
+    want = Image.fromarray((2 * low[0] + low[1]) / 3).resize((60, 60), Image.BICUBIC)
+    got = picture(2.5, "average+bicubic", "a")
+    np.testing.assert_allclose(got, np.clip(want, 0, 255), atol=0.51)
+    assert picture(2.5, "larger", "a").shape == (60, 60)
+    assert read()["scales"]["2.5"]["larger"]["images"][0]["psnr"] > 5
 
 
 def check_row(row, seed, scale, name):

@@ -37,7 +37,7 @@ FLOW = (
 FORBIDDEN = {
     "hkdnet_jax.inference": ("hkdnet_jax.training", "data_pipelines", "configs"),
     "hkdnet_jax.measuring": ("configs",),
-    "hkdnet_jax.baselines": ("hkdnet_jax.training", "configs"),
+    "hkdnet_jax.baselines": ("configs",),
     "hkdnet_jax.web": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax.evaluation": ("hkdnet_jax.training", "configs"),
     "hkdnet_jax": ("configs",),  # they are not installed
@@ -259,6 +259,14 @@ def test_fuse_loads_neither_tensorflow_nor_the_training():
     own, outside = _eager_closure("hkdnet_jax.fuse")
     assert not outside & (TENSORFLOW | {"orbax", "grain", "optax"})
     assert not [name for name in own if name.startswith("hkdnet_jax.training")]
+
+
+def test_comparing_does_not_load_the_training():
+    """Only `baselines.training` may, which is no part of a method."""
+    own, outside = _eager_closure("hkdnet_jax.compare")
+    assert "hkdnet_jax.baselines.edsr" in own
+    assert not [name for name in own if name.startswith("hkdnet_jax.training")]
+    assert not outside & {"orbax", "grain", "optax", "ml_collections"}
 
 
 @pytest.mark.parametrize("command", ["main", "compile_check"])

@@ -15,11 +15,14 @@ from data_pipelines.tfds_ir_vis.datasets import (
     Pairs,
     RoadScene,
     Tno,
+    Vlirvdif,
 )
 
 BUILDERS: dict[str, type[PairBuilder]] = {
     builder.name: builder
-    for builder in (Tno, RoadScene, Msrs, Llvip, M3fd, FlirAdas, Kaist, Pairs)
+    for builder in (
+        *(Tno, Vlirvdif, RoadScene, Msrs, Llvip, M3fd, FlirAdas, Kaist, Pairs),
+    )
 }
 
 __all__ = ["BUILDERS", "Facts", "FolderConfig", "PairBuilder", "Pairs", "StoredImage"]

@@ -140,6 +140,29 @@ class M3fd(PairBuilder):
         return layouts.m3fd(root)
 
 
+class Vlirvdif(PairBuilder):
+    """VLIRVDIF: registered video frames, the paper's second test set."""
+
+    name = "vlirvdif"
+    FACTS = Facts(
+        title="VLIRVDIF: visible-light and infrared video for information fusion.",
+        homepage="",
+        licence="Not known here; read the terms where you fetch it. Treat as research "
+        "only.",
+        citation="A. Ellmauthaler et al., A visible-light and infrared video database "
+        "for performance evaluation of video/image fusion methods, Multidimensional "
+        "Systems and Signal Processing, 2019 (not checked here)",
+        archive="",
+        manual="fetch the registered frames from their authors and unpack them, so "
+        "that folders like VIDEO/IR and VIDEO/VIS are there; a file test.txt beside "
+        "them may choose frames (VIDEO_0012, one per line).",
+    )
+
+    def layout(self, root: Path) -> Layout:
+        """See `layouts.vlirvdif`."""
+        return layouts.vlirvdif(root)
+
+
 class FlirAdas(PairBuilder):
     """FLIR ADAS, in the aligned release."""
 

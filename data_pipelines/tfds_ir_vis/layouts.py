@@ -95,6 +95,31 @@ def kaist(root: Path) -> Layout:
     return Layout(splits, problems)
 
 
+def vlirvdif(root: Path) -> Layout:
+    """VLIRVDIF: frames of videos, VIDEO/IR and VIDEO/VIS, paired by their numbers.
+
+    A file test.txt beside the folders of the videos chooses frames, VIDEO_NUMBER with
+    four digits or more, one per line; without it all frames are taken.
+    """
+    folders = [f for f in _folders_holding(root, "IR", "VIS") if f != Path(root)]
+    if not folders:
+        raise _missing(root, "folders VIDEO with IR/ and VIS/ in each")
+    frames, problems = [], []
+    for folder in folders:
+        frames += _numbered_frames(folder.name, folder / "IR", folder / "VIS", problems)
+    chosen = folders[0].parent / "test.txt"
+    if chosen.is_file():
+        names = chosen.read_text(encoding="utf-8").split()
+        found = {pair.name: pair for pair in frames}
+        problems += [
+            f"{chosen} names '{name}', of which there is no pair"
+            for name in names
+            if name not in found
+        ]
+        frames = [found[name] for name in names if name in found]
+    return Layout({"test": frames}, problems)
+
+
 def flir_aligned(root: Path) -> Layout:
     """The aligned FLIR ADAS release: one folder of images and two lists of stems."""
     base = _locate(root, ["JPEGImages"])
@@ -151,7 +176,7 @@ def tno(root: Path) -> Layout:
         name = str(folder.relative_to(base)).replace("_images", "").replace(os.sep, "_")
         for ir, vis in _TNO_SEQUENCES:
             if (folder / ir).is_dir() and (folder / vis).is_dir():
-                frames += _tno_frames(name, folder / ir, folder / vis, problems)
+                frames += _numbered_frames(name, folder / ir, folder / vis, problems)
         roles: dict[str, list[Path]] = {"ir": [], "vis": []}
         for file in _images(folder):
             roles.setdefault(_tno_role(file.stem), []).append(file)
@@ -178,7 +203,7 @@ def _tno_role(stem: str) -> str:
     return next((_TNO_ROLES[word] for word in words if word in _TNO_ROLES), "")
 
 
-def _tno_frames(
+def _numbered_frames(
     name: str, ir_dir: Path, vis_dir: Path, problems: list[str]
 ) -> list[Pair]:
     """Frames of one sequence, paired by the number in the stem."""

@@ -14,7 +14,9 @@ meets the Laplacian pyramids of the images.  Where these are similar (more than 
 they are averaged by the weight; elsewhere the one with more energy in 3x3 pixels wins.
 
 Weights: the authors' own (research only); `convert --kind cnn` reads the MATLAB file
-or its arrays.
+or its arrays.  `configs/baseline.py:cnn` trains the network here, as [14] does: it
+learns which of two 16x16 patches is sharp, the other being blurred one to five times by
+a 7x7 Gaussian of sigma 2.  There the patches are of natural images, here of our pairs.
 """
 
 import itertools
@@ -26,11 +28,13 @@ from flax import linen as nn
 from jax import lax
 from scipy import ndimage, signal
 
+from hkdnet_jax.baselines.recipe import Params, Recipe, Scalars, one_of
 from hkdnet_jax.baselines.types import Fusion, Image
 from hkdnet_jax.baselines.weights import Weights, run
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.ops.conv import LAYOUT, Conv3x3
-from hkdnet_jax.released.tensors import Params, Tensors
+from hkdnet_jax.ops.filters import gaussian, window_sum
+from hkdnet_jax.released.tensors import Tensors
 from hkdnet_jax.runtime.precision import FULL
 
 NAME = "cnn"
@@ -38,6 +42,7 @@ WIDTHS = (64, 128, 256)
 PATCH = 16  # side of a patch in pixels
 _WINDOW = PATCH // 2  # the same after the pooling
 _SIMILAR = 0.6
+_BLUR, _BLURS = gaussian(7, 2.0), 5  # of the training
 _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 
 
@@ -73,6 +78,63 @@ class SiameseNetwork(nn.Module):
             x, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT, precision=FULL
         )
         return nn.softmax(scores)[..., 1:]
+
+
+def _sharp_and_blurred(
+    image: jax.Array, times: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The 16x16 patches in the middle of [N, H, W, 1], and the same blurred.
+
+    Args:
+      image: H and W at least 16, and better 32, which leaves room for the blur.
+      times: int32 [N], how often each is blurred, at least 1.
+    """
+    blurred, x = image, image
+    for i in range(1, _BLURS + 1):
+        margin = len(_BLUR) // 2
+        border = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+        x = window_sum(jnp.pad(x, border, mode="reflect"), _BLUR, axes=(1, 2))
+        blurred = jnp.where((times == i)[:, None, None, None], x, blurred)
+    top, left = ((side - PATCH) // 2 for side in image.shape[1:3])
+    window = np.s_[:, top : top + PATCH, left : left + PATCH]
+    return image[window], blurred[window]
+
+
+def _share(
+    network: nn.Module, params: Params, first: jax.Array, second: jax.Array
+) -> jax.Array:
+    """The probability that the first patch is the sharp one, [N]."""
+    return network.apply({"params": params}, first, second)[:, 0, 0, 0]
+
+
+def _loss(
+    network: nn.Module, params: Params, ir: jax.Array, vis: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Scalars]:
+    keys, n = jax.random.split(key, 3), ir.shape[0]
+    times = jax.random.randint(keys[0], (n,), 1, _BLURS + 1)
+    sharp, blurred = _sharp_and_blurred(one_of(keys[1], ir, vis), times)
+    first = jax.random.bernoulli(keys[2], shape=(n, 1, 1, 1))
+    patches = jnp.where(first, sharp, blurred), jnp.where(first, blurred, sharp)
+    share = _share(network, params, *patches)
+    right = jnp.where(first[:, 0, 0, 0], share, 1.0 - share)
+    entropy = -jnp.mean(jnp.log(right + 1e-6))
+    return entropy, {"entropy": entropy, "accuracy": jnp.mean(right > 0.5)}
+
+
+def _validate(
+    network: nn.Module, params: Params, ir: jax.Array, vis: jax.Array
+) -> tuple[Scalars, Scalars]:
+    """The share of right answers about the middle of both images of each pair."""
+    hits, times = [], jnp.arange(ir.shape[0]) % _BLURS + 1
+    for image in (ir, vis):
+        sharp, blurred = _sharp_and_blurred(image, times)
+        hits.append(_share(network, params, sharp, blurred) > 0.5)
+        hits.append(_share(network, params, blurred, sharp) < 0.5)
+    accuracy = jnp.mean(jnp.stack(hits).astype(jnp.float32), axis=0)
+    return {"accuracy": accuracy}, {"ir": sharp, "vis": blurred}
+
+
+RECIPE = Recipe(lambda scale: SiameseNetwork(), 2, _loss, _validate, "accuracy")
 
 
 def convert(tensors: Tensors) -> tuple[dict, Params]:

@@ -11,21 +11,25 @@ the window is cut off.  (The authors' TensorFlow version has a linear last layer
 opposite order of the dense block's channels, and adds without halving.)
 
 Weights: the authors' own, 74,193 parameters for gray pictures, trained with lambda 100
-on MS-COCO; `convert --kind densefuse` reads them.
+on MS-COCO; `convert --kind densefuse` reads them.  `configs/baseline.py:densefuse`
+trains the network on the images of our own pairs, with the same loss.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.baselines.recipe import Params, Recipe, Scalars, one_of
 from hkdnet_jax.baselines.types import Fusion, Image
 from hkdnet_jax.baselines.weights import Weights, run
+from hkdnet_jax.losses import quality
 from hkdnet_jax.models.fusion import fuse_features
 from hkdnet_jax.models.teacher import Decoder, Encoder
-from hkdnet_jax.released.tensors import Params, Tensors
+from hkdnet_jax.released.tensors import Tensors
 
 RULES = ("addition", "l1")
 NAME = "densefuse"
+_LAMBDA = 100.0  # weight of the SSIM term
 
 
 class DenseFuse(nn.Module):
@@ -48,6 +52,36 @@ class DenseFuse(nn.Module):
             fused = (f_ir + f_vis) / 2.0
         image, _ = Decoder(name="decoder")(fused)
         return jnp.maximum(image, 0.0) / 255.0
+
+
+def _loss(
+    network: nn.Module, params: Params, ir: jax.Array, vis: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Scalars]:
+    """The network returns one image: lambda (1 - SSIM) + MSE, of levels 0 to 255."""
+    image = one_of(key, ir, vis)
+    output = network.apply({"params": params}, image, image)
+    terms = {
+        "pixel": jnp.mean((255.0 * (output - image)) ** 2),
+        "ssim": jnp.mean(1.0 - quality.ssim(output, image)),
+    }
+    return _LAMBDA * terms["ssim"] + terms["pixel"], terms
+
+
+def _validate(
+    network: nn.Module, params: Params, ir: jax.Array, vis: jax.Array
+) -> tuple[Scalars, Scalars]:
+    """PSNR in dB and SSIM of the images that are returned, and the fused pictures."""
+    values = {"psnr": 0.0, "ssim": 0.0}
+    for image in (ir, vis):
+        output = network.apply({"params": params}, image, image)
+        output = jnp.clip(output, 0.0, 1.0)
+        values["psnr"] += quality.psnr(output, image) / 2
+        values["ssim"] += quality.ssim(output, image) / 2
+    fused = network.apply({"params": params}, ir, vis)
+    return values, {"ir": ir, "vis": vis, "fused": fused}
+
+
+RECIPE = Recipe(lambda scale: DenseFuse(), 2, _loss, _validate)
 
 
 def convert(tensors: Tensors) -> tuple[dict, Params]:

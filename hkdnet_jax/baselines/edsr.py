@@ -13,7 +13,8 @@ Our reading, for gray pictures: a colour network gets the gray level three times
 one, which HKDnet's authors do not describe, has one channel and the mean 0.4488.
 
 Weights: none come with the package.  `convert --kind edsr` reads the state dicts of the
-authors' program.
+authors' program; `configs/baseline.py:edsr_x2` trains a small gray form, 16 blocks of
+32 features.
 """
 
 from functools import partial
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hkdnet_jax.baselines.super_resolution import DIV2K_MEAN
+from hkdnet_jax.baselines.super_resolution import DIV2K_MEAN, recipe
 from hkdnet_jax.models.blocks import Upsampler
 from hkdnet_jax.ops.conv import Conv3x3
 from hkdnet_jax.released.tensors import Params, Tensors, stack, upsampler
@@ -76,6 +77,10 @@ class EDSR(nn.Module):
         x = Conv3x3(self.width, name="body")(x) + head
         x = Upsampler(self.scale, name="upsampler")(x)
         return Conv3x3(self.channels, name="tail")(x) / 255.0 + mean
+
+
+# About as large as our own student `lite`, so that equal steps are equal work.
+RECIPE = recipe(lambda scale: EDSR(scale, blocks=16, width=32, channels=1))
 
 
 def convert(tensors: Tensors) -> tuple[dict, Params]:

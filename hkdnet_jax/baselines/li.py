@@ -2,6 +2,7 @@
 
 Source: Li, Yu and Mao, "Fractional differential and variational method for image fusion
 and super-resolution", Neurocomputing 171, 2016, of which only the abstract was at hand.
+(No public page with this citation could be found, so it is not verified.)
 
 Known: the reduced result has a structure tensor like that of the sources; the image
 diffuses in both directions; a fractional differential replaces the gradient of total

@@ -11,7 +11,8 @@ of DIV2K.  The blocks are those of HKDnet's own student (`models.blocks`).
 Our reading, for gray pictures: as for EDSR.
 
 Weights: none come with the package.  `convert --kind rcan` reads the state dicts of the
-authors' program.
+authors' program; `configs/baseline.py:rcan_x2` trains a small gray form, four groups of
+four blocks of 32 features.
 """
 
 import jax
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.baselines.edsr import skip_mean_shifts, sub_pixel_scale
-from hkdnet_jax.baselines.super_resolution import DIV2K_MEAN
+from hkdnet_jax.baselines.super_resolution import DIV2K_MEAN, recipe
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.ops.conv import Conv3x3
 from hkdnet_jax.released.tensors import Params, Tensors, residual_group, upsampler
@@ -56,6 +57,11 @@ class RCAN(nn.Module):
         x = Conv3x3(self.width, name="body")(x) + head
         x = Upsampler(self.scale, name="upsampler")(x)
         return Conv3x3(self.channels, name="tail")(x) / 255.0 + mean
+
+
+# About as large as our own student `lite`, so that equal steps are equal work.
+_SMALL = {"groups": 4, "blocks": 4, "width": 32, "reduction": 8, "channels": 1}
+RECIPE = recipe(lambda scale: RCAN(scale, **_SMALL))
 
 
 def convert(tensors: Tensors) -> tuple[dict, Params]:

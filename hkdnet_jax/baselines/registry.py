@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hkdnet_jax.baselines import (
+    cen,
     cnn_fusion,
     densefuse,
     edsr,
@@ -13,6 +14,7 @@ from hkdnet_jax.baselines import (
     rcan,
     simple,
     super_resolution,
+    yin,
 )
 from hkdnet_jax.baselines.types import Enlargement, Fusion, Image, Method
 from hkdnet_jax.baselines.weights import Weights
@@ -32,11 +34,14 @@ ENLARGEMENTS: dict[str, Callable[[Weights], Enlargement]] = {
     "imdn": partial(super_resolution.load, name="imdn", network_class=imdn.IMDN),
 }
 JOINT: dict[str, Callable[[Weights], Method]] = {
+    "yin": yin.load,
     "li": lambda weights: li.fuse,
+    "cen": cen.load,
     "lite": lambda weights: ours.lite(),
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
-TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "li", "lite")
+TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "cen", "lite")
+ANY_SCALE = ("+bicubic", "cen")  # endings of the names that do halves too
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 
@@ -68,6 +73,20 @@ def find(name: str, weights: Weights) -> Method:
       UserError: its weights are missing or others.  (Those of a scale are looked up
         when the method is called with it.)
     """
+    method = _find(name, weights)
+
+    def checked(ir: Image, vis: Image, scale: float) -> Image:
+        if scale % 1 and not name.endswith(ANY_SCALE):
+            raise UserError(
+                f"{name} cannot enlarge {scale} times: give a whole scale; others are "
+                f"for {' and '.join(ANY_SCALE)}."
+            )
+        return method(ir, vis, scale)
+
+    return checked
+
+
+def _find(name: str, weights: Weights) -> Method:
     if name in JOINT:
         return JOINT[name](weights)
     fusion, enlargement = name.split("+")

@@ -11,7 +11,7 @@ import numpy as np
 Image = np.ndarray  # float32 [H, W]
 # Two registered images of one size to one of that size.
 Fusion = Callable[[Image, Image], Image]
-# An image and a whole scale to [scale * H, scale * W].
-Enlargement = Callable[[Image, int], Image]
+# An image and a scale, whole for most of them, to [scale * H, scale * W].
+Enlargement = Callable[[Image, float], Image]
 # (ir, vis, scale) to [scale * H, scale * W]; at scale 1 the method's fusion alone.
-Method = Callable[[Image, Image, int], Image]
+Method = Callable[[Image, Image, float], Image]

@@ -1,11 +1,14 @@
 """The methods that `compare` sets side by side: functions, and folders of pictures.
 
 A function maps (ir, vis, scale), float32 [H, W] in [0, 1], to float32
-[scale * H, scale * W]; at scale 1 it returns its fusion alone.
+[scale * H, scale * W]; at scale 1 it returns its fusion alone.  A scale is an int, or a
+float such as 2.5.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,9 +20,13 @@ from hkdnet_jax.common.image_files import quantize, read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, match_fused
 from hkdnet_jax.evaluation.pictures import Picture, crop_to_multiple, stretch
 
-# Sources are cropped to multiples of it, which suit every scale.
-MULTIPLE = 12
-Function = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+SCALES = (1.5, 2, 2.5, 3, 3.5, 4)
+Function = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+
+
+def multiple_of(scale: float) -> int:
+    """What sources are cropped to multiples of; 12, which suits every whole scale."""
+    return math.lcm(12, Fraction(scale).numerator)
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Running:
     function: Function
 
     def fuse(
-        self, pair: Pair, ir: Picture, vis: Picture, scale: int, protocol: str
+        self, pair: Pair, ir: Picture, vis: Picture, scale: float, protocol: str
     ) -> Picture:
         """Fuses a pair and enlarges it.
 
@@ -43,7 +50,7 @@ class Running:
           pair: its files.
           ir: uint8 [H, W].
           vis: uint8 [H, W].
-          scale: a whole number; 1 for the fusion alone.
+          scale: out of SCALES; or 1, for the fusion alone.
           protocol: `paper` stretches each input and the result to its own range, as
             the authors' demo does; `plain` clips the result.
 
@@ -58,7 +65,7 @@ class Running:
         if protocol == "paper":
             units = [_stretched(unit) for unit in units]
         image = self.function(*units, scale)
-        shape = tuple(scale * side for side in ir.shape)
+        shape = tuple(round(scale * side) for side in ir.shape)
         found = np.shape(image), getattr(image, "dtype", type(image).__name__)
         if found != (shape, np.float32) or not np.isfinite(image).all():
             raise UserError(
@@ -78,10 +85,10 @@ class Saved:
     """
 
     name: str
-    files: Mapping[int, Mapping[str, Path]]
+    files: Mapping[float, Mapping[str, Path]]
 
     def fuse(
-        self, pair: Pair, ir: Picture, vis: Picture, scale: int, protocol: str
+        self, pair: Pair, ir: Picture, vis: Picture, scale: float, protocol: str
     ) -> Picture | None:
         """Reads the picture of a pair, and crops it to the size that is scored.
 
@@ -89,7 +96,7 @@ class Saved:
           pair: its files.
           ir: uint8 [H, W], the small infrared image.
           vis: uint8 [H, W].
-          scale: a whole number.
+          scale: out of SCALES.
           protocol: `paper` stretches the picture to its own range.
 
         Returns:
@@ -103,10 +110,10 @@ class Saved:
         if file is None:
             return None
         picture = to_8_bit(read_gray(file))
-        wanted = tuple(scale * side for side in ir.shape)
-        # The sources were cropped at the bottom and right, by less than MULTIPLE.
+        wanted = tuple(round(scale * side) for side in ir.shape)
+        # The sources were cropped at the bottom and right.
         cropped = picture[: wanted[0], : wanted[1]]
-        whole = crop_to_multiple(picture, MULTIPLE).shape
+        whole = crop_to_multiple(picture, multiple_of(scale)).shape
         if cropped.shape != wanted or wanted not in (whole, picture.shape):
             raise UserError(
                 f"{file} is {picture.shape[1]}x{picture.shape[0]} pixels, but its pair "
@@ -119,7 +126,7 @@ Contender = Running | Saved
 
 
 def saved(
-    spec: str, scales: Sequence[int], pairs: Sequence[Pair]
+    spec: str, scales: Sequence[float], pairs: Sequence[Pair]
 ) -> tuple[Saved, list[str]]:
     """Finds the pictures that `--fused NAME=DIR` means.
 

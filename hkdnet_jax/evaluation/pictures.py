@@ -24,22 +24,22 @@ def crop_to_multiple(picture: Picture, multiple: int) -> Picture:
     return picture[:height, :width]
 
 
-def degrade_picture(picture: Picture, scale: int) -> Picture:
+def degrade_picture(picture: Picture, scale: float) -> Picture:
     """Makes the low-resolution picture as training does, see `arrays.degrade`.
 
     Pillow makes the same picture, and compiles nothing for a size.
 
     Args:
       picture: uint8 [H, W]; H and W divisible by `scale`.
-      scale: 1, 2, 3 or 4.
+      scale: at least 1.
 
     Returns:
       uint8 [H / scale, W / scale].
     """
     height, width = picture.shape
-    if height % scale or width % scale:
+    size = [round(side / scale) for side in (width, height)]
+    if [scale * side for side in size] != [width, height]:
         raise ValueError(f"{height}x{width} is not divisible by the scale {scale}")
-    size = (width // scale, height // scale)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 

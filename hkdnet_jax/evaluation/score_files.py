@@ -185,12 +185,10 @@ def _evaluated(content: Mapping[str, Any], name: str) -> Scores:
 
 
 def _compared(scales: Mapping[str, Any], errors: Sequence[str]) -> Tables:
-    """Scores by scale and kind: a protocol, or `own` with the detail beside it."""
-    columns = {
-        protocol: {f"{protocol}_{name}": name for name in metrics.PAPER}
-        for protocol in PROTOCOLS
-    }
-    columns["own"] = {name: name for name in ("psnr", "ssim", *metrics.DETAIL)}
+    """Scores by scale and kind: `own` with the detail beside it, or a protocol."""
+    columns = {"own": {name: name for name in ("psnr", "ssim", *metrics.DETAIL)}}
+    for protocol in PROTOCOLS:
+        columns[protocol] = {f"{protocol}_{name}": name for name in metrics.PAPER}
     found = {}
     for scale, methods in scales.items():
         for kind, names in columns.items():

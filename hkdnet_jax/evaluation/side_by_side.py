@@ -23,7 +23,7 @@ from hkdnet_jax.common import atomic_files, image_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, read_pair
-from hkdnet_jax.evaluation.contenders import MULTIPLE, Contender, Running
+from hkdnet_jax.evaluation.contenders import Contender, Running, multiple_of
 from hkdnet_jax.evaluation.pictures import Picture, crop_to_multiple, degrade_picture
 from hkdnet_jax.evaluation.results import full_reference
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
@@ -42,14 +42,14 @@ class Measured:
       errors: one sentence for each thing that could not be done.
     """
 
-    rows: dict[int, dict[str, dict[str, Row]]]
+    rows: dict[float, dict[str, dict[str, Row]]]
     errors: list[str] = field(default_factory=list)
 
 
 def compare(
     pairs: Sequence[Pair],
     contenders: Sequence[Contender],
-    scales: Sequence[int],
+    scales: Sequence[float],
     out: Path,
 ) -> Measured:
     """Measures every method on every pair at every scale, with a progress bar.
@@ -57,7 +57,7 @@ def compare(
     Args:
       pairs: high-resolution pairs.
       contenders: the methods.
-      scales: out of 2, 3 and 4.
+      scales: out of `contenders.SCALES`.
       out: folder for the pictures (pictures/xS/METHOD) and the rows (rows/xS/METHOD);
         those that it holds are not made again.
     """
@@ -65,20 +65,22 @@ def compare(
     found = Measured({scale: {name: {} for name in names} for scale in scales})
     errors: dict[str, None] = {}  # a method that cannot do a scale says so once
     tasks = [(pair, scale) for pair in pairs for scale in scales]
-    sources, read = None, None
+    sources, read, images = None, None, []
     for pair, scale in tqdm(tasks, unit="pair", file=sys.stderr):
-        if read != pair:
-            try:
-                images = (to_8_bit(image) for image in read_pair(pair))
-                cropped = [crop_to_multiple(image, MULTIPLE) for image in images]
-                if not cropped[0].size:
-                    raise UserError(f"{pair.ir} has a side under {MULTIPLE} pixels.")
-            except UserError as error:
-                errors[str(error)] = None
-                continue
-            if sources and sources[0].shape != cropped[0].shape:
-                jax.clear_caches()  # each size has its own programs
-            sources, read = cropped, pair
+        try:
+            if read != pair:
+                images, read = [to_8_bit(image) for image in read_pair(pair)], pair
+            cropped = [crop_to_multiple(image, multiple_of(scale)) for image in images]
+            if not cropped[0].size:
+                raise UserError(
+                    f"{pair.ir} has a side under {multiple_of(scale)} pixels."
+                )
+        except UserError as error:
+            errors[str(error)] = None
+            continue
+        if sources and sources[0].shape != cropped[0].shape:
+            jax.clear_caches()  # each size has its own programs
+        sources = cropped
         for contender in contenders:
             try:
                 row = measure(contender, pair, *sources, scale, out)
@@ -96,7 +98,7 @@ def measure(
     pair: Pair,
     ir: Picture,
     vis: Picture,
-    scale: int,
+    scale: float,
     out: Path,
 ) -> Row | None:
     """Measures a method on one pair at one scale, or reads what it measured before.
@@ -104,9 +106,9 @@ def measure(
     Args:
       contender: the method.
       pair: the pair's files.
-      ir: uint8 [H, W], the high-resolution image; MULTIPLE divides its sides.
+      ir: uint8 [H, W], the high-resolution image; `multiple_of` divides its sides.
       vis: uint8 [H, W].
-      scale: 2, 3 or 4.
+      scale: out of `contenders.SCALES`.
       out: see `compare`.
 
     Returns:
@@ -135,7 +137,7 @@ def measure(
         seconds, peak = time.perf_counter() - start, memory.peak_rss()
         row: Row = {"key": key}
         if isinstance(contender, Running):
-            own = _own_fusion(contender, pair, ir, vis, out, key)
+            own = _own_fusion(contender, pair, ir, vis, _own_scale(scale), out, key)
             row |= {
                 "own": full_reference(plain, own, None),
                 "seconds": seconds,
@@ -144,17 +146,23 @@ def measure(
         for protocol, fused in zip(PROTOCOLS, (plain, paper), strict=True):
             row[protocol] = _scores(ir, vis, fused, metrics.PAPER, scale)
         row["detail"] = _scores(ir, vis, plain, metrics.DETAIL, scale)
-    _save_picture(plain, _picture_file(out, scale, contender.name, pair))
+    _save_picture(plain, picture_file(out, scale, contender.name, pair))
     _save_row(row, file)
     return row
 
 
 def _own_fusion(
-    contender: Running, pair: Pair, ir: Picture, vis: Picture, out: Path, key: str
+    contender: Running,
+    pair: Pair,
+    ir: Picture,
+    vis: Picture,
+    folder: str,
+    out: Path,
+    key: str,
 ) -> Picture:
-    """The method's fusion of the high-resolution pair, made once for all scales."""
-    file = _picture_file(out, 1, contender.name, pair)
-    row = _row_file(out, 1, contender.name, pair)
+    """The method's fusion of the high-resolution pair, made once for all such pairs."""
+    file = picture_file(out, folder, contender.name, pair)
+    row = _row_file(out, folder, contender.name, pair)
     if _read_row(row, key) is not None and file.exists():
         return read_gray(file)
     picture = contender.fuse(pair, ir, vis, 1, "plain")
@@ -163,11 +171,17 @@ def _own_fusion(
     return picture
 
 
-def _row_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+def _own_scale(scale: float) -> str:
+    """The folder of the fusions at scale 1, of sources that are cropped alike."""
+    return "1" if multiple_of(scale) == multiple_of(1) else f"1-{multiple_of(scale)}"
+
+
+def _row_file(out: Path, scale: float | str, method: str, pair: Pair) -> Path:
     return out / "rows" / f"x{scale}" / method / f"{pair.name}.json"
 
 
-def _picture_file(out: Path, scale: int, method: str, pair: Pair) -> Path:
+def picture_file(out: Path, scale: float | str, method: str, pair: Pair) -> Path:
+    """Where the picture of a method is, below the folder of the comparison."""
     return out / "pictures" / f"x{scale}" / method / f"{pair.name}.png"
 
 
@@ -180,7 +194,7 @@ def _save_picture(picture: Picture, file: Path) -> None:
 
 
 def _scores(
-    ir: Picture, vis: Picture, fused: Picture, names: Sequence[str], scale: int
+    ir: Picture, vis: Picture, fused: Picture, names: Sequence[str], scale: float
 ) -> dict[str, float | None]:
     """Metrics of one picture; None where a metric has no value."""
     values = metrics.score(ir, vis, fused, names, scale)

@@ -1,4 +1,4 @@
-"""A comparison of methods as JSON, CSV and Markdown."""
+"""A comparison of methods as JSON, CSV, Markdown and LaTeX."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from hkdnet_jax.common import atomic_files
 from hkdnet_jax.evaluation.markdown import markdown_table
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.evaluation.side_by_side import Measured, Row
-from hkdnet_jax.evaluation.tables import Scores
+from hkdnet_jax.evaluation.tables import Scores, list_latex
 from hkdnet_jax.evaluation.tables import to_markdown as scores_to_markdown
 
 # Column of the tables -> its place in a row, title, digits after the point.
@@ -28,6 +28,11 @@ _SCORES = {
     f"{protocol}_{name}": (protocol, name)
     for protocol in PROTOCOLS
     for name in metrics.PAPER
+}
+# Kind of a table of scores -> its metrics, and the column of each.
+_TABLES = {
+    "own": {name: name for name in ("psnr", "ssim", *metrics.DETAIL)},
+    **{p: {name: f"{p}_{name}" for name in metrics.PAPER} for p in PROTOCOLS},
 }
 COLUMNS = {name: place for name, (place, *_) in _OWN.items()} | _SCORES
 
@@ -83,25 +88,41 @@ def to_csv(measured: Measured) -> str:
     return text.getvalue()
 
 
-def to_markdown(measured: Measured) -> str:
-    """Three tables of means for each scale: the method's own terms, then the six."""
-    parts = []
+def scores_of(measured: Measured) -> dict[str, Scores]:
+    """The values as tables by title: `xS own`, and `xS plain` and `xS paper`."""
+    found = {}
     for scale, methods in measured.rows.items():
-        parts.append(f"## x{scale}\n\n{_own_table(methods)}")
-        names = {name for rows in methods.values() for name in rows}
-        for protocol in PROTOCOLS:
-            table = {
+        count = len({name for rows in methods.values() for name in rows})
+        for kind, columns in _TABLES.items():
+            values = {
                 method: {
-                    name: {
-                        k: np.nan if x is None else x for k, x in row[protocol].items()
-                    }
+                    name: {metric: _number(row, c) for metric, c in columns.items()}
                     for name, row in rows.items()
                 }
                 for method, rows in methods.items()
             }
-            scores = Scores(metrics.PAPER, table, len(names), protocol)
-            parts.append(scores_to_markdown(scores))
+            protocol = kind if kind in PROTOCOLS else ""
+            found[f"x{scale} {kind}"] = Scores(tuple(columns), values, count, protocol)
+    return found
+
+
+def _number(row: Row, column: str) -> float:
+    found = value(row, column)
+    return np.nan if found is None else found
+
+
+def to_markdown(measured: Measured) -> str:
+    """Three tables of means for each scale: the method's own terms, then the six."""
+    parts, found = [], scores_of(measured)
+    for scale, methods in measured.rows.items():
+        parts.append(f"## x{scale}\n\n{_own_table(methods)}")
+        parts += [scores_to_markdown(found[f"x{scale} {p}"]) for p in PROTOCOLS]
     return "\n".join([_INTRODUCTION, *parts])
+
+
+def to_latex(measured: Measured) -> str:
+    """The same tables in LaTeX, for the package booktabs, without times and memory."""
+    return list_latex(scores_of(measured))
 
 
 def _own_table(methods: Mapping[str, Mapping[str, Row]]) -> str:

@@ -20,6 +20,8 @@ from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 FEATURES = ("relu", "linear")
 SCHEDULES = ("constant", "cosine", "step")
+# The compared systems that are trained here; hkdnet_jax/baselines/training.py.
+BASELINES = ("edsr", "rcan", "densefuse", "cnn", "cen")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +223,20 @@ class Run:
     """The configuration of a run, with all of its groups."""
 
     kind: str = key(
-        "student", "network that is trained", choices=("student", "teacher")
+        "student",
+        "network that is trained",
+        choices=("student", "teacher", "baseline"),
     )
-    scale: int = key(2, "student only: super-resolution factor", choices=SCALES[1:])
+    baseline: str = key(
+        "edsr",
+        "baseline only: the compared system that is trained",
+        choices=BASELINES,
+    )
+    scale: int = key(
+        2,
+        "super-resolution factor of a student, edsr or rcan",
+        choices=SCALES[1:],
+    )
     seed: int = key(
         0,
         "seed of the initial weights, the order of the data, the crops and the flips",
@@ -251,8 +264,8 @@ class Run:
         "",
         "model directory to start from: a teacher's run takes a teacher's, a student's "
         "run a student's (all of its weights, except the upsampler's if the scales "
-        "differ) or a converted release's (its super-resolution part); empty: random "
-        "weights",
+        "differ) or a converted release's (its super-resolution part), a baseline's "
+        "run the same system's; empty: random weights",
     )
     init_revive: bool = key(
         False,

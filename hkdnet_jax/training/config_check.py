@@ -88,6 +88,12 @@ def _check_layers(config: ConfigDict) -> None:
 def _check_val_metrics(config: ConfigDict) -> None:
     if not config.val_metrics:
         return
+    _require(
+        config.kind != "baseline",
+        "val_metrics",
+        config.val_metrics,
+        "a baseline's run computes none; leave it empty, and use compare",
+    )
     try:
         names = metrics.select(config.val_metrics)
     except UserError as error:
@@ -109,7 +115,7 @@ def _check_val_metrics(config: ConfigDict) -> None:
 
 
 def _check_crops(config: ConfigDict) -> None:
-    scale = config.scale if config.kind == "student" else 1
+    scale = 1 if config.kind == "teacher" else config.scale
     for name in ("crop", "val_crop"):
         key, value = f"data.{name}", config.data[name]
         _require(

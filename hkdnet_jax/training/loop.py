@@ -16,7 +16,6 @@ from tqdm import tqdm
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.runtime import processes, sharding
-from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.state import TrainState
 
@@ -28,8 +27,8 @@ _AHEAD = 1
 def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
     """Trains to the end of the run, from the last checkpoint or from the start.
 
-    The weights with the best validation PSNR are kept as a model directory in
-    `workdir`; they are the averaged weights if `optim.ema` is on.
+    The weights with the best validation (the run's criterion) are kept as a model
+    directory in `workdir`; they are the averaged weights if `optim.ema` is on.
 
     After SIGTERM the state is saved at once; a validation that was due or under way
     takes place at the next start.
@@ -84,12 +83,7 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
                 last = stopping or end
                 # A state that has just diverged must not replace a good one.
                 if last or (save_due and not bad_row):
-                    meta = {
-                        "best": keeper.best,
-                        "validation_due": validation_due,
-                        "frozen": run.frozen_fingerprint,
-                        "config": config.to_dict(),
-                    }
+                    meta = _meta(run, keeper.best, validation_due)
                     checkpoints.save(done, state, batches.get_state(), meta)
                 if stopping:
                     return end and not validation_due
@@ -100,10 +94,20 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
     return True
 
 
+def _meta(run: Run, best: float | None, validation_due: bool) -> dict[str, Any]:
+    """What a checkpoint holds beside the state and the position in the data."""
+    return {
+        "best": best,
+        "validation_due": validation_due,
+        "frozen": run.frozen_fingerprint,
+        "config": run.config.to_dict(),
+    }
+
+
 def _restore_or_init(
     run: Run, batches: Any, checkpoints: Any
 ) -> tuple[TrainState, int, float | None, bool]:
-    """The state, its step, the best PSNR in dB, and whether a validation is due."""
+    """The state, its step, the best criterion, and whether a validation is due."""
     step = checkpoints.latest_step()
     if step is None:
         return run.init_state(), 0, None, False
@@ -180,8 +184,8 @@ class _Keeper:
     """Validates, and keeps the best weights.
 
     Attributes:
-      best: validation PSNR of the weights that are kept, in dB; None while no weights
-        are kept.
+      best: the run's criterion of the weights that are kept (a PSNR in dB, unless the
+        run has another); None while no weights are kept.
     """
 
     def __init__(
@@ -208,26 +212,28 @@ class _Keeper:
         scalars, pictures = result
         self._writer.scalars(done, scalars)
         self._writer.images(done, pictures)
-        if self._is_better(done, scalars["val/psnr"]):
-            self.best = scalars["val/psnr"]
+        value = scalars[f"val/{self._run.criterion}"]
+        if self._is_better(done, value):
+            self.best = value
             if jax.process_index() == 0:
                 kept = {k: v for k, v in params.items() if k != "adapter"}
-                description = describe_network(self._run.config)
+                description = self._run.describe(self._run.config)
                 file_format.save_model(self._workdir, description, jax.device_get(kept))
         return True
 
-    def _is_better(self, done: int, psnr: float) -> bool:
+    def _is_better(self, done: int, value: float) -> bool:
         run = self._run
         # In phase 1 the student's image comes from a part that is not trained yet.
         student = run.config.kind == "student"
         if student and run.phase_at(done - 1) == 1 and done < run.total_steps:
             return False
-        if not math.isfinite(psnr):
+        if not math.isfinite(value):
             if jax.process_index() == 0:
                 print(
-                    f"Warning: the validation after step {done} gave no finite PSNR; "
-                    "the weights that were best before it are kept.",
+                    f"Warning: the validation after step {done} gave no finite "
+                    f"{run.criterion.upper()}; the weights that were best before it "
+                    "are kept.",
                     file=sys.stderr,
                 )
             return False
-        return self.best is None or psnr > self.best
+        return self.best is None or value > self.best

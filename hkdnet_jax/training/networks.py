@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hkdnet_jax.common import trees
@@ -61,11 +62,23 @@ def init_params(config: ConfigDict) -> Params:
 
 def init_teacher(config: ConfigDict) -> Params:
     """Initial parameters of the teacher, drawn from `config.seed`."""
-    key = jax.random.key(config.seed)
-    # The biases are set by what these images give: all levels, in smooth gradients.
+    return initial(build_teacher(config), config.seed, inputs=2)
+
+
+def initial(network: nn.Module, seed: int, inputs: int) -> Params:
+    """Initial parameters of a network whose biases may depend on its first images.
+
+    These have all levels, in smooth gradients.
+
+    Args:
+      network: takes `inputs` images [N, H, W, 1] in [0, 1].
+      seed: of the parameters and the images.
+      inputs: number of images, which all get the same.
+    """
+    key = jax.random.key(seed)
     levels = jax.random.uniform(jax.random.fold_in(key, 1), (8, 6, 6, 1))
     images = jax.image.resize(levels, (8, 48, 48, 1), "linear")
-    return build_teacher(config).init(key, images, images)["params"]
+    return network.init(key, *[images] * inputs)["params"]
 
 
 def describe_network(config: ConfigDict) -> dict[str, Any]:

@@ -92,9 +92,16 @@ def _warn_of_other_skip(model: ConfigDict, teacher: Teacher) -> None:
 class Run:
     """One training run: its mesh, data, optimizer, compiled steps and lengths.
 
+    What it trains, a teacher or a student, is in the methods `describe`, `open_frozen`,
+    `init_params`, `load_start`, `make_step` and `make_val_step`, which a subclass for
+    other networks overrides.
+
     Attributes:
       config: locked configuration.
-      teacher: the network that is trained, or the one that a student learns from.
+      teacher: the network that is trained, or the one that a student learns from; None
+        for other networks.
+      criterion: the value of the validation (`val/...`) that the best weights have the
+        highest of.
       frozen: parameters that are used but not trained: the teacher's or VGG16's.
       frozen_fingerprint: fingerprint of `frozen`; it must be the same when a run is
         resumed.
@@ -105,6 +112,8 @@ class Run:
       optimizer: the optimizer for both phases.
     """
 
+    criterion = "psnr"
+
     def __init__(self, config: ConfigDict):
         """Opens the data and the frozen networks; compiles nothing yet.
 
@@ -114,13 +123,7 @@ class Run:
           UserError: the data, the teacher or the VGG16 weights cannot be used.
         """
         self.config = config
-        self.teacher, frozen = networks.build_teacher(config), {}
-        if config.kind == "student":
-            self.teacher, frozen = load_teacher(config.teacher.dir)
-            _copy_fusion_rule(config, self.teacher)
-            _warn_of_other_skip(config.model, self.teacher)
-        elif config.loss.percep:
-            frozen = vgg.load(config.loss.vgg_path)
+        self.teacher, frozen = self.open_frozen()
         self.frozen_fingerprint = trees.fingerprint(frozen)
         self.train_source, self.val_source = open_sources(config)
 
@@ -132,11 +135,32 @@ class Run:
         self.mesh: Mesh = sharding.make_mesh(config.mesh.data)
         self.replicated = sharding.replicated(self.mesh)
         self.frozen = jax.device_put(frozen, self.replicated)
-        self._params = jax.eval_shape(lambda: networks.init_params(config))
+        self._params = jax.eval_shape(self.init_params)
         self.optimizer = make_optimizer(
             config, self._params, self.epoch_steps, self.total_steps
         )
         self._programs: dict[str, Callable] = {}
+
+    @staticmethod
+    def describe(config: ConfigDict) -> dict[str, Any]:
+        """What the model directory of a run says of its network."""
+        return networks.describe_network(config)
+
+    def open_frozen(self) -> tuple[Teacher | None, Params]:
+        """Opens what is used but not trained: the teacher, and frozen parameters."""
+        config = self.config
+        if config.kind == "student":
+            teacher, frozen = load_teacher(config.teacher.dir)
+            _copy_fusion_rule(config, teacher)
+            _warn_of_other_skip(config.model, teacher)
+            return teacher, frozen
+        percep = config.loss.percep
+        frozen = vgg.load(config.loss.vgg_path) if percep else {}
+        return networks.build_teacher(config), frozen
+
+    def init_params(self) -> Params:
+        """Initial parameters of the network that is trained; traceable."""
+        return networks.init_params(self.config)
 
     def _placed(self, tree: Any) -> Any:
         """Shapes and dtypes of a tree of arrays that is replicated on every device."""
@@ -152,7 +176,7 @@ class Run:
         )
 
     def _fresh_state(self, start: Params) -> TrainState:
-        params = networks.init_params(self.config)
+        params = self.init_params()
         for part, tree in start.items():
             params[part] = {**params[part], **tree}
         return create(self.config, self.optimizer, params)
@@ -163,16 +187,8 @@ class Run:
         Raises:
           UserError: `config.init_from` does not fit the run.
         """
-        start = {}
-        if self.config.init_from:  # only here: a resumed run no longer needs it
-            start = load_start(self.config.init_from, self.config.scale, self._params)
-            if self.config.init_freeze and "upsampler" not in start["sr"]:
-                raise UserError(
-                    "config.init_freeze would keep an upsampler with random weights: "
-                    f"config.init_from={self.config.init_from} is of another scale."
-                )
-            if self.config.init_revive:
-                start = self._revived(start)
+        # Only here: a resumed run no longer needs what it started from.
+        start = self.load_start(self._params) if self.config.init_from else {}
         # It runs once, and on a CPU optimising it would take longer than running it.
         unoptimized = {"xla_backend_optimization_level": 0}
         fresh = jax.jit(
@@ -181,6 +197,24 @@ class Run:
             compiler_options=unoptimized,
         )
         return fresh(jax.device_put(start, self.replicated))
+
+    def load_start(self, wanted: Params) -> Params:
+        """Reads what the run takes over from `config.init_from`, by group.
+
+        Args:
+          wanted: the parameters that the run has, as jax.ShapeDtypeStruct.
+
+        Raises:
+          UserError: `config.init_from` does not fit the run.
+        """
+        config = self.config
+        start = load_start(config.init_from, config.scale, wanted)
+        if config.init_freeze and "upsampler" not in start["sr"]:
+            raise UserError(
+                "config.init_freeze would keep an upsampler with random weights: "
+                f"config.init_from={config.init_from} is of another scale."
+            )
+        return self._revived(start) if config.init_revive else start
 
     def _revived(self, start: Params) -> Params:
         """The teacher's parameters without dead units, as judged by training pairs."""
@@ -192,7 +226,7 @@ class Run:
         return jax.jit(revive_units, static_argnums=0)(self.teacher, start, key, images)
 
     def phase_at(self, step: int) -> int:
-        """The phase of a step, 1 or 2; a teacher's run has only phase 1."""
+        """The phase of a step, 1 or 2; only a student's run has phase 2."""
         return schedules.phase_at(self.config, step, self.epoch_steps)
 
     def train_step(self, phase: int) -> steps.TrainStep:
@@ -210,17 +244,21 @@ class Run:
         return self._programs[name]
 
     def _jitted(self, name: str) -> Callable[..., Any]:
-        config, teacher = self.config, self.teacher
         if name != "validation":
-            phase = int(name.removeprefix("phase "))
-            step = steps.train_step(config, self.optimizer, teacher, phase)
+            step = self.make_step(int(name.removeprefix("phase ")))
             return sharding.jit_train_step(step, self.mesh)
-        if config.kind == "teacher":
-            step = steps.teacher_val_step(config)
-        else:
-            step = steps.student_val_step(config, teacher)
-        step = sharding.on_mesh(step, self.mesh)
+        step = sharding.on_mesh(self.make_val_step(), self.mesh)
         return jax.jit(step, out_shardings=self.replicated)
+
+    def make_step(self, phase: int) -> steps.TrainStep:
+        """The training step of a phase, not yet jitted."""
+        return steps.train_step(self.config, self.optimizer, self.teacher, phase)
+
+    def make_val_step(self) -> steps.ValStep:
+        """The validation step, not yet jitted."""
+        if self.config.kind == "teacher":
+            return steps.teacher_val_step(self.config)
+        return steps.student_val_step(self.config, self.teacher)
 
     def compile(self, start: int) -> None:
         """Compiles every program that the run needs from step `start` on.

@@ -13,8 +13,8 @@ def steps_per_epoch(config: ConfigDict, samples: int) -> int:
 
 
 def phase1_steps(config: ConfigDict, epoch_steps: int) -> int:
-    """Number of steps of phase 1 (Eq. 22), which comes first; 0 for a teacher's run."""
-    if config.kind == "teacher":
+    """Number of steps of phase 1 (Eq. 22), which comes first in a student's run."""
+    if config.kind != "student":
         return 0
     return config.train.phase1_epochs * epoch_steps
 
@@ -22,9 +22,9 @@ def phase1_steps(config: ConfigDict, epoch_steps: int) -> int:
 def phase_at(config: ConfigDict, step: int, epoch_steps: int) -> int:
     """Phase of a step: 1 (fusion part alone, Eq. 22) or 2 (Eq. 23).
 
-    A teacher's run has only phase 1.
+    The other runs have only phase 1.
     """
-    if config.kind == "teacher":
+    if config.kind != "student":
         return 1
     return 1 if step < phase1_steps(config, epoch_steps) else 2
 

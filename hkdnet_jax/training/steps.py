@@ -38,7 +38,7 @@ PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 _LEAST_MEANS = {"encoder_ir": -2.0, "decoder1": 0.0, "decoder2": 0.0, "decoder3": 0.0}
 
 
-def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
+def step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
     """The random key of one stream at one step, a function of the seed and the step."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     return jax.random.fold_in(key, stream)
@@ -56,12 +56,12 @@ def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
     return images
 
 
-def _augmented(
+def augmented(
     config: ConfigDict, step: jax.Array, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
     """The batch's IR and VIS as float32 in [0, 1], flipped at random."""
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-    return _flip(_step_key(config, step, stream=0), ir, vis)
+    return _flip(step_key(config, step, stream=0), ir, vis)
 
 
 def train_step(
@@ -92,9 +92,9 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
     model = build_teacher(config)
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
-        ir, vis = _augmented(config, state.step, batch)
+        ir, vis = augmented(config, state.step, batch)
         coin = jax.random.bernoulli(
-            _step_key(config, state.step, stream=1), shape=(ir.shape[0], 1, 1, 1)
+            step_key(config, state.step, stream=1), shape=(ir.shape[0], 1, 1, 1)
         )
         image = jnp.where(coin, ir, vis)
 
@@ -113,7 +113,7 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
             state.params
         )
         state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-        return state, scalars | {"loss": loss} | _named(terms)
+        return state, scalars | {"loss": loss} | named(terms)
 
     return step_fn
 
@@ -189,7 +189,7 @@ def student_train_step(
     loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
-        ir, vis = _augmented(config, state.step, batch)
+        ir, vis = augmented(config, state.step, batch)
 
         def loss_fn(trained: Params):
             return loss_of_phase({**state.params, **trained}, frozen, ir, vis)
@@ -197,7 +197,7 @@ def student_train_step(
         trained = {k: v for k, v in state.params.items() if k in groups}
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
         state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-        return state, scalars | {"loss": loss} | _named(terms)
+        return state, scalars | {"loss": loss} | named(terms)
 
     return step_fn
 
@@ -252,17 +252,19 @@ def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array
     return adapter.apply({"params": params["adapter"]}, upsampled)
 
 
-def _named(terms: Scalars) -> Scalars:
+def named(terms: Scalars) -> Scalars:
+    """The terms of a loss by the names that they have in the log."""
     return {f"loss_{name}": value for name, value in terms.items()}
 
 
-def _sums(mask: jax.Array, values: Scalars) -> Scalars:
+def sums(mask: jax.Array, values: Scalars) -> Scalars:
     """Sums of per-image values over the images without fillers, and their count."""
-    sums = {name: jnp.sum(mask * value) for name, value in values.items()}
-    return sums | {"count": jnp.sum(mask)}
+    totals = {name: jnp.sum(mask * value) for name, value in values.items()}
+    return totals | {"count": jnp.sum(mask)}
 
 
-def _quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
+def image_quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
+    """PSNR in dB and SSIM of each image, [N], by names that end in `name`."""
     return {
         f"psnr{name}": quality.psnr(image, target),
         f"ssim{name}": quality.ssim(image, target),
@@ -308,13 +310,13 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
         values = {}
         for name, image in (("_ir", ir), ("_vis", vis)):
             output, _ = model.apply({"params": params}, image, image)
-            values |= _quality(name, jnp.clip(output, 0.0, 1.0), image)
+            values |= image_quality(name, jnp.clip(output, 0.0, 1.0), image)
         values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
         values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         fused, out = model.apply({"params": params}, ir, vis)
         values |= _alive_in_teacher(out)
         pictures = {"ir": ir, "vis": vis, "fused": fused}
-        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
+        return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
 
@@ -349,8 +351,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             return jnp.mean(difference, axis=(1, 2, 3))
 
         values = {
-            **_quality("", jnp.clip(image, 0.0, 1.0), target),
-            **_quality("_bicubic", bicubic, target),
+            **image_quality("", jnp.clip(image, 0.0, 1.0), target),
+            **image_quality("_bicubic", bicubic, target),
             "loss_fusion": distance(
                 out[f"decoded{suffix}"],
                 config.loss.fused_scale * low_label[f"decoder3{suffix}"],
@@ -364,6 +366,6 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             values["loss_feature"] = sum(map(distance, features_t, features_s))
         drawn = (ir, vis, bicubic, image, label)
         pictures = dict(zip(PICTURES, drawn, strict=True))
-        return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
+        return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn

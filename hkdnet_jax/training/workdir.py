@@ -19,14 +19,13 @@ from hkdnet_jax.common.paths import as_path, is_local
 from hkdnet_jax.training import loop
 from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.config_check import check_config
-from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.writers import Writer, write_run_info
 
 _LOOKED_AT = 16  # validation pairs, for features that are 0 everywhere
 
 
-def check_workdir(config: ConfigDict, workdir: Any) -> None:
+def check_workdir(config: ConfigDict, workdir: Any, run_class: type[Run] = Run) -> None:
     """Raises UserError if the path is a file or holds a run of another network."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: name a folder.")
@@ -34,12 +33,12 @@ def check_workdir(config: ConfigDict, workdir: Any) -> None:
     if not file.exists():
         return
     try:
-        old = describe_network(ConfigDict(json.loads(file.read_text())))
+        old = run_class.describe(ConfigDict(json.loads(file.read_text())))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{file} was not written by this program: choose another --workdir."
         ) from None
-    new = describe_network(config)
+    new = run_class.describe(config)
     differing = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
     if differing:
         raise UserError(
@@ -123,12 +122,13 @@ def _warn_of_dead_features(training: Run) -> None:
             )
 
 
-def run(config: ConfigDict, workdir: str) -> bool:
+def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
     """Trains the run that `config` describes in `workdir`.
 
     Args:
       config: locked configuration.
       workdir: a folder of this machine, or an address such as gs://bucket/runs/x2.
+      run_class: `Run`, or a subclass for other networks.
 
     Returns:
       True if the run is complete, False if SIGTERM ended it early and it was saved.
@@ -140,8 +140,8 @@ def run(config: ConfigDict, workdir: str) -> bool:
     """
     folder = as_path(workdir)
     check_config(config)
-    check_workdir(config, folder)
-    training = Run(config)
+    check_workdir(config, folder, run_class)
+    training = run_class(config)
     main_process = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         if main_process:

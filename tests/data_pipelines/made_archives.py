@@ -201,6 +201,20 @@ def make_kaist(root: Path):
     return made
 
 
+def make_vlirvdif(root: Path):
+    """Two videos; the file chooses two frames of one and one of the other."""
+    base, made = root / "VLIRVDIF", {}
+    for video in ("Camouflage", "Hall"):
+        for number in (1, 12, 13):
+            made[f"{video}_{number:04d}"] = pair(
+                base / video / "IR" / f"IR_{number}.png",
+                base / video / "VIS" / f"VIS_{number}.png",
+            )
+    chosen = ("Hall_0012", "Camouflage_0001", "Camouflage_0013")
+    (base / "test.txt").write_text("\n".join(chosen), encoding="utf-8")
+    return {"test": {name: made[name] for name in chosen}}
+
+
 def make_pairs(root: Path):
     return {
         "train": {
@@ -218,6 +232,7 @@ MAKERS = {
     "m3fd": make_m3fd,
     "flir_adas": make_flir,
     "kaist": make_kaist,
+    "vlirvdif": make_vlirvdif,
     "pairs": make_pairs,
 }
 

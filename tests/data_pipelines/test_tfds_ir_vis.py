@@ -26,11 +26,12 @@ from made_archives import (
     make_pairs,
     make_roadscene,
     make_tno,
+    make_vlirvdif,
     pair,
 )
 from PIL import Image
 
-from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, StoredImage
+from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, StoredImage, layouts
 from hkdnet_jax.common.errors import UserError
 
 
@@ -93,6 +94,10 @@ class TestM3fd(_Builder, tfds.testing.DatasetBuilderTestCase):
 
 class TestFlirAdas(_Builder, tfds.testing.DatasetBuilderTestCase):
     NAME = "flir_adas"
+
+
+class TestVlirvdif(_Builder, tfds.testing.DatasetBuilderTestCase):
+    NAME = "vlirvdif"
 
 
 class TestKaist(_Builder, tfds.testing.DatasetBuilderTestCase):
@@ -200,6 +205,25 @@ def test_one_of_the_two_m3fd_archives_is_enough(tmp_path, kept):
     split = "train" if kept == "M3FD_Detection" else "test"
     builder = build("m3fd", tmp_path / "hand", tmp_path / "out")
     check_records(builder, {split: made[split]})
+
+
+def test_frames_that_the_list_of_vlirvdif_chooses(tmp_path):
+    make_vlirvdif(tmp_path / "raw")
+    found = layouts.vlirvdif(tmp_path / "raw")
+    assert [p.name for p in found.splits["test"]] == [
+        *("Hall_0012", "Camouflage_0001", "Camouflage_0013")
+    ]
+    chosen = tmp_path / "raw" / "VLIRVDIF" / "test.txt"
+    chosen.write_text("Hall_0012\nHall_0099\n", encoding="utf-8")
+    (tmp_path / "raw" / "VLIRVDIF" / "Hall" / "IR" / "IR_13.png").unlink()
+    found = layouts.vlirvdif(tmp_path / "raw")
+    assert [p.name for p in found.splits["test"]] == ["Hall_0012"]
+    lost, named = found.problems
+    assert "VIS_13.png has no partner" in lost and "'Hall_0099'" in named
+    chosen.unlink()
+    assert len(layouts.vlirvdif(tmp_path / "raw").splits["test"]) == 5
+    with pytest.raises(UserError, match="expected folders VIDEO with IR/ and VIS/"):
+        layouts.vlirvdif(tmp_path / "nothing")
 
 
 def test_flir_list_that_names_a_lost_image(tmp_path):

@@ -121,7 +121,7 @@ def test_what_compare_wrote(tmp_path):
     measured = side_by_side.Measured(rows, ["b is bad."])
     file = written(tmp_path, side_by_side_tables.to_json(measured, {}), "compare.json")
     found = score_files.read(file)
-    assert list(found) == ["x2 plain", "x2 paper", "x2 own"]
+    assert list(found) == ["x2 own", "x2 plain", "x2 paper"]
     assert score_files.read(tmp_path).keys() == found.keys()  # the folder
     assert found["x2 paper"].protocol == "paper" and found["x2 own"].protocol == ""
     assert found["x2 paper"].mean("ours", "CC") == 0.25

@@ -63,7 +63,7 @@ def test_flips_are_a_function_of_seed_and_step_and_the_same_for_both():
     config = teacher_config()
     ramp = np.arange(64 * 5 * 7, dtype=np.uint8).reshape(64, 5, 7, 1)
     batch = {"ir": ramp, "vis": ramp // 2}
-    augmented = jax.jit(lambda step, batch: steps._augmented(config, step, batch))
+    augmented = jax.jit(lambda step, batch: steps.augmented(config, step, batch))
     seen = []
     for step in (3, 3, 4):
         ir, vis = (np.asarray(x) for x in augmented(jnp.int32(step), batch))
@@ -72,7 +72,7 @@ def test_flips_are_a_function_of_seed_and_step_and_the_same_for_both():
     np.testing.assert_array_equal(seen[0], seen[1])
     assert np.any(seen[0] != seen[2])
     config.seed += 1
-    other = jax.jit(lambda step: steps._augmented(config, step, batch))(jnp.int32(3))
+    other = jax.jit(lambda step: steps.augmented(config, step, batch))(jnp.int32(3))
     assert np.any(seen[0] != np.asarray(other[0]))
 
 
@@ -80,7 +80,7 @@ def test_each_sample_is_flipped_in_one_of_four_ways():
     config = teacher_config()
     one = np.arange(35, dtype=np.uint8).reshape(1, 5, 7, 1)
     batch = {key: np.repeat(one, 400, axis=0) for key in ("ir", "vis")}
-    ir, _ = steps._augmented(config, jnp.int32(0), batch)
+    ir, _ = steps.augmented(config, jnp.int32(0), batch)
     got = np.round(np.asarray(ir) * 255).astype(np.uint8)
     ways = [one[0], one[0, ::-1], one[0, :, ::-1], one[0, ::-1, ::-1]]
     counts = [sum(np.array_equal(g, way) for g in got) for way in ways]
@@ -208,7 +208,7 @@ def test_the_losses_are_those_of_the_paper(taken, frozen, fuse, student):
     config = student_config("unused")
 
     def inputs(step):
-        ir, vis = steps._augmented(config, jnp.int32(step), random_batch(0, 4, SIZE))
+        ir, vis = steps.augmented(config, jnp.int32(step), random_batch(0, 4, SIZE))
         return (ir, vis), (arrays.degrade(ir, 2), arrays.degrade(vis, 2))
 
     def distance(a, b):
