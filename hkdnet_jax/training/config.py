@@ -19,6 +19,7 @@ from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
 from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 FEATURES = ("relu", "linear")
+STYLES = ("balanced", "vivid")
 SCHEDULES = ("constant", "cosine", "step")
 
 
@@ -37,6 +38,21 @@ class Teacher:
         "constant added to both activities of Eq. 15, as a share of the activity of a "
         "white image; 0 in the paper; set it for a teacher's run only",
         at_least=0.0,
+    )
+    context: float = key(
+        0.0,
+        "teacher's run only: standard deviation in pixels of the local means that the "
+        "decoder reads beside the features of Eq. 5, which then stay apart; 0, the "
+        "paper's: it reads their sum alone",
+        at_least=0.0,
+        below=100.0,
+    )
+    style: str = key(
+        "balanced",
+        "what a teacher's run learns: balanced, as in the paper, to reconstruct single "
+        "images (Eq. 17); vivid, to fuse pairs so that the stronger detail of the two "
+        "keeps its contrast (`losses.vivid`), from a teacher in init_from",
+        choices=STYLES,
     )
     dir: str = key("", "student only: workdir or model directory of its teacher")
 
@@ -167,6 +183,17 @@ class Loss:
     percep: float = key(
         1.0,
         "teacher only: weight of the perceptual term; 0: VGG16 is not used",
+        at_least=0.0,
+    )
+    intensity: float = key(
+        10.0, "vivid teacher only: weight of the intensity term", at_least=0.0
+    )
+    gradient: float = key(
+        1.0, "vivid teacher only: weight of the gradient term", at_least=0.0
+    )
+    similarity: float = key(
+        1.0,
+        "vivid teacher only: weight of the term that asks for SSIM with both sources",
         at_least=0.0,
     )
     idle: float = key(

@@ -16,6 +16,7 @@ from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
 from hkdnet_jax.losses.teacher import idleness, teacher_loss
+from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.training.networks import build_student, build_teacher
@@ -79,6 +80,8 @@ def train_step(
       phase: 1 or 2; a teacher's run has only phase 1.
     """
     if config.kind == "teacher":
+        if config.teacher.style == "vivid":
+            return vivid_train_step(config, optimizer)
         return teacher_train_step(config, optimizer)
     return student_train_step(config, optimizer, teacher, phase)
 
@@ -101,13 +104,7 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         def loss_fn(params: Params):
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
-            if config.loss.idle:
-                terms["idle"] = sum(
-                    idleness(out[f"{name}_linear"], mean)
-                    for name, mean in _LEAST_MEANS.items()
-                )
-                loss += config.loss.idle * terms["idle"]
-            return loss, terms
+            return _with_idleness(config, loss, terms, out)
 
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -116,6 +113,45 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         return state, scalars | {"loss": loss} | _named(terms)
 
     return step_fn
+
+
+def vivid_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
+    """The step that trains a teacher's fusion on pairs, see `losses.vivid`.
+
+    There are no frozen parameters.
+    """
+    model = build_teacher(config)
+    names = ("intensity", "gradient", "similarity")
+    weights = {name: config.loss[name] for name in names}
+
+    def step_fn(state: TrainState, frozen: Params, batch: Batch):
+        del frozen
+        ir, vis = _augmented(config, state.step, batch)
+
+        def loss_fn(params: Params):
+            output, out = model.apply({"params": params}, ir, vis)
+            loss, terms = vivid_loss(output, ir, vis, **weights)
+            return _with_idleness(config, loss, terms, out)
+
+        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+        return state, scalars | {"loss": loss} | _named(terms)
+
+    return step_fn
+
+
+def _with_idleness(
+    config: ConfigDict, loss: jax.Array, terms: Scalars, out: Mapping[str, jax.Array]
+) -> tuple[jax.Array, Scalars]:
+    """Adds the term that keeps a teacher's units firing, if `loss.idle` is set."""
+    if not config.loss.idle:
+        return loss, terms
+    idle = sum(
+        idleness(out[f"{name}_linear"], mean) for name, mean in _LEAST_MEANS.items()
+    )
+    return loss + config.loss.idle * idle, terms | {"idle": idle}
 
 
 def _teacher_loss(
@@ -293,13 +329,16 @@ def _alive_in_teacher(out: Mapping[str, jax.Array]) -> Scalars:
 
 
 def teacher_val_step(config: ConfigDict) -> ValStep:
-    """The step that measures how well the teacher reconstructs IR and VIS.
+    """The step that measures how well the teacher does what it learns.
+
+    `psnr`, `ssim`: for a vivid teacher PSNR in dB and SSIM of its picture against
+    `vivid_target`; otherwise those of the reconstructions, means over IR and VIS.
 
     `psnr_ir`, `ssim_ir`, `psnr_vis`, `ssim_vis`: PSNR in dB and SSIM of the
-    reconstructions; `psnr`, `ssim`: their means over IR and VIS.
+    reconstructions.
     `alive_encoder1` to `alive_encoder4`, `alive_decoder1` to `alive_decoder3`: for each
     ReLU layer, the share of channels that are not 0 everywhere while the pair is fused.
-    The pictures are IR, VIS and fused.
+    The pictures are IR, VIS, fused and, for a vivid teacher, the target as label.
     """
     model = build_teacher(config)
 
@@ -309,11 +348,16 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
         for name, image in (("_ir", ir), ("_vis", vis)):
             output, _ = model.apply({"params": params}, image, image)
             values |= _quality(name, jnp.clip(output, 0.0, 1.0), image)
-        values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
-        values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         fused, out = model.apply({"params": params}, ir, vis)
         values |= _alive_in_teacher(out)
         pictures = {"ir": ir, "vis": vis, "fused": fused}
+        if config.teacher.style == "vivid":
+            pictures["label"] = vivid_target(ir, vis)
+            fused = jnp.clip(fused, 0.0, 1.0)
+            values |= _quality("", fused, pictures["label"])
+        else:
+            values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
+            values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         return _sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
