@@ -230,7 +230,10 @@ def soft_step(value: np.ndarray, width: float) -> np.ndarray:
 
 
 def develop_targets(c: Canvas) -> np.ndarray:
-    """The targets, int16 [H/SUPERSAMPLE, W/SUPERSAMPLE]; 0 where a pixel is not all one."""
+    """The targets of whole pixels, int16 [H/SUPERSAMPLE, W/SUPERSAMPLE].
+
+    A pixel that shows several targets, or one only in part, is 0.
+    """
     s = SUPERSAMPLE
     height, width = c.targets.shape
     blocks = c.targets.reshape(height // s, s, width // s, s)

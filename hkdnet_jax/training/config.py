@@ -19,6 +19,7 @@ from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
 from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 FEATURES = ("relu", "linear")
+DEGRADATIONS = ("bilinear", "camera")
 STYLES = ("balanced", "vivid")
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -98,6 +99,13 @@ class Data:
         "training crops are shrunk from windows whose side is up to this many times "
         "the crop's; 1: they are not shrunk",
         at_least=1.0,
+    )
+    degradation: str = key(
+        "bilinear",
+        "student only: how its low-resolution input is made: bilinear, the paper's, "
+        "reduces the crops; camera also adds blur, noise, compression and shifts "
+        "(`ops.camera`), and its labels stay those of the clean pair",
+        choices=DEGRADATIONS,
     )
     samples_per_epoch: int = key(
         12000, "crops per epoch, or the number of pairs if that is larger", at_least=1

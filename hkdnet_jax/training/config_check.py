@@ -45,6 +45,7 @@ def check_values(config: ConfigDict) -> None:
     _check_attention(config)
     _check_start(config)
     _check_style(config)
+    _check_degradation(config)
     if config.kind == "student":
         _check_student(config)
 
@@ -87,6 +88,16 @@ def _check_style(config: ConfigDict) -> None:
         "loss.percep",
         config.loss.percep,
         "a vivid teacher has no perceptual term; set it to 0",
+    )
+
+
+def _check_degradation(config: ConfigDict) -> None:
+    degradation = config.data.degradation
+    _require(
+        config.kind == "student" or degradation == "bilinear",
+        "data.degradation",
+        degradation,
+        "a teacher's run degrades nothing; leave it bilinear",
     )
 
 

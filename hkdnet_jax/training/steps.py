@@ -19,12 +19,14 @@ from hkdnet_jax.losses.teacher import idleness, teacher_loss
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.ops.camera import camera_pair
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
 
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
+Pair = tuple[jax.Array, jax.Array]  # infrared and visible
 # (state, frozen parameters, batch) -> (state, scalars)
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 # (params, frozen parameters, batch)
@@ -39,7 +41,7 @@ PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 _LEAST_MEANS = {"encoder_ir": -2.0, "decoder1": 0.0, "decoder2": 0.0, "decoder3": 0.0}
 
 
-def _step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
+def _step_key(config: ConfigDict, step: jax.Array | int, stream: int) -> jax.Array:
     """The random key of one stream at one step, a function of the seed and the step."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     return jax.random.fold_in(key, stream)
@@ -57,12 +59,24 @@ def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
     return images
 
 
-def _augmented(
-    config: ConfigDict, step: jax.Array, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
+def _augmented(config: ConfigDict, step: jax.Array, batch: Batch) -> Pair:
     """The batch's IR and VIS as float32 in [0, 1], flipped at random."""
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-    return _flip(_step_key(config, step, stream=0), ir, vis)
+    ir, vis = _flip(_step_key(config, step, stream=0), ir, vis)
+    return ir, vis
+
+
+def _clean(config: ConfigDict, pair: Pair) -> Pair:
+    """The pair at the student's resolution, without any flaw of a camera."""
+    ir, vis = (degrade(image, config.scale) for image in pair)
+    return ir, vis
+
+
+def _taken(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
+    """The low-resolution pair that the student sees."""
+    if config.data.degradation == "camera":
+        return camera_pair(key, *pair, config.scale)
+    return _clean(config, pair)
 
 
 def train_step(
@@ -192,21 +206,20 @@ def student_train_step(
     student = build_student(config)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
-    def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
-        _, label = teacher.apply({"params": frozen}, *low)
-        _, out = student.apply({"params": params}, *low, method=Student.fuse_only)
+    def phase1_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
+        _, label = teacher.apply({"params": frozen}, *_clean(config, pair))
+        _, out = student.apply({"params": params}, *taken, method=Student.fuse_only)
         fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
         return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
 
-    def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
-        image_t, label = teacher.apply({"params": frozen}, ir, vis)
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
-        image_s, out = student.apply({"params": params}, *low)
+    def phase2_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
+        image_t, label = teacher.apply({"params": frozen}, *pair)
+        image_s, out = student.apply({"params": params}, *taken)
         features_t, features_s = [], []
         if config.loss.phi:
             low_label = {}
             if config.model.global_skip:
+                low = _clean(config, pair)
                 _, low_label = teacher.apply({"params": frozen}, *low)
             features_t = features_to_add(config, label, low_label)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
@@ -225,10 +238,11 @@ def student_train_step(
     loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
-        ir, vis = _augmented(config, state.step, batch)
+        pair = _augmented(config, state.step, batch)
+        taken = _taken(config, _step_key(config, state.step, stream=2), pair)
 
         def loss_fn(trained: Params):
-            return loss_of_phase({**state.params, **trained}, frozen, ir, vis)
+            return loss_of_phase({**state.params, **trained}, frozen, pair, taken)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
@@ -366,6 +380,7 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
 def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     """The step that compares the student with its teacher's high-resolution label.
 
+    Its input is degraded as in training (`data.degradation`).
     `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
     `ssim_bicubic`: those of the alternative without a student, in which the teacher
     fuses the low-resolution pair and bicubic interpolation enlarges the result.
@@ -378,10 +393,12 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     student, suffix = build_student(config), feature_suffix(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
-        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
+        ir, vis = pair = to_float(batch["ir"]), to_float(batch["vis"])
+        # Every validation sees the same noise, so that their scores can be compared.
+        low = _taken(config, _step_key(config, 0, stream=3), pair)
         label, high = teacher.apply({"params": frozen}, ir, vis)
-        low_fused, low_label = teacher.apply({"params": frozen}, *low)
+        low_fused, _ = teacher.apply({"params": frozen}, *low)
+        _, low_label = teacher.apply({"params": frozen}, *_clean(config, pair))
         image, out = student.apply(
             {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
         )
