@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
     "teacher": (None, "lite", "revive", "tiny"),
+    "teacher_vivid": (None, "lite", "tiny"),
     "student_x2": (None, "short", "lite", "tiny"),
     "student_x3": (None, "short", "lite", "tiny"),
     "student_x4": (None, "short", "lite", "tiny"),
@@ -37,7 +38,7 @@ def load(name: str, variant: str | None, teacher: Path):
     config = importlib.import_module(f"configs.{name}").get_config(variant)
     if config.kind == "student":
         config.teacher.dir = str(teacher)
-    if variant == "revive":
+    if variant == "revive" or name == "teacher_vivid":
         config.init_from = str(teacher)
     config.lock()
     return config
@@ -86,7 +87,10 @@ def gradients(request, monkeypatch):
     function in each; tests/ops has their numbers.
     """
     name, variant = request.getfixturevalue("name"), request.getfixturevalue("variant")
-    if "teacher" in (name, variant) or (name, variant) == ("student_x2", "lite"):
+    if {"teacher", "teacher_vivid"} & {name, variant} or (name, variant) == (
+        "student_x2",
+        "lite",
+    ):
         yield
         return
     monkeypatch.setattr(conv, "_MANY_CHANNELS", 2**30)

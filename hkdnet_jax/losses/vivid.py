@@ -34,7 +34,8 @@ NOISE = 1.0 / 255.0
 # Of the sum of the low parts, and the soft limits that leave room for the details.
 GAIN, OFFSET = 0.75, 0.12
 BLACK, WHITE, KNEE = 0.03, 0.85, 0.2
-# How far from a warm detail the picture makes room for it, and the blur of that, pixels.
+# How far from a warm detail the picture makes room for it, and the blur of that; both
+# in pixels.
 ROOM, ROOM_SIGMA = 12, 6.0
 
 

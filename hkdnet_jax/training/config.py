@@ -14,13 +14,12 @@ from ml_collections import ConfigDict, config_dict
 from hkdnet_jax.common import keys
 from hkdnet_jax.common.keys import Limits, key
 from hkdnet_jax.losses.teacher import NORMS
-from hkdnet_jax.models.presets import PRESETS, SCALES, StudentConfig
+from hkdnet_jax.models.presets import PRESETS, SCALES, STYLES, StudentConfig
 from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
 from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 FEATURES = ("relu", "linear")
 DEGRADATIONS = ("bilinear", "camera")
-STYLES = ("balanced", "vivid")
 SCHEDULES = ("constant", "cosine", "step")
 
 

@@ -1,4 +1,4 @@
-"""The kept contrast of hot targets, on pictures where it is known and on made scenes."""
+"""The kept contrast of hot targets, where it is known and on made scenes."""
 
 import numpy as np
 import pytest
