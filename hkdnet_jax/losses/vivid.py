@@ -3,18 +3,17 @@
 It is not in the paper, whose fusion is nearly a fixed average.  `vivid_target` shows
 what is striking in either source at its full contrast:
 
-    fused = tone(GAIN * (low_ir + low_vis) - OFFSET) + detail - room
+    fused = tone(GAIN * (low_ir + low_vis) - OFFSET) + detail
 
 where low is a Gaussian mean, and detail the difference from it of whichever source has
 more of it nearby.  A sum of the low parts keeps the light of both, and a choice between
 the details, unlike a sum, cannot let a person who is hot, but dark in the visible
-image, cancel out.  In white smoke or glare a hot person would have to be whiter than
-white; there the surroundings are darkened, by the room that the warm detail lacks.
+image, cancel out.  The tone curve keeps the sum well below white, so that in white smoke
+or glare there is room for a hot person who has to be brighter still.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hkdnet_jax.losses.inputs import as_images
 from hkdnet_jax.losses.quality import ssim
@@ -33,10 +32,7 @@ SHARPNESS = 4
 NOISE = 1.0 / 255.0
 # Of the sum of the low parts, and the soft limits that leave room for the details.
 GAIN, OFFSET = 0.75, 0.12
-BLACK, WHITE, KNEE = 0.03, 0.85, 0.2
-# How far from a warm detail the picture makes room for it, and the blur of that; both
-# in pixels.
-ROOM, ROOM_SIGMA = 12, 6.0
+BLACK, WHITE, KNEE = 0.03, 0.75, 0.25
 
 
 def tone(level: jax.Array) -> jax.Array:
@@ -58,9 +54,6 @@ def vivid_target(ir: jax.Array, vis: jax.Array) -> jax.Array:
     times, and the detail of the picture is
 
         (e_ir d_ir + e_vis d_vis) / (e_ir + e_vis + NOISE^SHARPNESS)
-
-    The room is the largest amount within ROOM pixels, then blurred, by which the warm
-    share of the picture would exceed white.
 
     Args:
       ir, vis: floating [N, H, W, 1] in [0, 1].
@@ -85,18 +78,7 @@ def vivid_target(ir: jax.Array, vis: jax.Array) -> jax.Array:
     chosen = jnp.sum(strength * detail, -1, keepdims=True)
     chosen /= jnp.sum(strength, -1, keepdims=True) + 1.0
     base = tone(GAIN * jnp.sum(low, -1, keepdims=True) - OFFSET)
-    share = strength[..., :1] / (jnp.sum(strength, -1, keepdims=True) + 1.0)
-    lacking = share * jnp.maximum(base + chosen - 1.0, 0.0)
-    room = local_mean(_largest_nearby(lacking, ROOM), ROOM_SIGMA)
-    return jnp.clip(base + chosen - room, 0.0, 1.0)
-
-
-def _largest_nearby(x: jax.Array, reach: int) -> jax.Array:
-    """The maximum of [N, H, W, 1] over the square of 2 reach + 1 pixels around each."""
-    side = 2 * reach + 1
-    for window in ((1, side, 1, 1), (1, 1, side, 1)):
-        x = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, 1, 1), "SAME")
-    return x
+    return jnp.clip(base + chosen, 0.0, 1.0)
 
 
 def vivid_loss(
@@ -106,7 +88,7 @@ def vivid_loss(
     *,
     intensity: float = 10.0,
     gradient: float = 1.0,
-    similarity: float = 1.0,
+    similarity: float = 0.5,
 ) -> tuple[jax.Array, Terms]:
     """Computes the loss of a fused pair: the weighted sum of three terms.
 

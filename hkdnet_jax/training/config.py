@@ -199,7 +199,7 @@ class Loss:
         1.0, "vivid teacher only: weight of the gradient term", at_least=0.0
     )
     similarity: float = key(
-        1.0,
+        0.5,
         "vivid teacher only: weight of the term that asks for SSIM with both sources",
         at_least=0.0,
     )
