@@ -8,8 +8,8 @@ what is striking in either source at its full contrast:
 where low is a Gaussian mean, and detail the difference from it of whichever source has
 more of it nearby.  A sum of the low parts keeps the light of both, and a choice between
 the details, unlike a sum, cannot let a person who is hot, but dark in the visible
-image, cancel out.  The tone curve keeps the sum well below white, so that in white smoke
-or glare there is room for a hot person who has to be brighter still.
+image, cancel out.  The tone curve keeps the sum well below white, so that in white
+smoke or glare there is room for a hot person who has to be brighter still.
 """
 
 import jax
@@ -31,8 +31,8 @@ SHARPNESS = 4
 # they are noise.  It is a share of the full range.
 NOISE = 1.0 / 255.0
 # Of the sum of the low parts, and the soft limits that leave room for the details.
-GAIN, OFFSET = 0.75, 0.12
-BLACK, WHITE, KNEE = 0.03, 0.75, 0.25
+GAIN, OFFSET = 0.85, 0.18
+BLACK, WHITE, KNEE = 0.03, 0.8, 0.25
 
 
 def tone(level: jax.Array) -> jax.Array:

@@ -23,10 +23,10 @@ def reference_mean(x: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def reference_tone(x: np.ndarray) -> np.ndarray:
-    """Levels limited to 0.03..0.75, with knees of 0.25."""
+    """Levels limited to 0.03..0.8, with knees of 0.25."""
     out = x.copy()
-    high, low = x > 0.5, x < 0.28
-    out[high] = 0.5 + 0.25 * np.tanh((x[high] - 0.5) / 0.25)
+    high, low = x > 0.55, x < 0.28
+    out[high] = 0.55 + 0.25 * np.tanh((x[high] - 0.55) / 0.25)
     out[low] = 0.28 + 0.25 * np.tanh((x[low] - 0.28) / 0.25)
     return out
 
@@ -39,14 +39,14 @@ def reference_target(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
     strengths = [reference_mean(d**2, 3.0) ** 2 for d in squares]
     chosen = sum(e * d for e, d in zip(strengths, details, strict=True))
     chosen /= sum(strengths) + (1 / 255) ** 4
-    return np.clip(reference_tone(0.75 * sum(lows) - 0.12) + chosen, 0, 1)
+    return np.clip(reference_tone(0.85 * sum(lows) - 0.18) + chosen, 0, 1)
 
 
 def test_the_reference_has_the_constants_of_the_module():
     constants = (vivid.LOW_SIGMA, vivid.NEAR_SIGMA, vivid.WARM, vivid.SHARPNESS)
     assert constants == (12.0, 3.0, 2.5, 4)
-    assert (vivid.GAIN, vivid.OFFSET, vivid.NOISE) == (0.75, 0.12, 1 / 255)
-    assert (vivid.BLACK, vivid.WHITE, vivid.KNEE) == (0.03, 0.75, 0.25)
+    assert (vivid.GAIN, vivid.OFFSET, vivid.NOISE) == (0.85, 0.18, 1 / 255)
+    assert (vivid.BLACK, vivid.WHITE, vivid.KNEE) == (0.03, 0.8, 0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_tone_is_smooth_and_increases():
     slopes = jax.vmap(jax.grad(vivid.tone))(levels)
     assert np.all(slopes >= 0) and np.all(slopes <= 1)
     assert np.abs(np.diff(slopes)).max() < 0.05
-    same = (levels > 0.28) & (levels < 0.5)
+    same = (levels > 0.28) & (levels < 0.55)
     np.testing.assert_array_equal(vivid.tone(levels)[same], levels[same])
 
 
