@@ -5,7 +5,9 @@ temperature (`ir`), reflectance (`vis`), emitted light (`glow`) and `depth` in m
 Painters blend into them from far to near; then each camera develops what it can see.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 
 import numpy as np
 
@@ -66,6 +68,14 @@ class Canvas:
     # same numbers shifted to the cell to the right, below and diagonally below.
     corners: list[np.ndarray]
     lights: list[Light] = field(default_factory=list)
+    # Number of the target whose warmth a pixel shows, int16 [H,W]; 0 for none.
+    targets: np.ndarray = field(init=False)
+    target: int = 0  # the target that is being painted
+    last_target: int = 0
+
+    def __post_init__(self):
+        """Starts without targets."""
+        self.targets = np.zeros(self.ir.shape, np.int16)
 
     @property
     def pixel(self) -> float:
@@ -106,6 +116,8 @@ class Canvas:
                 view = layer[box]
                 view += mask * (value - view)
         np.copyto(self.depth[box], z, where=mask > 0.5)
+        if ir is not None:  # else the warmth behind it still shows
+            np.copyto(self.targets[box], self.target, where=mask > 0.5)
 
     def flat(
         self, box: Box, distance: np.ndarray, z: float, ir, vis, glow=0.0, round_=0.0
@@ -192,6 +204,19 @@ class Canvas:
         return self.corners[0].take(_cell(u, v))
 
 
+def as_target(painter: Callable[..., None]) -> Callable[..., None]:
+    """Makes a painter note in `Canvas.targets` where the warmth of its object shows."""
+
+    @wraps(painter)
+    def painted(c: Canvas, *args) -> None:
+        c.last_target += 1
+        c.target = c.last_target
+        painter(c, *args)
+        c.target = 0
+
+    return painted
+
+
 def _cell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Position of the integer cell (u, v) in the flattened periodic lattice."""
     row = (v.astype(np.intp) & (TABLE - 1)) * TABLE
@@ -202,6 +227,18 @@ def soft_step(value: np.ndarray, width: float) -> np.ndarray:
     """A soft threshold at 0: 0 below -width, 1 above width."""
     t = np.clip(0.5 + value / (2 * width), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def develop_targets(c: Canvas) -> np.ndarray:
+    """The targets of whole pixels, int16 [H/SUPERSAMPLE, W/SUPERSAMPLE].
+
+    A pixel that shows several targets, or one only in part, is 0.
+    """
+    s = SUPERSAMPLE
+    height, width = c.targets.shape
+    blocks = c.targets.reshape(height // s, s, width // s, s)
+    first = blocks[:, :1, :, :1]
+    return np.where((blocks == first).all((1, 3)), first[:, 0, :, 0], 0)
 
 
 def _shrink(layer: np.ndarray) -> np.ndarray:

@@ -6,7 +6,15 @@ away from the camera, `x` to its right, and heights above the ground.
 
 import numpy as np
 
-from data_pipelines.scene_canvas import TABLE, Canvas, Light, Point, Rng, soft_step
+from data_pipelines.scene_canvas import (
+    TABLE,
+    Canvas,
+    Light,
+    Point,
+    Rng,
+    as_target,
+    soft_step,
+)
 
 
 def sky(c: Canvas, rng: Rng) -> None:
@@ -282,6 +290,7 @@ def _shadow(c: Canvas, z: float, x: float, wide: float) -> None:
     c.vis[box] *= 1 - 0.6 * soft_step(1 - r2, 0.6)
 
 
+@as_target
 def person(c: Canvas, rng: Rng, z: float, x: float) -> None:
     """A walker: skin hottest, clothes cooler; in VIS often as dark as the ground."""
     tall = rng.uniform(1.55, 1.9)
@@ -312,6 +321,7 @@ def person(c: Canvas, rng: Rng, z: float, x: float) -> None:
     part(0, 0.975, 0, 0.975, 0.085, heat - 0.05, 0.05)
 
 
+@as_target
 def car(c: Canvas, rng: Rng, z: float, x: float, sideways: bool, moving: bool) -> None:
     """A car from its front, back or side; warm around the engine and the tyres."""
     paint = rng.choice([0.06, 0.12, 0.3, 0.6, 0.8])

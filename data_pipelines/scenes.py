@@ -10,6 +10,7 @@ NumPy is needed.
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from data_pipelines.scene_canvas import (
     Mood,
     Rng,
     develop_infrared,
+    develop_targets,
     develop_visible,
 )
 from hkdnet_jax.common.pair_files import Pair
@@ -179,9 +181,39 @@ def _canvas(rng: Rng, height: int, width: int) -> Canvas:
     return c
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A rendered scene, and what is known of it.
+
+    Attributes:
+      ir: uint8 [H, W].
+      vis: uint8 [H, W].
+      targets: int16 [H, W]: the number, from 1, of the person or vehicle whose warmth a
+        pixel shows, and 0 elsewhere.  Smoke hides none of it, other objects do.
+      mood: a key of MOODS.
+    """
+
+    ir: np.ndarray
+    vis: np.ndarray
+    targets: np.ndarray
+    mood: str
+
+
 def render(
     seed: int, index: int, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Renders the two images of a scene, as a pure function of the arguments.
+
+    Args, raises: see `render_scene`.
+
+    Returns:
+      (ir, vis), each uint8 [height, width].
+    """
+    scene = render_scene(seed, index, height, width)
+    return scene.ir, scene.vis
+
+
+def render_scene(seed: int, index: int, height: int, width: int) -> Scene:
     """Renders a scene, as a pure function of the arguments.
 
     Another size shows the same scene with finer or coarser detail.
@@ -191,9 +223,6 @@ def render(
       index: number of the scene, at least 0.
       height: height in pixels, at least 16.
       width: width in pixels, at least 16.
-
-    Returns:
-      (ir, vis), each uint8 [height, width].
 
     Raises:
       ValueError: `seed` or `index` is negative, or a side is below 16.
@@ -218,7 +247,8 @@ def render(
         painter(c, own, z, *args)
     images = develop_infrared(c, for_film), develop_visible(c, for_film)
     ir, vis = (np.rint(255 * image.clip(0, 1)).astype(np.uint8) for image in images)
-    return ir, vis
+    mood = next(name for name, mood in MOODS.items() if mood is c.mood)
+    return Scene(ir, vis, develop_targets(c), mood)
 
 
 def write_pairs(

@@ -24,7 +24,11 @@ from hkdnet_jax.inference.report import open_lines
 from hkdnet_jax.inference.video_arguments import means_video
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
-from hkdnet_jax.pretrained.arguments import add_model_arguments, load_model
+from hkdnet_jax.pretrained.arguments import (
+    add_model_arguments,
+    add_style_argument,
+    load_model,
+)
 from hkdnet_jax.runtime import compile_cache
 from hkdnet_jax.runtime.precision import DTYPES
 
@@ -47,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_job_arguments(parser)
     add_model_arguments(parser)
+    add_style_argument(parser)
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -65,7 +70,8 @@ def _run(args: argparse.Namespace) -> int:
     collected = Collected([]) if video else read_jobs(args, options.depth)
     # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
     native = args.match and args.scale is None and args.model is None
-    model = load_model(args.model, 1 if native else args.scale).astype(args.dtype)
+    model = load_model(args.model, 1 if native else args.scale, args.style)
+    model = model.astype(args.dtype)
     if video:
         return _run_video(args, model, options)
     jobs = collected.jobs

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
     "teacher": (None, "lite", "revive", "tiny"),
+    "teacher_vivid": (None, "lite", "tiny"),
     "student_x2": (None, "short", "lite", "tiny"),
     "student_x3": (None, "short", "lite", "tiny"),
     "student_x4": (None, "short", "lite", "tiny"),
@@ -41,7 +42,7 @@ def load(name: str, variant: str | None, teacher: Path):
     config = importlib.import_module(f"configs.{name}").get_config(variant)
     if config.kind == "student":
         config.teacher.dir = str(teacher)
-    if variant == "revive":
+    if variant == "revive" or name == "teacher_vivid":
         config.init_from = str(teacher)
     config.lock()
     return config

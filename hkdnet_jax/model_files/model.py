@@ -213,10 +213,14 @@ def _build(config: Mapping[str, Any]) -> tuple[nn.Module, int]:
     """
     match config:
         case {"kind": "teacher", "alpha": alpha, "damping": damping}:
-            known = {type(alpha), type(damping)} <= {int, float} and damping >= 0
-            if len(config) != 3 or not (known and math.isfinite(alpha + damping)):
+            context = config.get("context", 0.0)  # files of the paper's teacher lack it
+            rule = alpha, damping, context
+            known = {type(x) for x in rule} <= {int, float} and min(rule[1:]) >= 0
+            if len(config) != 3 + ("context" in config) or not (
+                known and math.isfinite(sum(rule))
+            ):
                 raise ValueError(f"not a teacher's configuration: {config}")
-            return Teacher(float(alpha), float(damping)), 1
+            return Teacher(*map(float, rule)), 1
         case {"kind": "student", "scale": int() as scale, "model": dict() as fields}:
             if len(config) != 3 or scale not in SCALES[1:]:
                 raise ValueError(f"not a student's configuration: {config}")

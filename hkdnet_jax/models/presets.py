@@ -8,6 +8,8 @@ from hkdnet_jax.models.attention import DFA_AXES
 from hkdnet_jax.ops.position_attention import SOFTMAX
 
 SCALES = (1, 2, 3, 4)  # output pixels per input pixel along a side; 1 for a teacher
+# How a teacher fuses, and the students that learn from it; the paper's is the first.
+STYLES = ("balanced", "vivid")
 # Smallest side of an input in pixels: in a smaller image nearly every pixel is close to
 # the border, and the padding determines most of the picture.
 MIN_SIDE = 8

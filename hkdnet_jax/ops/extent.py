@@ -19,6 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hkdnet_jax.common.arrays import resize_bicubic
+from hkdnet_jax.ops.filters import gaussian, window_sum
+
+# A Gaussian window reaches this many standard deviations.
+_REACH = 2.5
 
 
 class Extent(NamedTuple):
@@ -81,6 +85,32 @@ def spatial_mean(x: jax.Array, extent: Extent | None) -> jax.Array:
     if extent is None:
         return jnp.mean(x, axis=(1, 2), keepdims=True)
     return jnp.sum(x, axis=(1, 2), keepdims=True) / extent.pixels()
+
+
+def local_mean(x: jax.Array, sigma: float, extent: Extent | None = None) -> jax.Array:
+    """Averages [N, H, W, C], which is 0 beyond the border, around each pixel.
+
+    Args:
+      x: floating images.
+      sigma: standard deviation of the Gaussian weights in pixels, cut off at 2.5 of
+        them; only pixels that are in the image count.
+      extent: of the images.
+
+    Returns:
+      An array of the same shape and dtype, also 0 beyond the border.
+    """
+    reach = int(_REACH * sigma)
+    window = gaussian(2 * reach + 1, sigma)
+    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    ones = jnp.ones_like(x[:, :, :, :1])
+    total, weight = (
+        window_sum(jnp.pad(values, around), window, axes=(1, 2))
+        for values in (x, clear(ones, extent))
+    )
+    if extent is None:
+        return total / weight
+    # Beyond the border, some windows hold no pixel at all.
+    return clear(total / jnp.where(extent.inside(x), weight, 1.0), extent)
 
 
 def reflect(x: jax.Array, extent: Extent | None) -> jax.Array:

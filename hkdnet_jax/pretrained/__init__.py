@@ -10,26 +10,35 @@ from pathlib import Path
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import hub
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.models.presets import SCALES, STYLES
 
 TEACHER, STUDENT = "teacher", "lite"
 NAMES = (STUDENT, TEACHER)
+_VIVID = "_vivid"  # what follows the name of a model of that style
 _HERE = Path(__file__).parent
 _STUDENT_SCALES = SCALES[1:]
 
 
-def locate(model: str | None, scale: int | None) -> Path:
+def locate(model: str | None, scale: int | None, style: str = STYLES[0]) -> Path:
     """Returns the model directory that a model and a scale stand for.
 
     Args:
-      model: one of NAMES, or else the path of a directory (`./lite` for one of that
-        name) or of exported weights, or an address `hf://OWNER/NAME`, which is fetched;
-        None for the model that comes with the package for `scale`.
+      model: one of NAMES, or of them with `_vivid` appended, or else the path of a
+        directory (`./lite` for one of that name) or of exported weights, or an address
+        `hf://OWNER/NAME`, which is fetched; None for the model that comes with the
+        package for `scale` and `style`.
       scale: the requested scale, or None for the model's own.
+      style: one of STYLES, in which the package's models fuse.
 
     Raises:
       UserError: there are several such models, or none, or it cannot be fetched.
     """
+    vivid = style == STYLES[1]
+    if vivid and model not in (None, *NAMES):
+        raise UserError(
+            f"Style {style} chooses among the package's models, and {model} is another "
+            "one: leave the style out."
+        )
     if model is None:
         if scale is None:
             raise UserError(
@@ -37,8 +46,10 @@ def locate(model: str | None, scale: int | None) -> Path:
                 "already) to use the models that come with the package, or --model DIR."
             )
         model = TEACHER if scale == 1 else STUDENT
+    if model in (TEACHER + _VIVID, STUDENT + _VIVID):
+        vivid, model = True, model.removesuffix(_VIVID)
     if model == TEACHER:
-        return _HERE / TEACHER
+        return _shipped(TEACHER + vivid * _VIVID)
     if hub.is_address(model):
         return hub.fetch(model)
     if model != STUDENT:
@@ -46,7 +57,18 @@ def locate(model: str | None, scale: int | None) -> Path:
     if scale not in _STUDENT_SCALES:
         given = "without --scale" if scale is None else f"at --scale {scale}"
         raise UserError(f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4.")
-    return _HERE / f"{STUDENT}_x{scale}"
+    return _shipped(f"{STUDENT}{vivid * _VIVID}_x{scale}")
+
+
+def _shipped(name: str) -> Path:
+    directory = _HERE / name
+    if not directory.is_dir():
+        raise UserError(
+            f"The package holds no model {name} yet: train one with "
+            "configs/teacher_vivid.py, or a student from such a teacher, and give its "
+            "folder as the model; or use style balanced."
+        )
+    return directory
 
 
 def card(directory: Path) -> dict[str, dict[str, float]]:
@@ -78,7 +100,10 @@ def load_directory(directory: Path) -> Model:
 
 
 def load(
-    model: int | str | os.PathLike[str] | None = None, *, scale: int | None = None
+    model: int | str | os.PathLike[str] | None = None,
+    *,
+    scale: int | None = None,
+    style: str = STYLES[0],
 ) -> Model:
     """Loads a model: `load(2)`, `load("runs/x2")`, `load("hf://owner/name")`.
 
@@ -90,6 +115,8 @@ def load(
       scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for a
         teacher, which fuses pairs that are already high-resolution.  Optional where
         `model` says it.
+      style: how the package's models fuse.  `balanced`, as in the paper, is nearly a
+        fixed average; `vivid` shows hot targets and visible texture at full contrast.
 
     Raises:
       TypeError: an argument is of another type.
@@ -101,7 +128,9 @@ def load(
         model, scale = None, _checked(model)
     elif scale is not None or model is None:
         scale = _checked(2 if scale is None else scale)
-    directory = locate(None if model is None else os.fspath(model), scale)
+    if style not in STYLES:
+        raise UserError(f"style is {style!r}; give one of {', '.join(STYLES)}.")
+    directory = locate(None if model is None else os.fspath(model), scale, style)
     loaded = load_directory(directory)
     if scale not in (None, loaded.scale):
         remedy = "leave scale out" if model else "install the package again"

@@ -5,7 +5,7 @@ import argparse
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.models.presets import SCALES, STYLES
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +14,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME_OR_DIR",
         help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package; or the workdir of a training run, a converted release, weights that "
-        "export wrote, or hf://OWNER/NAME on the Hugging Face Hub (default: the one "
-        "that comes with the package for --scale)",
+        "package, or the same with _vivid appended; or the workdir of a training run, "
+        "a converted release, weights that export wrote, or hf://OWNER/NAME on the "
+        "Hugging Face Hub (default: the one that comes with the package for --scale)",
     )
     parser.add_argument(
         "--scale",
@@ -28,13 +28,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(name: str | None, scale: int | None) -> Model:
-    """Loads the model that --model and --scale stand for.
+def add_style_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --style, the third argument of `load_model`."""
+    parser.add_argument(
+        "--style",
+        choices=STYLES,
+        default=STYLES[0],
+        help="how the models that come with the package fuse: balanced, as in the "
+        "paper, or vivid, with hot targets and visible texture at full contrast "
+        f"(default: {STYLES[0]})",
+    )
+
+
+def load_model(name: str | None, scale: int | None, style: str = STYLES[0]) -> Model:
+    """Loads the model that --model, --scale and --style stand for.
 
     Raises:
       UserError: there is no such model, or --scale is not its scale.
     """
-    directory = pretrained.locate(name, scale)
+    directory = pretrained.locate(name, scale, style)
     model = pretrained.load_directory(directory)
     if scale not in (None, model.scale):
         kind = "teacher" if model.scale == 1 else "student"

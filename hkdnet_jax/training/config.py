@@ -14,11 +14,12 @@ from ml_collections import ConfigDict, config_dict
 from hkdnet_jax.common import keys
 from hkdnet_jax.common.keys import Limits, key
 from hkdnet_jax.losses.teacher import NORMS
-from hkdnet_jax.models.presets import PRESETS, SCALES, StudentConfig
+from hkdnet_jax.models.presets import PRESETS, SCALES, STYLES, StudentConfig
 from hkdnet_jax.ops.position_attention import IMPLEMENTATIONS
 from hkdnet_jax.runtime.precision import DTYPES, PRECISIONS
 
 FEATURES = ("relu", "linear")
+DEGRADATIONS = ("bilinear", "camera")
 SCHEDULES = ("constant", "cosine", "step")
 # The compared systems that are trained here; hkdnet_jax/baselines/training.py.
 BASELINES = ("edsr", "rcan", "densefuse", "cnn", "cen")
@@ -39,6 +40,21 @@ class Teacher:
         "constant added to both activities of Eq. 15, as a share of the activity of a "
         "white image; 0 in the paper; set it for a teacher's run only",
         at_least=0.0,
+    )
+    context: float = key(
+        0.0,
+        "teacher's run only: standard deviation in pixels of the local means that the "
+        "decoder reads beside the features of Eq. 5, which then stay apart; 0, the "
+        "paper's: it reads their sum alone",
+        at_least=0.0,
+        below=100.0,
+    )
+    style: str = key(
+        "balanced",
+        "what a teacher's run learns: balanced, as in the paper, to reconstruct single "
+        "images (Eq. 17); vivid, to fuse pairs so that the stronger detail of the two "
+        "keeps its contrast (`losses.vivid`), from a teacher in init_from",
+        choices=STYLES,
     )
     dir: str = key("", "student only: workdir or model directory of its teacher")
 
@@ -84,6 +100,13 @@ class Data:
         "training crops are shrunk from windows whose side is up to this many times "
         "the crop's; 1: they are not shrunk",
         at_least=1.0,
+    )
+    degradation: str = key(
+        "bilinear",
+        "student only: how its low-resolution input is made: bilinear, the paper's, "
+        "reduces the crops; camera also adds blur, noise, compression and shifts "
+        "(`ops.camera`), and its labels stay those of the clean pair",
+        choices=DEGRADATIONS,
     )
     samples_per_epoch: int = key(
         12000, "crops per epoch, or the number of pairs if that is larger", at_least=1
@@ -169,6 +192,17 @@ class Loss:
     percep: float = key(
         1.0,
         "teacher only: weight of the perceptual term; 0: VGG16 is not used",
+        at_least=0.0,
+    )
+    intensity: float = key(
+        10.0, "vivid teacher only: weight of the intensity term", at_least=0.0
+    )
+    gradient: float = key(
+        1.0, "vivid teacher only: weight of the gradient term", at_least=0.0
+    )
+    similarity: float = key(
+        0.5,
+        "vivid teacher only: weight of the term that asks for SSIM with both sources",
         at_least=0.0,
     )
     idle: float = key(

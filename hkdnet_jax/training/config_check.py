@@ -44,6 +44,8 @@ def check_values(config: ConfigDict) -> None:
     _check_crops(config)
     _check_attention(config)
     _check_start(config)
+    _check_style(config)
+    _check_degradation(config)
     if config.kind == "student":
         _check_student(config)
 
@@ -63,6 +65,40 @@ def _check_start(config: ConfigDict) -> None:
             wanted,
             "random weights have no use for it; name a model in config.init_from",
         )
+
+
+def _check_style(config: ConfigDict) -> None:
+    style = config.teacher.style
+    _require(
+        config.kind == "teacher" or style == "balanced",
+        "teacher.style",
+        style,
+        "it is for a teacher's run, and a student's fuses like its teacher; leave it "
+        "balanced and name a vivid teacher in config.teacher.dir",
+    )
+    _require(
+        style == "balanced" or bool(config.init_from),
+        "teacher.style",
+        style,
+        "its fusion is trained from a teacher that reconstructs; name one in "
+        "config.init_from",
+    )
+    _require(
+        style == "balanced" or not config.loss.percep,
+        "loss.percep",
+        config.loss.percep,
+        "a vivid teacher has no perceptual term; set it to 0",
+    )
+
+
+def _check_degradation(config: ConfigDict) -> None:
+    degradation = config.data.degradation
+    _require(
+        config.kind == "student" or degradation == "bilinear",
+        "data.degradation",
+        degradation,
+        "a teacher's run degrades nothing; leave it bilinear",
+    )
 
 
 def _check_milestones(config: ConfigDict) -> None:

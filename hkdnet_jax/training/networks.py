@@ -14,7 +14,7 @@ from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.student import TEACHER_CHANNELS, FeatureAdapter, Student
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import Teacher, widen_decoder
 from hkdnet_jax.training.config import model_of
 from hkdnet_jax.training.state import Params
 
@@ -25,7 +25,8 @@ def build_teacher(config: ConfigDict) -> Teacher:
     For a student's run, whose teacher comes from a file, it is the paper's teacher.
     """
     alpha, damping = config.teacher.alpha, config.teacher.damping
-    return Teacher(0.5 if alpha is None else alpha, damping or 0.0)
+    rule = 0.5 if alpha is None else alpha, damping or 0.0
+    return Teacher(*rule, config.teacher.context)
 
 
 def build_student(config: ConfigDict) -> Student:
@@ -89,7 +90,10 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
     """
     if config.kind == "teacher":
         teacher = build_teacher(config)
-        return {"kind": "teacher", "alpha": teacher.alpha, "damping": teacher.damping}
+        rule = {"alpha": teacher.alpha, "damping": teacher.damping}
+        if teacher.context:
+            rule["context"] = teacher.context
+        return {"kind": "teacher", **rule}
     fields = {
         name: list(value) if isinstance(value, tuple) else value
         # Keys that an older configuration lacks have their defaults.
@@ -103,7 +107,8 @@ def load_start(
 ) -> Mapping[str, Any]:
     """Reads the parameters of a model that a run starts from.
 
-    A teacher's run takes all parameters of a teacher. A student's takes the
+    A teacher's run takes all parameters of a teacher, and if it has a context but that
+    teacher has none, it starts with the same fusion. A student's takes the
     super-resolution part of a release, and all parameters of a student, except the
     upsampler's if the scales differ.
 
@@ -125,6 +130,13 @@ def load_start(
         parts = ("encoder", "decoder")
     else:
         parts = ("fusion", "sr") if is_student else ("sr",)
+    params = model.params
+    if isinstance(model.network, Teacher) and "encoder" in wanted:
+        inputs = (
+            tree["decoder"]["conv1"]["kernel"].shape[2] for tree in (wanted, params)
+        )
+        if next(inputs) > next(inputs):
+            params = widen_decoder(params, model.network.alpha)
     left_out = "upsampler" if is_student and model.scale != scale else None
 
     def select(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +146,7 @@ def load_start(
             if part in params
         }
 
-    start = select(model.params)
+    start = select(params)
     have, want = (
         {name: trees.describe_array(leaf) for name, leaf in trees.flatten(tree).items()}
         for tree in (start, select(wanted))

@@ -16,14 +16,17 @@ from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
 from hkdnet_jax.losses.teacher import idleness, teacher_loss
+from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.ops.camera import camera_pair
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
 
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
+Pair = tuple[jax.Array, jax.Array]  # infrared and visible
 # (state, frozen parameters, batch) -> (state, scalars)
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 # (params, frozen parameters, batch)
@@ -38,7 +41,7 @@ PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 _LEAST_MEANS = {"encoder_ir": -2.0, "decoder1": 0.0, "decoder2": 0.0, "decoder3": 0.0}
 
 
-def step_key(config: ConfigDict, step: jax.Array, stream: int) -> jax.Array:
+def step_key(config: ConfigDict, step: jax.Array | int, stream: int) -> jax.Array:
     """The random key of one stream at one step, a function of the seed and the step."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     return jax.random.fold_in(key, stream)
@@ -56,12 +59,24 @@ def _flip(key: jax.Array, *images: jax.Array) -> tuple[jax.Array, ...]:
     return images
 
 
-def augmented(
-    config: ConfigDict, step: jax.Array, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
+def augmented(config: ConfigDict, step: jax.Array, batch: Batch) -> Pair:
     """The batch's IR and VIS as float32 in [0, 1], flipped at random."""
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-    return _flip(step_key(config, step, stream=0), ir, vis)
+    ir, vis = _flip(step_key(config, step, stream=0), ir, vis)
+    return ir, vis
+
+
+def _clean(config: ConfigDict, pair: Pair) -> Pair:
+    """The pair at the student's resolution, without any flaw of a camera."""
+    ir, vis = (degrade(image, config.scale) for image in pair)
+    return ir, vis
+
+
+def _taken(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
+    """The low-resolution pair that the student sees."""
+    if config.data.degradation == "camera":
+        return camera_pair(key, *pair, config.scale)
+    return _clean(config, pair)
 
 
 def train_step(
@@ -79,6 +94,8 @@ def train_step(
       phase: 1 or 2; a teacher's run has only phase 1.
     """
     if config.kind == "teacher":
+        if config.teacher.style == "vivid":
+            return vivid_train_step(config, optimizer)
         return teacher_train_step(config, optimizer)
     return student_train_step(config, optimizer, teacher, phase)
 
@@ -101,13 +118,7 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         def loss_fn(params: Params):
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
-            if config.loss.idle:
-                terms["idle"] = sum(
-                    idleness(out[f"{name}_linear"], mean)
-                    for name, mean in _LEAST_MEANS.items()
-                )
-                loss += config.loss.idle * terms["idle"]
-            return loss, terms
+            return _with_idleness(config, loss, terms, out)
 
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -116,6 +127,45 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         return state, scalars | {"loss": loss} | named(terms)
 
     return step_fn
+
+
+def vivid_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
+    """The step that trains a teacher's fusion on pairs, see `losses.vivid`.
+
+    There are no frozen parameters.
+    """
+    model = build_teacher(config)
+    names = ("intensity", "gradient", "similarity")
+    weights = {name: config.loss[name] for name in names}
+
+    def step_fn(state: TrainState, frozen: Params, batch: Batch):
+        del frozen
+        ir, vis = augmented(config, state.step, batch)
+
+        def loss_fn(params: Params):
+            output, out = model.apply({"params": params}, ir, vis)
+            loss, terms = vivid_loss(output, ir, vis, **weights)
+            return _with_idleness(config, loss, terms, out)
+
+        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+        return state, scalars | {"loss": loss} | named(terms)
+
+    return step_fn
+
+
+def _with_idleness(
+    config: ConfigDict, loss: jax.Array, terms: Scalars, out: Mapping[str, jax.Array]
+) -> tuple[jax.Array, Scalars]:
+    """Adds the term that keeps a teacher's units firing, if `loss.idle` is set."""
+    if not config.loss.idle:
+        return loss, terms
+    idle = sum(
+        idleness(out[f"{name}_linear"], mean) for name, mean in _LEAST_MEANS.items()
+    )
+    return loss + config.loss.idle * idle, terms | {"idle": idle}
 
 
 def _teacher_loss(
@@ -156,21 +206,20 @@ def student_train_step(
     student = build_student(config)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
-    def phase1_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
-        _, label = teacher.apply({"params": frozen}, *low)
-        _, out = student.apply({"params": params}, *low, method=Student.fuse_only)
+    def phase1_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
+        _, label = teacher.apply({"params": frozen}, *_clean(config, pair))
+        _, out = student.apply({"params": params}, *taken, method=Student.fuse_only)
         fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
         return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
 
-    def phase2_loss(params: Params, frozen: Params, ir: jax.Array, vis: jax.Array):
-        image_t, label = teacher.apply({"params": frozen}, ir, vis)
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
-        image_s, out = student.apply({"params": params}, *low)
+    def phase2_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
+        image_t, label = teacher.apply({"params": frozen}, *pair)
+        image_s, out = student.apply({"params": params}, *taken)
         features_t, features_s = [], []
         if config.loss.phi:
             low_label = {}
             if config.model.global_skip:
+                low = _clean(config, pair)
                 _, low_label = teacher.apply({"params": frozen}, *low)
             features_t = features_to_add(config, label, low_label)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
@@ -189,10 +238,11 @@ def student_train_step(
     loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
-        ir, vis = augmented(config, state.step, batch)
+        pair = augmented(config, state.step, batch)
+        taken = _taken(config, step_key(config, state.step, stream=2), pair)
 
         def loss_fn(trained: Params):
-            return loss_of_phase({**state.params, **trained}, frozen, ir, vis)
+            return loss_of_phase({**state.params, **trained}, frozen, pair, taken)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
         (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
@@ -295,13 +345,16 @@ def _alive_in_teacher(out: Mapping[str, jax.Array]) -> Scalars:
 
 
 def teacher_val_step(config: ConfigDict) -> ValStep:
-    """The step that measures how well the teacher reconstructs IR and VIS.
+    """The step that measures how well the teacher does what it learns.
+
+    `psnr`, `ssim`: for a vivid teacher PSNR in dB and SSIM of its picture against
+    `vivid_target`; otherwise those of the reconstructions, means over IR and VIS.
 
     `psnr_ir`, `ssim_ir`, `psnr_vis`, `ssim_vis`: PSNR in dB and SSIM of the
-    reconstructions; `psnr`, `ssim`: their means over IR and VIS.
+    reconstructions.
     `alive_encoder1` to `alive_encoder4`, `alive_decoder1` to `alive_decoder3`: for each
     ReLU layer, the share of channels that are not 0 everywhere while the pair is fused.
-    The pictures are IR, VIS and fused.
+    The pictures are IR, VIS, fused and, for a vivid teacher, the target as label.
     """
     model = build_teacher(config)
 
@@ -311,11 +364,16 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
         for name, image in (("_ir", ir), ("_vis", vis)):
             output, _ = model.apply({"params": params}, image, image)
             values |= image_quality(name, jnp.clip(output, 0.0, 1.0), image)
-        values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
-        values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         fused, out = model.apply({"params": params}, ir, vis)
         values |= _alive_in_teacher(out)
         pictures = {"ir": ir, "vis": vis, "fused": fused}
+        if config.teacher.style == "vivid":
+            pictures["label"] = vivid_target(ir, vis)
+            fused = jnp.clip(fused, 0.0, 1.0)
+            values |= image_quality("", fused, pictures["label"])
+        else:
+            values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
+            values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
         return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
@@ -324,6 +382,7 @@ def teacher_val_step(config: ConfigDict) -> ValStep:
 def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     """The step that compares the student with its teacher's high-resolution label.
 
+    Its input is degraded as in training (`data.degradation`).
     `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
     `ssim_bicubic`: those of the alternative without a student, in which the teacher
     fuses the low-resolution pair and bicubic interpolation enlarges the result.
@@ -336,10 +395,12 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     student, suffix = build_student(config), feature_suffix(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
-        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-        low = degrade(ir, config.scale), degrade(vis, config.scale)
+        ir, vis = pair = to_float(batch["ir"]), to_float(batch["vis"])
+        # Every validation sees the same noise, so that their scores can be compared.
+        low = _taken(config, step_key(config, 0, stream=3), pair)
         label, high = teacher.apply({"params": frozen}, ir, vis)
-        low_fused, low_label = teacher.apply({"params": frozen}, *low)
+        low_fused, _ = teacher.apply({"params": frozen}, *low)
+        _, low_label = teacher.apply({"params": frozen}, *_clean(config, pair))
         image, out = student.apply(
             {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
         )

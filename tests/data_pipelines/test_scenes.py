@@ -296,3 +296,27 @@ def test_write_pairs_refuses_bad_arguments_and_writes_nothing(
     with pytest.raises(ValueError):
         scenes.write_pairs(tmp_path / "x", 0, start, count, size, size)
     assert not (tmp_path / "x").exists()
+
+
+def test_targets_are_the_warm_people_and_vehicles():
+    found = [scenes.render_scene(4, index, 96, 128) for index in range(8)]
+    for index, scene in enumerate(found):
+        np.testing.assert_array_equal(scene.ir, scenes.render(4, index, 96, 128)[0])
+        np.testing.assert_array_equal(scene.vis, scenes.render(4, index, 96, 128)[1])
+        assert scene.targets.shape == scene.ir.shape
+        assert scene.targets.dtype == np.int16 and scene.targets.min() == 0
+        assert scene.mood in scenes.MOODS
+    inside = np.concatenate([s.ir[s.targets > 0] for s in found])
+    outside = np.concatenate([s.ir[s.targets == 0] for s in found])
+    assert len(inside) > 300
+    assert inside.mean() > outside.mean() + 40
+
+
+def test_smoke_leaves_a_target_and_glass_hides_it(canvas):
+    painters.person(canvas, np.random.default_rng(0), 6.0, 0.0)
+    whole = (canvas.targets == 1).sum()
+    assert whole > 100
+    painters.smoke(canvas, np.random.default_rng(0), 5.0, 0.0, 0.0, 1.5, 0.4, 0.95)
+    assert (canvas.targets == 1).sum() == whole
+    painters.front_wall(canvas, np.random.default_rng(0), 4.0, -30.0, 30.0, 20.0)
+    assert not canvas.targets.any()

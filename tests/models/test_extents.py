@@ -53,8 +53,12 @@ def assert_each(got, want, scale, rtol):
 # The random weights make pictures of about 5 times the range of a trained network's.
 @pytest.mark.parametrize(
     ("network", "scale"),
-    [(Teacher(0.5, damping=0.02), 1), (Student(TINY, 2), 2)],
-    ids=["teacher", "x2"],
+    [
+        (Teacher(0.5, damping=0.02), 1),
+        (Teacher(0.5, damping=0.02, context=3.0), 1),
+        (Student(TINY, 2), 2),
+    ],
+    ids=["teacher", "vivid teacher", "x2"],
 )
 def test_an_image_is_fused_as_if_it_were_alone(network, scale):
     params = random_params(network)

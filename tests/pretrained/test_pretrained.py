@@ -110,6 +110,35 @@ def test_names_and_scales():
     assert str(pretrained.locate("runs/x2", None)) == "runs/x2"
 
 
+def test_a_style_chooses_among_the_names(monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    for name in ("teacher", "teacher_vivid", "lite_x3", "lite_vivid_x3"):
+        (tmp_path / name).mkdir()
+    for arguments, name in (
+        ((None, 3), "lite_x3"),
+        ((None, 3, "vivid"), "lite_vivid_x3"),
+        (("lite", 3, "vivid"), "lite_vivid_x3"),
+        (("lite_vivid", 3), "lite_vivid_x3"),
+        ((None, 1, "vivid"), "teacher_vivid"),
+        (("teacher", None, "vivid"), "teacher_vivid"),
+        (("teacher_vivid", None), "teacher_vivid"),
+    ):
+        assert pretrained.locate(*arguments) == tmp_path / name
+
+
+def test_a_style_that_is_not_shipped_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    with pytest.raises(UserError, match="no model lite_vivid_x2 yet: train one with"):
+        hkdnet_jax.load(2, style="vivid")
+
+
+def test_a_style_is_not_for_other_models():
+    with pytest.raises(UserError, match="runs/x2 is another one: leave the style out"):
+        hkdnet_jax.load("runs/x2", style="vivid")
+    with pytest.raises(UserError, match="style is 'loud'; give one of balanced, vivid"):
+        hkdnet_jax.load(2, style="loud")
+
+
 @pytest.mark.parametrize(
     ("model", "scale", "says"),
     [
