@@ -78,13 +78,14 @@ def _run(args: argparse.Namespace) -> int:
     file = args.list is None and not args.ir.is_dir()
     folder = args.out.parent if file else args.out
     make_writable(folder)
-    # Shards and continued jobs take the same levels.
-    every = [job.pair for job in (*jobs, *collected.left_out)]
+    # Shards and continued jobs take the same levels and the same offset of a rig.
+    others = collected.left_out
+    every = [job.pair for job in (*jobs, *others)]
     options, taken = take_ranges(every, options)
     for sentence in collected.notes + taken:
         print(sentence)
     with open_lines(args.json, args.skip_existing) as lines:
-        failures = fuse_files(model, jobs, options, lines)
+        failures = fuse_files(model, jobs, options, lines, others)
     if not file or args.pages == "all":
         print(f"Wrote {len(jobs) - len(failures)} fused pictures to {folder}.")
     elif jobs and not failures:

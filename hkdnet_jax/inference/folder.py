@@ -31,6 +31,7 @@ def fuse_files(
     jobs: Sequence[Job],
     options: Options | None = None,
     lines: TextIO | None = None,
+    others: Sequence[Job] = (),
 ) -> list[str]:
     """Fuses pairs of files, on all devices, with a progress bar on stderr.
 
@@ -44,6 +45,8 @@ def fuse_files(
       jobs: the pairs to fuse; their outputs are files in folders that exist.
       options: how to fuse them; the default options if None.
       lines: gets a line of JSON for each pair as soon as it is done.
+      others: pairs of the same work that are not fused now, which have a say in the one
+        offset of a fixed rig all the same, so that all parts of the work take it.
 
     Returns:
       One sentence for each pair that failed, in the order of `jobs`; all other pairs
@@ -54,12 +57,16 @@ def fuse_files(
         for a fixed rig.  Nothing has been written.
     """
     with Report(len(jobs), lines) as report:
-        fuse_jobs(model, jobs, options or Options(), report)
+        fuse_jobs(model, jobs, options or Options(), report, others)
     return [report.failures[job] for job in jobs if job in report.failures]
 
 
 def fuse_jobs(
-    model: Model, jobs: Sequence[Job], options: Options, report: Listener
+    model: Model,
+    jobs: Sequence[Job],
+    options: Options,
+    report: Listener,
+    others: Sequence[Job] = (),
 ) -> None:
     """Does the work of `fuse_files`, and tells a listener what becomes of each job.
 
@@ -75,7 +82,9 @@ def fuse_jobs(
     for job, sentence in failures.items():
         report.failed(job, sentence)
     if options.align_once and groups:
-        view = dataclasses.replace(view, rig=find_rig(groups, options, view))
+        every = sorted((*jobs, *others), key=lambda job: job.pair.ir)
+        whole, _ = by_size(every, options, model.scale)
+        view = dataclasses.replace(view, rig=find_rig(whole, options, view))
         text = f"The pairs of this rig are off by {view.rig}."
         report.say([Note(groups[0].jobs[0].pair.ir.parent, text)])
     waiting = deque(by_program(groups, options.tile, pads(model.network)))
