@@ -101,7 +101,7 @@ def score(
     vis: np.ndarray,
     fused: np.ndarray,
     names: Sequence[str] = PAPER,
-    scale: float = 1,
+    scale: int | float = 1,
 ) -> dict[str, np.ndarray]:
     """Computes metrics of one fused image, or of a batch of images of one size.
 

@@ -28,7 +28,9 @@ BLOCK = 36  # least side of a block in pixels, divisible by the scales
 _SIGMA = 0.8  # pixels of the small image
 
 
-def detail_fidelity(ir: Image, vis: Image, fused: Image, *, scale: float) -> float:
+def detail_fidelity(
+    ir: Image, vis: Image, fused: Image, *, scale: int | float
+) -> float:
     """Computes the share of the detail that is true; see the module.
 
     Args:
@@ -42,7 +44,7 @@ def detail_fidelity(ir: Image, vis: Image, fused: Image, *, scale: float) -> flo
     return fit / total
 
 
-def detail_energy(ir: Image, vis: Image, fused: Image, *, scale: float) -> float:
+def detail_energy(ir: Image, vis: Image, fused: Image, *, scale: int | float) -> float:
     """Computes the share of the true detail that came back; see the module.
 
     Args:
@@ -57,7 +59,7 @@ def detail_energy(ir: Image, vis: Image, fused: Image, *, scale: float) -> float
 
 
 def _energies(
-    ir: Image, vis: Image, fused: Image, scale: float
+    ir: Image, vis: Image, fused: Image, scale: int | float
 ) -> tuple[np.float64, np.float64, np.float64]:
     """Sums of squares of the fit, of the result's detail and of the true detail."""
     images = np.stack([ir, vis, fused])
