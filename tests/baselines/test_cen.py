@@ -80,7 +80,9 @@ def test_a_window_is_a_part_of_the_whole(small, monkeypatch):
     whole = run(jnp.arange(22), jnp.arange(25))
     window = run(3 + jnp.arange(7), 11 + jnp.arange(5))
     for large, part in zip(whole, window, strict=True):
-        np.testing.assert_allclose(large[:, 3:10, 11:16], part, atol=1e-5)
+        # The last convolution sees the window's border.
+        large, part = large[:, 4:9, 12:15], part[:, 1:-1, 1:-1]
+        np.testing.assert_allclose(large, part, atol=1e-5 * np.abs(part).max())
     fused, one, other = whole
     assert np.abs(fused - one).max() > 1e-3 and np.abs(one - other).max() > 1e-3
 

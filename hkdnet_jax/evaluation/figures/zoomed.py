@@ -25,6 +25,7 @@ _EDGES = (style.COLOURS[4], style.COLOURS[5])  # light enough for dark pictures
 _SHOWN = 3  # pairs on a sheet, unless they are named
 _LEFT, _TOP = 0.14, 0.17  # inches, for the names
 _SURROUNDINGS = 9  # pixels, the side of a square
+_LETTER = 0.62  # width of a letter of a name in font sizes, about
 _SHARE = 5  # the shorter side of a picture in sides of the box that is chosen
 
 
@@ -177,6 +178,7 @@ def draw_sheet(rows: Sequence[Row], boxes: Sequence[Box] = ()) -> Any:
     """
     names = list(rows[0].pictures)
     cell = (style.PAGE - _LEFT) / len(names)
+    size = min(7, 72 * cell / (_LETTER * max(map(len, names))))  # points
     chosen = [tuple(boxes) or (busiest_box(row),) for row in rows]
     talls = [cell * x.shape[0] / x.shape[1] for x in map(_first, rows)]
     zooms = [
@@ -194,7 +196,7 @@ def draw_sheet(rows: Sequence[Row], boxes: Sequence[Box] = ()) -> Any:
             panel = _panel(figure, (left, below - tall, cell, tall))
             _show(panel, row.pictures[name])
             if row is rows[0]:
-                panel.set_title(name, pad=2)
+                panel.set_title(name, pad=2, fontsize=size)
             if column == 0:
                 panel.set_ylabel(row.name, fontsize=5)
             wide = cell / len(own)
