@@ -16,7 +16,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 def client(server):
     from gradio_client import Client
 
-    made = Client(server, verbose=False)
+    # A loaded machine answers late.
+    made = Client(server, verbose=False, httpx_kwargs={"timeout": 300})
     yield made
     made.close()
 
