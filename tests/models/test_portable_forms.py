@@ -30,6 +30,7 @@ NETWORKS = {
     "student x3, literal": Student(LITERAL, 3),
     "student x4, plain": Student(PLAIN, 4),
     "teacher": Teacher(alpha=0.3, damping=1.0),
+    "student x2, vivid": Student(dataclasses.replace(TINY, skip_rule="vivid"), 2),
     "teacher, vivid": Teacher(alpha=0.3, damping=1.0, context=2.0),
 }
 
