@@ -10,7 +10,7 @@ It starts from a teacher of configs/teacher.py, and needs no VGG16.  Variants: n
 from ml_collections import ConfigDict
 
 from configs import teacher
-from hkdnet_jax.losses.vivid import LOW_SIGMA
+from hkdnet_jax.models.vivid import LOW_SIGMA
 
 
 def get_config(variant: str | None = None) -> ConfigDict:

@@ -80,6 +80,12 @@ class StudentConfig:
         "adds the bicubic upsampling of `fusion.fuse_images` to the output, so that "
         "the network learns only what interpolation misses; not in the paper",
     )
+    skip_rule: str = key(
+        "balanced",
+        "how the global skip fuses: balanced by Eq. 5 and 14 to 16, vivid by "
+        "`models.vivid`, which suits students of a vivid teacher",
+        choices=STYLES,
+    )
     skip_alpha: float = key(
         0.5, "alpha of the global skip; the teacher's works best", at_least=0.0
     )

@@ -8,6 +8,7 @@ from loss_images import KINDS, float_images, reference_ssim
 from scipy import ndimage
 
 from hkdnet_jax.losses import vivid
+from hkdnet_jax.models import vivid as rule
 
 vivid_target = jax.jit(vivid.vivid_target)
 vivid_loss = jax.jit(vivid.vivid_loss)
@@ -43,10 +44,10 @@ def reference_target(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
 
 
 def test_the_reference_has_the_constants_of_the_module():
-    constants = (vivid.LOW_SIGMA, vivid.NEAR_SIGMA, vivid.WARM, vivid.SHARPNESS)
+    constants = (rule.LOW_SIGMA, rule.NEAR_SIGMA, rule.WARM, rule.SHARPNESS)
     assert constants == (12.0, 3.0, 2.5, 4)
-    assert (vivid.GAIN, vivid.OFFSET, vivid.NOISE) == (0.85, 0.18, 1 / 255)
-    assert (vivid.BLACK, vivid.WHITE, vivid.KNEE) == (0.03, 0.8, 0.25)
+    assert (rule.GAIN, rule.OFFSET, rule.NOISE) == (0.85, 0.18, 1 / 255)
+    assert (rule.BLACK, rule.WHITE, rule.KNEE) == (0.03, 0.8, 0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,11 +113,11 @@ def test_faint_noise_of_both_is_suppressed():
 
 def test_tone_is_smooth_and_increases():
     levels = jnp.linspace(-0.5, 2.0, 501)
-    slopes = jax.vmap(jax.grad(vivid.tone))(levels)
+    slopes = jax.vmap(jax.grad(rule.tone))(levels)
     assert np.all(slopes >= 0) and np.all(slopes <= 1)
     assert np.abs(np.diff(slopes)).max() < 0.05
     same = (levels > 0.28) & (levels < 0.55)
-    np.testing.assert_array_equal(vivid.tone(levels)[same], levels[same])
+    np.testing.assert_array_equal(rule.tone(levels)[same], levels[same])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,3 +184,11 @@ def test_integers_are_refused():
     a = jnp.zeros((1, 16, 16, 1), jnp.uint8)
     with pytest.raises(ValueError, match="floating-point"):
         vivid.vivid_target(a, a)
+
+
+def test_a_smaller_image_has_narrower_windows():
+    """The picture of a reduced pair is the reduced picture, but for fine detail."""
+    ir, vis = (ndimage.zoom(x, (1, 2, 2, 1), order=1) for x in float_images("smooth"))
+    small = rule.vivid_images(*(jnp.asarray(x[:, ::2, ::2]) for x in (ir, vis)), 2)
+    whole = rule.vivid_images(jnp.asarray(ir), jnp.asarray(vis))[:, ::2, ::2]
+    assert np.abs(small - whole).mean() < 0.01
