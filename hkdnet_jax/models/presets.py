@@ -83,7 +83,7 @@ class StudentConfig:
     skip_rule: str = key(
         "balanced",
         "how the global skip fuses: balanced by Eq. 5 and 14 to 16, vivid by "
-        "`models.vivid`, which suits students of a vivid teacher",
+        "`models.vivid`; see docs/training-log.md for which learns faster",
         choices=STYLES,
     )
     skip_alpha: float = key(
