@@ -215,6 +215,8 @@ def test_the_teachers_rule_is_recorded(tmp_path, tiny_teacher, monkeypatch, caps
     assert recorded["teacher"] == {
         "alpha": 0.5,
         "damping": 0.0,
+        "context": 0.0,
+        "style": "balanced",
         "dir": str(tiny_teacher),
     }
 

@@ -47,6 +47,7 @@ def config_of(variant):
         config.data.crop = 32
     if variant == "cen":
         config.train.batch_size = 1
+        config.optim.lr = 5e-5  # at its own rate it needs the warm-up
     config.data.scenes, config.data.val_scenes = 4, 2
     config.data.val_crop = 16 * config.scale
     config.optim.warmup_steps = 0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from data_pipelines import scenes
 from hkdnet_jax.common.arrays import degrade
@@ -58,16 +58,18 @@ def test_an_oblong_blur_has_its_axes_where_the_angle_says():
         assert np.linalg.det(moments) == pytest.approx(16.0 * 2.25, rel=1e-3)
 
 
-def test_a_shift_moves_down_and_right_by_parts_of_a_pixel(pair):
-    smooth = ndimage.gaussian_filter(pair[0], (0, 3, 3, 0), mode="mirror")
+def test_a_shift_moves_down_and_right_by_parts_of_a_pixel():
+    y, x = np.mgrid[:96, :128].astype(float)
+
+    def spots(down, right):
+        one = np.exp(-((y - 40 - down) ** 2 + (x - 60 - right) ** 2) / (2 * 6.0**2))
+        two = np.exp(-((y - 55 - down) ** 2 + (x - 75 - right) ** 2) / (2 * 4.0**2))
+        return one - 0.5 * two
+
+    image = jnp.asarray(spots(0, 0)[None, ..., None], jnp.float32)
     shift = jnp.array([[1.25, -2.5]])
-    moved = camera.blur_and_shift(smooth, jnp.zeros((1, 2)), jnp.zeros(1), shift, 24)
-    expected = ndimage.shift(
-        smooth[0, ..., 0].astype(float), (1.25, -2.5), order=5, mode="mirror"
-    )
-    # A reflection has a kink, which the two interpolate differently.
-    inside = slice(8, -8), slice(8, -8)
-    np.testing.assert_allclose(moved[0, ..., 0][inside], expected[inside], atol=1e-3)
+    moved = camera.blur_and_shift(image, jnp.zeros((1, 2)), jnp.zeros(1), shift, 24)
+    np.testing.assert_allclose(moved[0, ..., 0], spots(1.25, -2.5), atol=3e-4)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -91,19 +93,40 @@ def test_every_kernel_is_tested():
     assert camera.KERNELS == ("area", "bilinear", "bicubic")
 
 
+def quantised(levels, quality):
+    """JPEG's loss by SciPy's DCT in float64, of whole blocks."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    table = np.clip((camera._TABLE.astype(int) * percent + 50) // 100, 1, 255)
+    out = np.zeros(levels.shape)
+    for i, j in np.ndindex(levels.shape[0] // 8, levels.shape[1] // 8):
+        block = slice(8 * i, 8 * i + 8), slice(8 * j, 8 * j + 8)
+        spectrum = fft.dctn(levels[block] - 128.0, norm="ortho")
+        kept = np.rint(spectrum / table) * table
+        out[block] = fft.idctn(kept, norm="ortho") + 128.0
+    return np.clip(np.rint(out), 0, 255)
+
+
 @pytest.mark.parametrize("quality", [40, 49, 50, 75, 95])
-def test_jpeg_is_pillows(pair, quality):
+def test_jpeg_is_the_standards_and_pillows(pair, quality):
     image = pair[1][:, :90, :125]  # no whole number of blocks
     ours = camera.jpeg(jnp.asarray(image), jnp.array([float(quality)]))
+    ours = np.rint(255 * np.asarray(ours[0, ..., 0]))
     levels = np.rint(255 * image[0, ..., 0]).astype(np.uint8)
+    whole = np.pad(levels, ((0, 6), (0, 3)), mode="edge").astype(float)
+    exact = quantised(whole, quality)[:90, :125]
+    # Of 8 bit levels, many coefficients lie exactly between two steps of the table, and
+    # float32 rounds some of them the other way.
+    differs = np.pad(np.abs(ours - exact), ((0, 6), (0, 3))).reshape(12, 8, 16, 8)
+    assert np.mean(differs.max((1, 3)) > 0) < 0.1 and differs.max() <= 4
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "JPEG", quality=quality)
     expected = np.asarray(Image.open(file)).astype(int)
-    difference = np.abs(np.rint(255 * np.asarray(ours[0, ..., 0])) - expected)
-    assert difference.max() <= 2
-    assert difference.mean() < 0.1
+    difference = np.pad(np.abs(ours - expected), ((0, 6), (0, 3)))
+    # libjpeg's DCT is of whole numbers: now and then a coefficient is another one.
+    blocks = difference.reshape(12, 8, 16, 8).max((1, 3))
+    assert np.mean(blocks > 1) < 0.15 and blocks.max() <= 10
     # The compression changes far more than the two implementations differ by.
-    assert np.abs(expected - levels).mean() > 5 * difference.mean() + 0.3
+    assert np.abs(expected - levels).mean() > 3 * difference.mean()
 
 
 def test_infrared_noise_has_the_stated_strength(monkeypatch):
@@ -165,7 +188,7 @@ def test_the_key_decides_everything(pair):
         assert a.shape == (12, 48, 64, 1) and a.dtype == jnp.float32
         np.testing.assert_array_equal(a, b)
         assert np.mean(np.abs(a - c)) > 0.005
-        np.testing.assert_array_equal(a, np.rint(255 * a) / np.float32(255))
+        np.testing.assert_allclose(255 * a, np.rint(255 * a), atol=1e-4)
         # Some pairs are only reduced; the others are all different, and recognisable.
         is_clean = np.all(a == degrade(clean, 2), axis=(1, 2, 3))
         assert 0 < is_clean.sum() < 8
