@@ -22,7 +22,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.training import networks, steps
 from hkdnet_jax.training.run import Run
-from hkdnet_jax.training.state import Params, TrainState, apply_gradients
+from hkdnet_jax.training.state import Params, TrainState
 
 RECIPES: dict[str, Recipe] = {
     edsr.NAME: edsr.RECIPE,
@@ -94,11 +94,7 @@ class BaselineRun(Run):
             def loss_fn(params: Params):
                 return self._recipe.loss(network, params, ir, vis, key)
 
-            (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-                state.params
-            )
-            state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-            return state, scalars | {"loss": loss} | steps.named(terms)
+            return steps.descend(config, optimizer, state, state.params, loss_fn)
 
         return step_fn
 

@@ -120,11 +120,7 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
             loss, terms = _teacher_loss(config, frozen, output, image)
             return _with_idleness(config, loss, terms, out)
 
-        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-        return state, scalars | {"loss": loss} | named(terms)
+        return descend(config, optimizer, state, state.params, loss_fn)
 
     return step_fn
 
@@ -147,13 +143,33 @@ def vivid_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
             loss, terms = vivid_loss(output, ir, vis, **weights)
             return _with_idleness(config, loss, terms, out)
 
-        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-        return state, scalars | {"loss": loss} | named(terms)
+        return descend(config, optimizer, state, state.params, loss_fn)
 
     return step_fn
+
+
+def descend(
+    config: ConfigDict,
+    optimizer: Optimizer,
+    state: TrainState,
+    trained: Params,
+    loss_fn: Callable[[Params], tuple[jax.Array, Scalars]],
+) -> tuple[TrainState, Scalars]:
+    """Takes a step down the gradient of a loss.
+
+    Args:
+      config: the run's configuration.
+      optimizer: that of the run.
+      state: the state before the step.
+      trained: the groups of its parameters that the loss is a function of.
+      loss_fn: maps them to the loss and its terms by name.
+
+    Returns:
+      The state after the step, and the scalars to be logged.
+    """
+    (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+    state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+    return state, scalars | {"loss": loss} | _named(terms)
 
 
 def _with_idleness(
@@ -245,9 +261,7 @@ def student_train_step(
             return loss_of_phase({**state.params, **trained}, frozen, pair, taken)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
-        (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-        state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
-        return state, scalars | {"loss": loss} | named(terms)
+        return descend(config, optimizer, state, trained, loss_fn)
 
     return step_fn
 
@@ -302,7 +316,7 @@ def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array
     return adapter.apply({"params": params["adapter"]}, upsampled)
 
 
-def named(terms: Scalars) -> Scalars:
+def _named(terms: Scalars) -> Scalars:
     """The terms of a loss by the names that they have in the log."""
     return {f"loss_{name}": value for name, value in terms.items()}
 
