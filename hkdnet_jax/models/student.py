@@ -75,6 +75,7 @@ class VisibleBranch(nn.Module):
                 cfg.position_softmax,
                 cfg.channel_softmax,
                 cfg.position_pool,
+                cfg.position_keys,
                 self.attention,
                 cfg.attention_start,
                 **arithmetic,
