@@ -253,7 +253,15 @@ def test_pooled_keys_are_the_means_of_squares(softmax, block):
 
 @pytest.mark.parametrize(
     ("h", "w", "pool"),
-    [(4, 6, 2), (5, 6, 4), (8, 12, 4), (9, 12, 8), (1, 12, 2), (1, 13, 4), (40, 40, 32)],
+    [
+        (4, 6, 2),
+        (5, 6, 4),
+        (8, 12, 4),
+        (9, 12, 8),
+        (1, 12, 2),
+        (1, 13, 4),
+        (40, 40, 32),
+    ],
 )
 def test_squares_grow_until_their_number_is_within_the_limit(h, w, pool):
     x = features(h=h, w=w)
