@@ -87,12 +87,6 @@ class StudentConfig:
         "adds the bicubic upsampling of `fusion.fuse_images` to the output, so that "
         "the network learns only what interpolation misses; not in the paper",
     )
-    skip_rule: str = key(
-        "balanced",
-        "how the global skip fuses: balanced by Eq. 5 and 14 to 16, vivid by "
-        "`models.vivid`; see docs/training-log.md for which learns faster",
-        choices=STYLES,
-    )
     skip_alpha: float = key(
         0.5, "alpha of the global skip; the teacher's works best", at_least=0.0
     )

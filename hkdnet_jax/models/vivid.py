@@ -10,14 +10,13 @@ the details, unlike a sum, cannot let a person who is hot, but dark in the visib
 image, cancel out.  The tone curve keeps the sum well below white, so that in white
 smoke or glare there is room for a hot person who has to be brighter still.
 
-It is what the vivid teacher learns (`losses.vivid`), and what such a teacher's students
-may add to (`StudentConfig.skip_rule`).
+It is what the vivid teacher learns (`losses.vivid`).
 """
 
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.ops.extent import Extent, clear, local_mean
+from hkdnet_jax.ops.extent import local_mean
 
 # Sigma in pixels of the low part, and of the neighbourhood that details compete in.
 LOW_SIGMA, NEAR_SIGMA = 12.0, 3.0
@@ -44,9 +43,7 @@ def tone(level: jax.Array) -> jax.Array:
     return jnp.where(level < bottom, dark, level)
 
 
-def vivid_images(
-    ir: jax.Array, vis: jax.Array, scale: int = 1, extent: Extent | None = None
-) -> jax.Array:
+def vivid_images(ir: jax.Array, vis: jax.Array) -> jax.Array:
     """Fuses images by the rule of the module.
 
     With d the detail and m the Gaussian mean of NEAR_SIGMA, the strength of an image is
@@ -58,22 +55,19 @@ def vivid_images(
     Args:
       ir: float32 or float64 [N, H, W, 1] in [0, 1].
       vis: like ir.
-      scale: how many times smaller the images are than those that the widths in pixels
-        are meant for.
-      extent: of the images; see `ops.extent`.
 
     Returns:
       [N, H, W, 1], clipped to [0, 1].
     """
     both = jnp.concatenate([ir, vis], axis=-1)
-    low = local_mean(both, LOW_SIGMA / scale, extent)
+    low = local_mean(both, LOW_SIGMA)
     detail = both - low
     warm = jnp.where(detail[..., :1] > 0, WARM, 1.0)
     weighted = jnp.concatenate([warm * detail[..., :1], detail[..., 1:]], axis=-1)
     # In units of the noise, since the fourth power of a level is a tiny number.
     square = jnp.square(weighted / NOISE)
-    strength = local_mean(square, NEAR_SIGMA / scale, extent) ** (SHARPNESS // 2)
+    strength = local_mean(square, NEAR_SIGMA) ** (SHARPNESS // 2)
     chosen = jnp.sum(strength * detail, -1, keepdims=True)
     chosen /= jnp.sum(strength, -1, keepdims=True) + 1.0
     base = tone(GAIN * jnp.sum(low, -1, keepdims=True) - OFFSET)
-    return clear(jnp.clip(base + chosen, 0.0, 1.0), extent)
+    return jnp.clip(base + chosen, 0.0, 1.0)

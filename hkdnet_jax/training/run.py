@@ -78,8 +78,7 @@ def _warn_of_other_skip(model: ConfigDict, teacher: Teacher) -> None:
     """Warns on stderr if the student's global skip fuses unlike its teacher."""
     skip = model.skip_alpha, model.skip_damping
     taught = teacher.alpha, teacher.damping
-    by_equation = model.global_skip and model.skip_rule == "balanced"
-    if by_equation and skip != taught and jax.process_index() == 0:
+    if model.global_skip and skip != taught and jax.process_index() == 0:
         print(
             f"Warning: the global skip fuses with alpha {skip[0]:g} and damping "
             f"{skip[1]:g}, but the teacher with {taught[0]:g} and {taught[1]:g}, and "

@@ -30,7 +30,6 @@ NETWORKS = {
     "student x2": Student(TINY, 2),
     "student x4, plain": Student(PLAIN, 4),
     "teacher": Teacher(alpha=0.3, damping=1.0),
-    "student x2, vivid": Student(dataclasses.replace(TINY, skip_rule="vivid"), 2),
     "teacher, vivid": Teacher(alpha=0.3, damping=1.0, context=2.0),
 }
 
