@@ -296,13 +296,17 @@ def fusion_part(p: Params, ir, vis, config):
     f_vis = conv(branch["conv"], vis)
     f_vis = residual_group(branch["rg2"], residual_group(branch["rg1"], f_vis))
     if config.cea:
+        h, w = vis.shape[1:3]
+        pools = [config.position_pool * 2**i for i in range(9)]
+        squares = [np.ceil(h / pool) * np.ceil(w / pool) for pool in pools]
+        pool = pools[np.argmax(np.array(squares) <= (config.position_keys or np.inf))]
         f_vis = cea(
             branch["cea"],
             f_vis,
             config.corner_gamma,
             config.position_softmax,
             config.channel_softmax,
-            config.position_pool,
+            pool,
         )
     x = fused = fuse_features(f_ir, f_vis)
     for i in range(4):

@@ -117,6 +117,13 @@ class FusionPart(nn.Module):
         return x, out
 
 
+def _strips(shape: tuple[int, int, int, int], scale: int) -> int:
+    """The number of strips in which features [N, H, W, C] are enlarged."""
+    number, height, width, channels = shape
+    row = 4 * channels * scale**2 * width * number
+    return -(-height // max(STRIP_BYTES // row, 8 * _STRIP_HALO))
+
+
 class SuperResolutionPart(nn.Module):
     """The part of Sec. III-C: residual groups, sub-pixel upsampler and tail."""
 
@@ -144,9 +151,7 @@ class SuperResolutionPart(nn.Module):
             group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
             y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
         y = head + conv(cfg.width, name="body")(y, extent)
-        rows = STRIP_BYTES // (4 * cfg.width * self.scale**2 * y.shape[0] * y.shape[2])
-        strips = -(-y.shape[1] // max(rows, 8 * _STRIP_HALO))
-        if self.in_strips and strips > 1:
+        if self.in_strips and (strips := _strips(y.shape, self.scale)) > 1:
             return self._enlarged_in_strips(y, extent, strips), {}
         return self._enlarged(y, extent)
 

@@ -10,8 +10,9 @@ would then be needed by rows of other blocks, which are not in memory.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.export
@@ -383,8 +384,11 @@ def position_attention(
     return attention(x, keys, keys, softmax, implementation, block, precision, valid)
 
 
-def _side(shape: tuple[int, ...], pool: int, most_keys: int) -> int:
-    """The side of the squares over which keys and values are averaged, in pixels."""
+def _side(shape: Sequence[Any], pool: int, most_keys: int) -> int:
+    """The side of the squares over which keys and values are averaged, in pixels.
+
+    The sides of `shape`, height and width, are whole numbers or symbols.
+    """
     if not most_keys or any(map(jax.export.is_symbolic_dim, shape)):
         return pool
     while math.prod(-(-side // pool) for side in shape) > most_keys:

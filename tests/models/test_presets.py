@@ -194,7 +194,7 @@ SAME_PARAMETERS = [
     {"dfa_softmax": "spatial"},
     {"position_softmax": "joint"},
     {"position_pool": 1},
-    {"position_keys": 9},
+    {"position_keys": 4},
     {"channel_softmax": "joint"},
     {"corner_gamma": 0.2},
 ]
