@@ -4,13 +4,15 @@ import hashlib
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import hkdnet_jax
-from data_pipelines import scenes
+from data_pipelines import scenes, splits
+from data_pipelines.pairs import find_pairs
 from hkdnet_jax import evaluate, fuse, pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray
@@ -68,6 +70,37 @@ def test_each_scale_has_a_small_model(scale, pair):
         ir, vis = (x[None, :, :, None] / np.float32(255) for x in pair)
         _, out = jax.jit(model.network.apply)({"params": model.params}, ir, vis)
         assert np.mean(np.std(out["decoded"], axis=(1, 2)) > 1e-3) > 0.5
+
+
+def live_channels(pairs):
+    """The shares of the teacher's channels that fire anywhere in pairs of one size."""
+    model = hkdnet_jax.load(1)
+    ir, vis = np.moveaxis(np.array(pairs), 1, 0)[..., None] / np.float32(255)
+    _, out = jax.jit(model.network.apply)({"params": model.params}, ir, vis)
+    encoders = [np.split(out[f"encoder_{side}"], 4, -1) for side in ("ir", "vis")]
+    decoder = [(out[f"decoder{i}"],) for i in (1, 2, 3)]
+    layers = [*zip(*encoders, strict=True), *decoder]
+    return [
+        np.mean(np.any([(x > 0).any((0, 1, 2)) for x in layer], axis=0))
+        for layer in layers
+    ]
+
+
+def test_the_teachers_channels_fire():
+    """Of the first teacher's, half did not (docs/training-log.md)."""
+    shares = live_channels([scenes.render(7, i, 96, 144) for i in range(8)])
+    assert len(shares) == 7 and min(shares) >= 0.9
+
+
+def test_the_teachers_channels_fire_on_real_pairs(real_data):
+    roots = [real_data / name for name in ("roadscene", "llvip", "m3svd")]
+    split = Path(__file__).parents[2] / "configs/splits/val.txt"
+    _, held_out = splits.split_pairs(find_pairs(roots), "", str(split), 0.0)
+    crops = [
+        [read_gray(file)[:144, :144] for file in (pair.ir, pair.vis)]
+        for pair in held_out
+    ]
+    assert len(crops) == 33 and min(live_channels(crops)) >= 0.95
 
 
 @pytest.mark.parametrize("scale", SCALES)
