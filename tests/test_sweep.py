@@ -29,7 +29,6 @@ SMALL = [
     "--config.model.dfag=False",
     "--config.model.cea=False",
     "--config.model.sr_rcabs=1",
-    "--config.train.phase1_epochs=0",
 ]
 
 
@@ -149,14 +148,14 @@ def _configs(name):
 
 @pytest.mark.parametrize("name", sweeps.NAMES)
 def test_every_variant_is_a_sound_configuration(name):
-    entries = list(sweeps.entries(name, _configs(name), steps=200, seeds=2))
+    entries = list(sweeps.entries(name, _configs(name), steps=400, seeds=2))
     assert len({entry.folder for entry in entries}) == len(entries)
     assert {entry.seed for entry in entries} == {0, 1}
     half = len(entries) // 2
     assert [e.variant for e in entries[:half]] == [e.variant for e in entries[half:]]
     for entry in entries:
         steps = sum(c.train.epochs * 100 for c in entry.stages)
-        assert steps == 200
+        assert steps == 400
         for config in entry.stages:
             model_of(config)
             assert config.train.phase1_epochs <= config.train.epochs
