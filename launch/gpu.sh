@@ -1,28 +1,99 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of several nodes that ssh reaches (with Slurm: slurm.sbatch):
 #
-#   HOSTS="node1 node2" launch/gpu.sh --config=configs/student_x2.py --workdir=DIR
+#   HOSTS="node1 node2" launch/gpu.sh [--dry-run] --config=configs/student_x2.py \
+#       --workdir=DIR
+#
+# --dry-run  prints every command and runs none
 #
 # HOSTS   the nodes; the first one is the coordinator, so the others must reach its PORT
 # PORT    a free port of the first node (default: 12321)
 # FOLDER  the checkout with its .venv, the same on all nodes (default: this one)
+# LIMIT   how long the run may take in all, such as 12h (default: as long as it needs)
+# TRIES   how often the run is started at most, when connections are lost (default 3)
+# POLL    seconds before it is started again (default 30)
 #
-# When one node fails, or this script is stopped, all processes are ended without saving;
-# the same command continues from the last checkpoint.  To save first, send SIGTERM to
-# the process on any one of the nodes.
+# When a node fails, or a connection is lost, or LIMIT is used up, or this script is
+# stopped, the processes on all nodes are told to save and end.  After a lost connection
+# the run is then started again and continues from its last checkpoint.  A node that
+# cannot be reached to end its process is named.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
 
+options "$0" "$@"
 folder=${FOLDER:-$(cd "$(dirname "$0")/.." && pwd)}
 read -ra hosts <<<"${HOSTS:?name the nodes: HOSTS=\"node1 node2\" $0 ...}"
+port=${PORT:-12321}
+tries=${TRIES:-3}
+poll=${POLL:-30}
+limit=0
+[[ -z ${LIMIT:-} ]] || limit=$(seconds_of "$LIMIT")
+note=/tmp/hkdnet-$port.pid # on every node, where its process is noted
 
-trap 'kill $(jobs -pr) 2>/dev/null || true' EXIT
-for i in "${!hosts[@]}"; do
-    printf -v command '%q ' .venv/bin/python -m hkdnet_jax.main "$@" \
-        "--coordinator=${hosts[0]}:${PORT:-12321}" \
-        "--processes=${#hosts[@]}" "--process=$i"
-    # With a terminal (-tt), the remote process ends when this ssh does.
-    ssh -tt "${hosts[i]}" "cd $(printf '%q' "$folder") && exec $command" </dev/null &
+# on HOST COMMAND: ends with 255 if the connection fails or is lost.
+on() {
+    run ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 \
+        -o ServerAliveCountMax=4 "$1" "$2" </dev/null
+}
+
+# command_of INDEX: what runs on a node.
+command_of() {
+    local program
+    program=$(quoted .venv/bin/python -m hkdnet_jax.main "${arguments[@]}" \
+        "--coordinator=${hosts[0]}:$port" "--processes=${#hosts[@]}" "--process=$1")
+    printf '%s' "cd $(quoted "$folder") && echo \$\$ >$note && exec $program"
+}
+
+# end_all: asks the processes of all nodes to save and end, and waits up to two minutes.
+end_all() {
+    local host pids=() code=0 i
+    local stop="[ ! -s $note ] || { kill -TERM \$(cat $note) 2>/dev/null; for i in \$(seq 120); do \
+kill -0 \$(cat $note) 2>/dev/null || break; sleep 1; done; ! kill -0 \$(cat $note) 2>/dev/null; }"
+    for host in "${hosts[@]}"; do
+        on "$host" "$stop" &
+        pids+=($!)
+    done
+    for i in "${!pids[@]}"; do
+        if ! wait "${pids[i]}"; then
+            say "WARNING: the process on ${hosts[i]} may still run; end it with" \
+                "\`ssh ${hosts[i]} 'kill \$(cat $note)'\`."
+            code=1
+        fi
+    done
+    return "$code"
+}
+
+# train: one start of all nodes; ends with the first code that is not 0.
+train() {
+    local i pids=() code=0 ended=0 first=0
+    for i in "${!hosts[@]}"; do
+        on "${hosts[i]}" "$(command_of "$i")" &
+        pids+=($!)
+    done
+    while ((ended < ${#pids[@]})); do
+        code=0
+        wait -n "${pids[@]}" || code=$?
+        ((++ended))
+        # 143 means stopped by SIGTERM and saved, which the others do as well.
+        ((first != 0 || code == 0)) || first=$code
+        ((code == 0 || code == 143)) || break
+    done
+    return "$first"
+}
+
+say "Trains on ${#hosts[@]} node(s), $(((limit > 0)) && echo "for at most $limit s" || echo "until it is complete"); they are told to save and end when one fails."
+if [[ $dry ]]; then
+    for i in "${!hosts[@]}"; do on "${hosts[i]}" "$(command_of "$i")"; done
+    exit
+fi
+for ((attempt = 1; attempt <= tries; attempt++)); do
+    code=0
+    train || code=$?
+    ((code != 0)) || exit 0
+    end_all || exit 1
+    ((code == 255)) || break
+    ((attempt == tries)) || say "A connection was lost; trying again, attempt $((attempt + 1)) of $tries."
+    sleep "$poll"
 done
-for _ in "${hosts[@]}"; do
-    wait -n
-done
+exit "$code"
