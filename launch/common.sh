@@ -124,6 +124,8 @@ borrowed=  # whether something may exist that has to be deleted
 began=     # when the slice became active, by SECONDS
 seen=0     # lines of the run's log that were printed
 archive=   # the packed code
+log=       # what was printed of the run's log
+follower=  # the process that prints it
 
 # rest: seconds until the run has to be told to save, before the cloud deletes the slice.
 rest() {
@@ -184,7 +186,7 @@ borrow() {
     make_archive
     if [[ $dry ]]; then
         rehearse
-        return
+        return 0
     fi
     refuse_existing
     borrowed=1
@@ -200,8 +202,9 @@ borrow() {
         fi
         obtain || continue
         began=$SECONDS seen=0
+        : >"$log"
         if prepare && watch; then
-            return
+            return 0
         fi
         ((left -= SECONDS - began)) || true
         began=
@@ -214,8 +217,8 @@ borrow() {
 make_archive() {
     local root
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    archive=${TMPDIR:-/tmp}/$name-$$.tar.gz
-    [[ -z $(git -C "$root" status --porcelain --untracked-files=no 2>/dev/null) ]] ||
+    archive=${TMPDIR:-/tmp}/$name-$$.tar.gz log=${TMPDIR:-/tmp}/$name-$$.log
+    [[ $dry || -z $(git -C "$root" status --porcelain --untracked-files=no) ]] ||
         say "Warning: changes that are not committed are not sent to the slice."
     run git -C "$root" archive --format=tar.gz --output="$archive" HEAD ||
         fail "$root is not a git checkout, so its code cannot be packed: clone it."
@@ -300,7 +303,7 @@ insist() {
     local i
     for ((i = 1; i <= 5; i++)); do
         if "$@"; then
-            return
+            return 0
         fi
         [[ $(state) == @(active|unknown) ]] || return 1
         say "\`$1\` failed, attempt $i of 5."
@@ -336,16 +339,18 @@ watch() {
 
 # follow: prints new lines of the log; sets `code`, to nothing if the connection ended.
 follow() {
-    local line
+    local last
+    # In a group of its own: Ctrl-C is for this script, which `wait` lets react at once.
+    set -m
+    { on_first "$(follow_command)" | tee -a "$log"; } </dev/null &
+    follower=$!
+    set +m
+    wait "$follower" || true
+    follower=
+    last=$(tail -n 1 "$log")
     code=
-    while IFS= read -r line; do
-        if [[ $line =~ ^ended\ with\ code\ ([0-9]+)$ ]]; then
-            code=${BASH_REMATCH[1]}
-        else
-            printf '%s\n' "$line"
-            ((seen += 1))
-        fi
-    done < <(on_first "$(follow_command)")
+    [[ ! $last =~ ^ended\ with\ code\ ([0-9]+)$ ]] || code=${BASH_REMATCH[1]}
+    seen=$(wc -l <"$log")
 }
 
 # give_back: ends a run that is still going on, and deletes the slice.
@@ -353,25 +358,28 @@ give_back() {
     local code=$?
     trap - EXIT
     trap '' INT TERM # a second Ctrl-C must not leave the slice behind
-    rm -f "$archive"
     if [[ $began ]] && ((code != 0)); then
         say "Asking the run to save, for at most 150 s."
         left=$((SECONDS - began + 200)) # of which a quarter is no time to wait
         on_first "$(stop_command)" || true
     fi
+    [[ -z $follower ]] || kill -- "-$follower" 2>/dev/null || true
+    rm -f "$archive" "$log"
     if [[ $borrowed ]] && ! remove; then
         code=1
     fi
     exit "$code"
 }
 
+# Inside a trap a bare `return` would give the status of before the trap.
+#
 # remove: deletes the slice, with a few attempts; says so loudly if that fails.
 remove() {
     local i
     for ((i = 1; i <= 5; i++)); do
         if delete; then
             say "$name is deleted."
-            return
+            return 0
         fi
         sleep "$poll"
     done

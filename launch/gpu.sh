@@ -37,63 +37,83 @@ on() {
         -o ServerAliveCountMax=4 "$1" "$2" </dev/null
 }
 
-# command_of INDEX: what runs on a node.
+# command_of INDEX: what runs on a node, which keeps to LIMIT whatever happens here.
 command_of() {
-    local program
-    program=$(quoted .venv/bin/python -m hkdnet_jax.main "${arguments[@]}" \
-        "--coordinator=${hosts[0]}:$port" "--processes=${#hosts[@]}" "--process=$1")
+    local program within=() rest=$((limit > SECONDS ? limit - SECONDS : 1))
+    ((limit == 0)) || within=(timeout --preserve-status --signal=TERM "$rest")
+    program=$(quoted ${within[0]+"${within[@]}"} .venv/bin/python -m hkdnet_jax.main \
+        "${arguments[@]}" "--coordinator=${hosts[0]}:$port" \
+        "--processes=${#hosts[@]}" "--process=$1")
     printf '%s' "cd $(quoted "$folder") && echo \$\$ >$note && exec $program"
 }
 
-# end_all: asks the processes of all nodes to save and end, and waits up to two minutes.
+# stop_command: tells a node's process to save and end, and waits up to two minutes.
+stop_command() {
+    printf '%s' "[ ! -s $note ] || { p=\$(cat $note); rm $note;" \
+        " kill -TERM \$p 2>/dev/null && for i in \$(seq 120); do" \
+        " kill -0 \$p 2>/dev/null || break; sleep 1; done; ! kill -0 \$p 2>/dev/null; }"
+}
+
+# end_all: ends the processes of all nodes; 1 if that is not certain for one of them.
 end_all() {
-    local host pids=() code=0 i
-    local stop="[ ! -s $note ] || { kill -TERM \$(cat $note) 2>/dev/null; for i in \$(seq 120); do \
-kill -0 \$(cat $note) 2>/dev/null || break; sleep 1; done; ! kill -0 \$(cat $note) 2>/dev/null; }"
-    for host in "${hosts[@]}"; do
-        on "$host" "$stop" &
+    local i pids=() code=0
+    for i in "${!hosts[@]}"; do
+        on "${hosts[i]}" "$(stop_command)" &
         pids+=($!)
     done
     for i in "${!pids[@]}"; do
         if ! wait "${pids[i]}"; then
             say "WARNING: the process on ${hosts[i]} may still run; end it with" \
-                "\`ssh ${hosts[i]} 'kill \$(cat $note)'\`."
+                "\`ssh ${hosts[i]} $(quoted "$(stop_command)")\`."
             code=1
         fi
     done
     return "$code"
 }
 
-# train: one start of all nodes; ends with the first code that is not 0.
+# train: starts all nodes once; its code is the first one that is not 0.
 train() {
-    local i pids=() code=0 ended=0 first=0
+    local i code first=0
     for i in "${!hosts[@]}"; do
         on "${hosts[i]}" "$(command_of "$i")" &
-        pids+=($!)
     done
-    while ((ended < ${#pids[@]})); do
+    for i in "${!hosts[@]}"; do # as many as there are, in the order in which they end
         code=0
-        wait -n "${pids[@]}" || code=$?
-        ((++ended))
+        wait -n || code=$?
+        ((first != 0)) || first=$code
         # 143 means stopped by SIGTERM and saved, which the others do as well.
-        ((first != 0 || code == 0)) || first=$code
         ((code == 0 || code == 143)) || break
     done
     return "$first"
 }
 
-say "Trains on ${#hosts[@]} node(s), $(((limit > 0)) && echo "for at most $limit s" || echo "until it is complete"); they are told to save and end when one fails."
+# shellcheck disable=SC2329 # called by trap
+finish() {
+    local code=$?
+    trap - EXIT
+    trap '' INT TERM # a second Ctrl-C must not leave processes behind
+    ((code == 0)) || end_all || true
+    exit "$code"
+}
+
+bound="until it is complete"
+((limit == 0)) || bound="for at most $limit s"
+say "Trains on ${#hosts[@]} node(s), $bound; their processes are told to end when one fails."
 if [[ $dry ]]; then
     for i in "${!hosts[@]}"; do on "${hosts[i]}" "$(command_of "$i")"; done
     exit
 fi
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 for ((attempt = 1; attempt <= tries; attempt++)); do
     code=0
     train || code=$?
-    ((code != 0)) || exit 0
-    end_all || exit 1
-    ((code == 255)) || break
-    ((attempt == tries)) || say "A connection was lost; trying again, attempt $((attempt + 1)) of $tries."
+    ((code == 255)) || exit "$code"
+    # Two generations of processes must not write one workdir.
+    end_all || fail "the run is not started again, since the old one may still go on."
+    ((attempt == tries)) || say "A connection was lost; starting again, $((attempt + 1)) of" \
+        "$tries."
     sleep "$poll"
 done
-exit "$code"
+fail "the connections were lost $tries times; the same command continues the run."

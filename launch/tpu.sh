@@ -48,6 +48,10 @@ v5p-+([0-9])) runtime=v2-alpha-tpuv5 cores=2 ;;
 v6e-+([0-9])) runtime=v2-alpha-tpuv6e cores=1 ;;
 *) fail "TYPE=$type is none of v4-N, v5litepod-N, v5p-N and v6e-N." ;;
 esac
+case $model in
+flex-start | spot | reserved | on-demand) ;;
+*) fail "MODEL=$model is none of flex-start, spot, reserved and on-demand." ;;
+esac
 chips=$((${type##*-} / cores)) # the numbers of v4 and v5p count cores, two to a chip
 
 announce() {
@@ -68,8 +72,6 @@ create() {
     spot) flags=(--spot "--metadata=startup-script=$at_limit") ;;
     reserved) flags=(--reserved "--metadata=startup-script=$at_limit") ;;
     on-demand) flags=("--metadata=startup-script=$at_limit") ;;
-    *) fail "MODEL=$model is an invalid choice: take flex-start, spot, reserved or" \
-        "on-demand." ;;
     esac
     run gcloud ${track[0]+"${track[@]}"} compute tpus queued-resources create "$name" \
         "--zone=$zone" "--node-id=$name" "--accelerator-type=$type" \

@@ -94,18 +94,18 @@ create() {
         [[ $model != FLEX_START ]] || properties+=("--request-valid-for-duration=${wait}s")
         run "${compute[@]}" instances create "$name" "--zone=$zone" "${properties[@]}" \
             --async
-        return
+    else
+        run "${compute[@]}" resource-policies create workload-policy "$name" \
+            "--region=$region" --type=HIGH_THROUGHPUT "--accelerator-topology=$TOPOLOGY" \
+            --accelerator-topology-mode=AUTO_CONNECT &&
+            run "${compute[@]}" instance-templates create "$name" \
+                "--instance-template-region=$region" "${properties[@]}" &&
+            run "${group[@]}" create "$name" "--zone=$zone" --size=0 \
+                "--template=projects/$project/regions/$region/instanceTemplates/$name" \
+                "--workload-policy=projects/$project/regions/$region/resourcePolicies/$name" \
+                --target-size-policy-mode=bulk --default-action-on-vm-failure=do-nothing &&
+            run "${group[@]}" resize "$name" "--zone=$zone" "--size=$count"
     fi
-    run "${compute[@]}" resource-policies create workload-policy "$name" \
-        "--region=$region" --type=HIGH_THROUGHPUT "--accelerator-topology=$TOPOLOGY" \
-        --accelerator-topology-mode=AUTO_CONNECT &&
-        run "${compute[@]}" instance-templates create "$name" \
-            "--instance-template-region=$region" "${properties[@]}" &&
-        run "${group[@]}" create "$name" "--zone=$zone" --size=0 \
-            "--template=projects/$project/regions/$region/instanceTemplates/$name" \
-            "--workload-policy=projects/$project/regions/$region/resourcePolicies/$name" \
-            --target-size-policy-mode=bulk --default-action-on-vm-failure=do-nothing &&
-        run "${group[@]}" resize "$name" "--zone=$zone" "--size=$count"
 }
 
 # statuses: a line for each host, its name and its status.
@@ -145,9 +145,10 @@ reason() {
 
 # find_hosts: sets `hosts`, in the order of their names.
 find_hosts() {
+    ((count > 1)) || return 0
     if [[ $dry ]]; then
         statuses
-        ((count == 1)) || mapfile -t hosts < <(printf "$name-%d\n" $(seq "$count"))
+        mapfile -t hosts < <(seq --format="$name-%g" "$count")
     else
         mapfile -t hosts < <(statuses | cut -f 1 | sort)
     fi
@@ -200,8 +201,8 @@ start() {
 delete() {
     local code=0
     if ((count == 1)); then
-        gone "${compute[@]}" instances delete "$name" "--zone=$zone"
-        return
+        gone "${compute[@]}" instances delete "$name" "--zone=$zone" || code=1
+        return "$code"
     fi
     # The group uses the template and the policy, which therefore come after it.
     gone "${group[@]}" delete "$name" "--zone=$zone" || code=1
