@@ -31,10 +31,12 @@ limit=0
 [[ -z ${LIMIT:-} ]] || limit=$(seconds_of "$LIMIT")
 note=/tmp/hkdnet-$port.pid # on every node, where its process is noted
 
-# on HOST COMMAND: ends with 255 if the connection fails or is lost.
+# on HOST COMMAND: in place of this (sub)shell; 255 if the connection fails or is lost.
 on() {
-    run ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 \
-        -o ServerAliveCountMax=4 "$1" "$2" </dev/null
+    local connect=(ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15
+        -o ServerAliveCountMax=4 "$1" "$2")
+    [[ $dry ]] || exec "${connect[@]}" </dev/null
+    run "${connect[@]}"
 }
 
 # command_of INDEX: what runs on a node, which keeps to LIMIT whatever happens here.
@@ -93,6 +95,8 @@ finish() {
     trap - EXIT
     trap '' INT TERM # a second Ctrl-C must not leave processes behind
     ((code == 0)) || end_all || true
+    # shellcheck disable=SC2046 # one word each
+    kill $(jobs -pr) 2>/dev/null || true
     exit "$code"
 }
 
