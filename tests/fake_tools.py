@@ -7,7 +7,7 @@ from pathlib import Path
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 TIMEOUT = 300  # seconds; nothing takes as long
-AWKWARD = "--config.teacher.dir=a b's $(HOME) \"$HOME\""
+AWKWARD = '--config.teacher.dir=a b\'s $(HOME) "$HOME"'
 
 # A call is written down as its step and its words.  Its answer is the line of the file
 # answers/STEP that has its number, or the last one: an exit code and a text.

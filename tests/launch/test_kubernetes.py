@@ -91,7 +91,9 @@ JOBSET = _kind(
 KUEUE = {
     "ResourceFlavor": _kind("kueue.x-k8s.io/v1beta2", "ResourceFlavor", _object("")),
     "LocalQueue": _kind(
-        "kueue.x-k8s.io/v1beta2", "LocalQueue", _object("clusterQueue", clusterQueue=TEXT)
+        "kueue.x-k8s.io/v1beta2",
+        "LocalQueue",
+        _object("clusterQueue", clusterQueue=TEXT),
     ),
     "ClusterQueue": _kind(
         "kueue.x-k8s.io/v1beta2",
@@ -227,7 +229,9 @@ def test_a_fusing_pod_does_its_share(fakes):
     assert _container(job)["command"][:2] == ["hkdnet", "fuse"]
     assert "--shard=$(JOB_COMPLETION_INDEX)/4" in _container(job)["command"]
     assert "--skip-existing" in _container(job)["command"], "a pod may be restarted"
-    assert job["spec"]["completionMode"] == "Indexed" and job["spec"]["completions"] == 4
+    assert (
+        job["spec"]["completionMode"] == "Indexed" and job["spec"]["completions"] == 4
+    )
 
 
 def test_the_queue_is_valid():

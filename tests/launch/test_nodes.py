@@ -117,12 +117,14 @@ def test_a_process_is_told_to_save(fakes, tmp_path):
     fakes.run("gpu.sh", "--x", HOSTS="one", FOLDER=str(tmp_path))
     (stop,) = (c[-1] for c in fakes.calls() if c[0] == "stop")
     own = tmp_path / "pid"
-    process = subprocess.Popen(["bash", "-c", "trap 'exit 143' TERM; while :; do sleep 0.1; done"])
+    saving = "trap 'exit 143' TERM; echo; while :; do sleep 0.1; done"
+    process = subprocess.Popen(["bash", "-c", saving], stdout=subprocess.PIPE)
+    process.stdout.readline()  # now it listens to the signal
     own.write_text(f"{process.pid}\n")
-    time.sleep(0.2)
     stopping = subprocess.Popen(["bash", "-c", stop.replace(note, str(own))])
     assert process.wait(TIMEOUT) == 143
     assert stopping.wait(TIMEOUT) == 0 and not own.exists()
+    process.stdout.close()
     # Nothing to end is no failure.
     again = subprocess.run(["bash", "-c", stop.replace(note, str(own))])
     assert again.returncode == 0

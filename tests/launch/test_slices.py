@@ -131,7 +131,8 @@ def test_a_flex_start_slice_ends_by_itself(fakes):
 
 
 @pytest.mark.parametrize(
-    ("model", "flag"), [("spot", "--spot"), ("reserved", "--reserved"), ("on-demand", "")]
+    ("model", "flag"),
+    [("spot", "--spot"), ("reserved", "--reserved"), ("on-demand", "")],
 )
 def test_any_other_slice_is_told_to_delete_itself(fakes, model, flag):
     (create,) = _created(fakes, "tpu.sh", MODEL=model, LIMIT="2h")

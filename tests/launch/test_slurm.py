@@ -61,9 +61,8 @@ def sbatch(fakes):
 def _options(script):
     """The options that sbatch reads from a script, before its first command."""
     text = (LAUNCH / script).read_text().split("\nset -")[0]
-    return dict(
-        option.partition("=")[::2] for option in re.findall(r"^#SBATCH (\S+)$", text, re.M)
-    )
+    options = re.findall(r"^#SBATCH (\S+)$", text, flags=re.M)
+    return dict(option.partition("=")[::2] for option in options)
 
 
 @pytest.mark.parametrize("code", [0, 1])
