@@ -157,7 +157,8 @@ def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
     check_config(config)
     check_workdir(config, folder, run_class)
     training = run_class(config)
-    _check_agreement(training)
+    if jax.process_count() > 1:
+        _check_agreement(training)
     main_process = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         if main_process:
