@@ -64,6 +64,11 @@ run() {
     fi
 }
 
+# chip_hours CHIPS SECONDS: rounded up.
+chip_hours() {
+    echo $((($1 * $2 + 3599) / 3600))
+}
+
 # seconds_of 90m: a duration of one unit, s, m, h or d, in seconds.
 seconds_of() {
     [[ $1 =~ ^([1-9][0-9]{0,5})([smhd])$ ]] ||
@@ -183,16 +188,16 @@ stop_command() {
 borrow() {
     local attempt
     announce
-    make_archive
     if [[ $dry ]]; then
         rehearse
         return 0
     fi
-    refuse_existing
-    borrowed=1
     trap give_back EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    make_archive
+    refuse_existing
+    borrowed=1
     for ((attempt = 1; attempt <= tries; attempt++)); do
         if ((attempt > 1)); then
             remove || exit 1
@@ -227,6 +232,7 @@ make_archive() {
 # rehearse: prints the commands of a run in which nothing goes wrong.
 rehearse() {
     began=0
+    make_archive
     create
     state >/dev/null
     prepare
@@ -270,17 +276,13 @@ obtain() {
         [[ $now == "$before" ]] || say "$name: $now"
         before=$now
         case $now in
-        active) return ;;
-        lost)
-            answer=$(reason)
-            [[ -z $answer ]] || say "$answer"
-            ! is_refused "$answer" || fail "$name cannot be had: asking again would not help."
-            return 1
-            ;;
+        active) return 0 ;;
         # It may take a moment until a request is seen, and one that failed is deleted.
-        absent)
-            if ((++absent >= 3)); then
-                say "$(reason)"
+        lost | absent)
+            if [[ $now == lost ]] || ((++absent >= 3)); then
+                answer=$(reason)
+                say "$name was not made: ${answer:-the cloud gives no reason.}"
+                ! is_refused "$answer" || fail "asking again for $name would not help."
                 return 1
             fi
             ;;

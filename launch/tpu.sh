@@ -56,7 +56,7 @@ chips=$((${type##*-} / cores)) # the numbers of v4 and v5p count cores, two to a
 
 announce() {
     say "Borrows the TPU slice $name ($type, $chips chips, $model) in $zone for at most" \
-        "$left s in all, which is $((chips * left / 3600)) chip hours, and then deletes it."
+        "$left s in all, which is $(chip_hours "$chips" "$left") chip hours, and then deletes it."
 }
 
 create() {

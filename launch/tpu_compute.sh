@@ -79,7 +79,7 @@ group=("${compute[@]}" instance-groups managed)
 
 announce() {
     say "Borrows $count TPU host(s) $name ($machine, $chips chips, $model) in $zone for at" \
-        "most $left s in all, which is $((chips * left / 3600)) chip hours, and then deletes" \
+        "most $left s in all, which is $(chip_hours "$chips" "$left") chip hours, and then deletes" \
         "them."
 }
 

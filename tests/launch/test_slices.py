@@ -123,6 +123,12 @@ def test_a_type_has_its_runtime_and_chips(fakes, kind, runtime, chips):
     assert f"{chips} chips" in done.stderr and f"is {chips} chip hours" in done.stderr
 
 
+def test_chip_hours_are_rounded_up(fakes):
+    settings = SCRIPTS["tpu.sh"][1] | {"TYPE": "v6e-1", "LIMIT": "61m"}
+    done = fakes.run("tpu.sh", "--dry-run", "--x", **settings)
+    assert "at most 3660 s in all, which is 2 chip hours" in done.stderr
+
+
 def test_a_flex_start_slice_ends_by_itself(fakes):
     (create,) = _created(fakes, "tpu.sh", LIMIT="90m", WAIT="1h")
     assert create[:2] == ["gcloud", "alpha"]
@@ -213,6 +219,15 @@ def test_no_quota_is_not_asked_again(borrow, fakes):
 @both
 def test_no_quota_is_seen_later_too(borrow, fakes):
     done = borrow(state=["gone"], answers={"reason": "0 Quota 'CT6E' exceeded."})
+    assert done.returncode == 1 and _count(fakes, "create") == 1
+    assert "Quota 'CT6E' exceeded." in done.stderr
+    _nothing_left(fakes)
+
+
+def test_no_quota_for_a_host_that_vanished(fakes):
+    """Compute Engine takes the request, and deletes the host when it fails."""
+    fakes.answer(state=MISSING, reason="0 Quota 'CT6E' exceeded.")
+    done = fakes.run("tpu_compute.sh", "--x", **SCRIPTS["tpu_compute.sh"][1])
     assert done.returncode == 1 and _count(fakes, "create") == 1
     assert "Quota 'CT6E' exceeded." in done.stderr
     _nothing_left(fakes)
@@ -366,6 +381,7 @@ def test_what_somebody_else_made_is_left_alone(fakes, state):
         done = fakes.run(script, "--x", **settings)
         assert done.returncode == 1 and "x exists already" in done.stderr
     assert set(fakes.steps()) == {"state"}
+    assert not list((fakes.folder / "tmp").iterdir())
 
 
 def test_what_somebody_else_makes_meanwhile_is_left_alone(borrow, fakes):
