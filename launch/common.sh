@@ -107,6 +107,21 @@ gone() {
     fi
 }
 
+# streamed COMMAND...: runs a command that takes long; what it prints is kept in `log`.
+log=       # a file
+follower=  # the process, for `give_back`
+streamed() {
+    local code=0
+    # In a group of its own: Ctrl-C is for the script, which `wait` lets react at once.
+    set -m
+    { "$@" | tee -a "$log"; } </dev/null &
+    follower=$!
+    set +m
+    wait "$follower" || code=$?
+    follower=
+    return "$code"
+}
+
 # --- The life of a borrowed slice -------------------------------------------------------
 #
 # A script that sources this file sets
@@ -129,8 +144,6 @@ borrowed=  # whether something may exist that has to be deleted
 began=     # when the slice became active, by SECONDS
 seen=0     # lines of the run's log that were printed
 archive=   # the packed code
-log=       # what was printed of the run's log
-follower=  # the process that prints it
 
 # rest: seconds until the run has to be told to save, before the cloud deletes the slice.
 rest() {
@@ -342,13 +355,7 @@ watch() {
 # follow: prints new lines of the log; sets `code`, to nothing if the connection ended.
 follow() {
     local last
-    # In a group of its own: Ctrl-C is for this script, which `wait` lets react at once.
-    set -m
-    { on_first "$(follow_command)" | tee -a "$log"; } </dev/null &
-    follower=$!
-    set +m
-    wait "$follower" || true
-    follower=
+    streamed on_first "$(follow_command)" || true
     last=$(tail -n 1 "$log")
     code=
     [[ ! $last =~ ^ended\ with\ code\ ([0-9]+)$ ]] || code=${BASH_REMATCH[1]}

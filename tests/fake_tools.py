@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
@@ -113,6 +114,12 @@ class Fakes:
         file = self.folder / "calls"
         text = file.read_text() if file.exists() else ""
         return [line.split("\x1f")[:-1] for line in text.splitlines()]
+
+    def wait_until_it_hangs(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not (self.folder / "hanging").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def steps(self) -> list[str]:
         return [call[0] for call in self.calls() if call[0] != "git"]

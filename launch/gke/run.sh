@@ -144,7 +144,7 @@ submit() {
 }
 
 # logs: prints the log of the first pod while there is one.
-tail=-1 # all lines at first, later those since the connection was lost
+tail=-1 # all lines; after a lost connection the last ones
 logs() {
     run kubectl logs --follow "--selector=$pods" "--tail=$tail"
 }
@@ -171,7 +171,12 @@ watch() {
             ;;
         running)
             unknown=0
-            if logs 2>/dev/null; then tail=-1; else tail=20; fi
+            : >"$log"
+            if streamed logs 2>/dev/null; then
+                tail=-1
+            elif [[ -s $log ]]; then # else the pod has not started yet
+                tail=20
+            fi
             ;;
         unknown)
             ((++unknown < 10)) || fail "the cluster has not answered ten times."
@@ -190,6 +195,7 @@ if [[ $dry ]]; then
     delete
     exit
 fi
+log=${TMPDIR:-/tmp}/$name-$$.log
 borrowed=1
 trap give_back EXIT
 trap 'exit 130' INT

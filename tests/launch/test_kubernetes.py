@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import signal
+import subprocess
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from fake_tools import AWKWARD, LAUNCH, Fakes
+from fake_tools import AWKWARD, LAUNCH, TIMEOUT, Fakes
 
 SETTINGS = {"NAME": "x2", "IMAGE": "images.example/hkdnet:v1", "HOSTS": "4"}
 KINDS = {
@@ -312,12 +314,37 @@ def test_preempted_while_running(fakes):
     """The log ends, Kueue queues the run again, and the JobSet starts it again."""
     fakes.answer(
         state=["0 ", "0 Suspended", "0 ", "0 Completed"],
-        logs=["1 container is terminated", "0 step 2\n"],
+        logs=["255 step 1\n", "0 step 2\n"],
     )
     done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
-    assert done.returncode == 0 and done.stdout == "step 2\n"
+    assert done.returncode == 0 and done.stdout == "step 1\nstep 2\n"
     tails = [call[-1] for call in fakes.calls() if call[0] == "logs"]
     assert tails == ["--tail=-1", "--tail=20"], "the old lines are not printed again"
+
+
+def test_a_pod_that_has_not_started_has_no_log(fakes):
+    fakes.answer(
+        state=["0 ", "0 ", "0 Completed"],
+        logs=["1 container is waiting to start", "0 step 1\n"],
+    )
+    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    assert done.returncode == 0 and done.stdout == "step 1\n"
+    tails = [call[-1] for call in fakes.calls() if call[0] == "logs"]
+    assert tails == ["--tail=-1"] * 2, "no line is left out"
+
+
+def test_the_script_is_stopped(fakes):
+    fakes.answer(logs="hang")
+    process = subprocess.Popen(
+        ["bash", LAUNCH / "gke" / "run.sh", "tpu"],
+        env=fakes.environment(**KINDS["tpu"]),
+        stderr=subprocess.PIPE,
+    )
+    fakes.wait_until_it_hangs()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 143
+    assert fakes.steps()[-1] == "delete"
 
 
 def test_a_run_that_failed_too_often(fakes):

@@ -4,7 +4,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 
 import pytest
 from fake_tools import AWKWARD, LAUNCH, TIMEOUT, Fakes, dry_commands
@@ -98,10 +97,7 @@ def test_the_script_is_stopped(fakes):
         env=fakes.environment(**SETTINGS),
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + TIMEOUT
-    while not (fakes.folder / "hanging").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    fakes.wait_until_it_hangs()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=TIMEOUT)
     assert process.returncode == 143

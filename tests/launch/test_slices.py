@@ -423,10 +423,7 @@ def test_the_script_is_stopped(fakes, number, code):
         # Python's own tests may run with SIGINT ignored, which a child would inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + TIMEOUT
-    while not (fakes.folder / "hanging").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    fakes.wait_until_it_hangs()
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code, errors
