@@ -40,6 +40,8 @@ release-check: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck --external-sources launch/*.sh launch/*.sbatch launch/gke/*.sh
+	$(BIN)/hadolint launch/docker/Dockerfile
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

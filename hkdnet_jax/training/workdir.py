@@ -16,6 +16,7 @@ from data_pipelines import loader
 from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
+from hkdnet_jax.runtime import agreement
 from hkdnet_jax.training import loop
 from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.config_check import check_config
@@ -122,6 +123,19 @@ def _warn_of_dead_features(training: Run) -> None:
             )
 
 
+def _check_agreement(training: Run) -> None:
+    """Raises UserError if the processes of the run do not train the same thing."""
+    listing = [*training.train_source.names, "", *training.val_source.names]
+    agreement.check(
+        {
+            "code": agreement.code_version(),
+            "configuration": agreement.digest(training.config.to_json(sort_keys=True)),
+            "data listing": agreement.digest("\n".join(listing)),
+            "frozen weights": training.frozen_fingerprint,
+        }
+    )
+
+
 def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
     """Trains the run that `config` describes in `workdir`.
 
@@ -135,13 +149,16 @@ def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
 
     Raises:
       UserError: the configuration, the data, the teacher or the workdir cannot be used,
-        a program does not fit into memory, training diverged, or another process is
-        training in the workdir.
+        a program does not fit into memory, training diverged, another process is
+        training in the workdir, or the processes of the run differ in their code,
+        configuration, data or teacher.
     """
     folder = as_path(workdir)
     check_config(config)
     check_workdir(config, folder, run_class)
     training = run_class(config)
+    if jax.process_count() > 1:
+        _check_agreement(training)
     main_process = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         if main_process:

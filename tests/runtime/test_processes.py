@@ -114,6 +114,8 @@ def runs(environment, tiny_teacher, tmp_path_factory):
     code, output = _launch(2, [*program, *flags("two")], environment)
     assert code == 0, output
     assert output.count("Done; the best weights") == 1
+    agreed = "agree on code, configuration, data listing and frozen weights."
+    assert output.count(agreed) == 1 and "2 processes on" in output
 
     disturbed = [sys.executable, "-c", DISTURBED, f"{ASKED_AT}", "SIGTERM"]
     code, output = _launch(2, [*disturbed, *flags("stopped")], environment)
