@@ -243,6 +243,11 @@ def _summary(
         "Licence": builder.FACTS.licence,
         "Cite": builder.FACTS.citation,
     }
+    data_set = builder.info.full_name.rpartition("/")[0]
+    rows["Train with"] = (
+        f"--config.data.tfds={'+'.join(f'{data_set}:{split}' for split in tally.names)}"
+        f" --config.data.tfds_dir={builder.data_dir_root}"
+    )
     if export:
         rows["Exported"] = f"{export} (train with --config.data.roots={export})"
     if pack:

@@ -6,8 +6,8 @@
 Training reads the records themselves (``config.data.tfds``), or what two flags make of
 them (``config.data.roots``): ``--pack`` decodes every pair once, into one file that
 training maps into memory, and ``--export`` writes the unchanged files to ``DIR/ir`` and
-``DIR/vis``.  Both write the names of the pairs of each split to ``DIR/SPLIT.txt`` if the
-data set has several.
+``DIR/vis``.  If the data set has several splits, both write the names of the pairs of
+each to ``DIR/SPLIT.txt``.
 """
 
 import argparse

@@ -99,6 +99,8 @@ def _pairs_of(name: str, split: str, data_dir: str) -> list[RecordPair]:
     def pair_of(index: int) -> RecordPair:
         try:
             record = source[index]
+            if None in record.values():  # what array_record reads from a cut file
+                raise ValueError("it is empty")
         except Exception as error:
             # array_record and the parser of the records fail in their own ways.
             raise UserError(

@@ -3,6 +3,7 @@
 import os
 
 import grain
+from absl import flags
 
 from hkdnet_jax.common.errors import UserError
 
@@ -55,6 +56,8 @@ class FromProcesses:
           UserError: a process ended, or its batch cannot be made.
         """
         if self._running is None:
+            if not flags.FLAGS.is_parsed():  # grain asks for one of its own
+                flags.FLAGS.mark_as_parsed()
             rest = self._batches.slice(slice(self._next, None))
             options = grain.MultiprocessingOptions(
                 num_workers=self._processes, per_worker_buffer_size=_PER_PROCESS
