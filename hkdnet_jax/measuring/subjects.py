@@ -158,6 +158,7 @@ SUBJECTS = {
             Column("x JPEG", "relative", 7, 1),
             Column("kB/pair", "bytes_per_pair", 8, 0, 1e-3),
             Column("step s", "step_seconds", 8, 3),
+            Column("its CPU s", "step_cpu_seconds", 9, 3),
             Column("input %", "input_wait_share", 7, 2, 100),
         ),
         scales=SCALES[1:],

@@ -93,7 +93,7 @@ def fed(
     size: Size,
     phase: int,
     feeds: Mapping[str, Iterator[dict[str, np.ndarray]]],
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Row]:
     """Times one compiled step with batches from several loaders.
 
     Args:
@@ -103,8 +103,9 @@ def fed(
       feeds: endless batches by name, which are closed in the end.
 
     Returns:
-      For each name the median seconds of a step with its input, and the share of the
-      loop's time in which it waited for its next batch.
+      For each name: `step_seconds`, the median of a step with its input;
+      `step_cpu_seconds`, the mean CPU time of the process for it, with what loads the
+      next batches meanwhile; `input_wait_share`, see `measure_train`.
     """
     config = _train_config(settings, size, phase)
     mesh = sharding.make_mesh(config.mesh.data)
@@ -120,11 +121,22 @@ def fed(
         state, _ = step(
             make_state(params), teacher, sharding.put_batch(next(batches), mesh)
         )
+        marks: list[float] = []
+
+        def marked(*args: Any, marks: list[float] = marks) -> Any:
+            marks.append(time.process_time())
+            return step(*args)
+
         seconds, waits = _run_steps(
-            step, state, teacher, batches, mesh, settings.repeats
+            marked, state, teacher, batches, mesh, settings.repeats
         )
+        cpu_seconds = time.process_time() - marks[0]  # without what was drained before
         batches.close()
-        found[name] = median(seconds), sum(waits) / sum(seconds)
+        found[name] = {
+            "step_seconds": median(seconds),
+            "step_cpu_seconds": cpu_seconds / settings.repeats,
+            "input_wait_share": sum(waits) / sum(seconds),
+        }
     return found
 
 

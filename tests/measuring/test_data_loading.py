@@ -16,7 +16,7 @@ def test_a_row_for_each_storage(monkeypatch, capsys):
             asked[name] = next(batches)["ir"].shape
             batches.close()
         assert (settings, size, phase) == (SETTINGS, (16, 16), 2)
-        return dict.fromkeys(feeds, (2.0, 0.25))
+        return {key: {"step_seconds": 2.0, "input_wait_share": 0.25} for key in feeds}
 
     monkeypatch.setattr(data_loading.train_step, "fed", fed)
     monkeypatch.setattr(data_loading, "_PAIRS", 3)
