@@ -57,13 +57,21 @@ def test_records_are_found_and_the_cache_is_shared_out(monkeypatch):
         asked.append((data_sets, folder))
         return found
 
+    rooms = []
+
+    class Opened(loader.PairSource):
+        def __init__(self, pairs, min_size, cache_bytes=loader.GIB):
+            super().__init__(pairs, min_size, cache_bytes)
+            rooms.append(cache_bytes)
+
     monkeypatch.setattr(run.records, "find_pairs", find)
+    monkeypatch.setattr(run.loader, "PairSource", Opened)
     monkeypatch.setattr(FilePair, "size", lambda self: (200, 200))
     config = changed(tfds="msrs", tfds_dir="here", processes=4, cache_gib=2.0)
     train, val = run.open_sources(config)
     assert asked == [("msrs", "here")]
     assert sorted(train.names + val.names) == [pair.name for pair in found]
-    assert train._room == loader.GIB // 2
+    assert rooms[0] == loader.GIB // 2
 
 
 def test_a_run_loads_with_the_threads_and_processes_of_its_configuration(monkeypatch):
