@@ -1,6 +1,9 @@
 """Who makes batches ahead of their use: threads here, or other processes."""
 
+import multiprocessing
 import os
+import signal
+import threading
 
 import grain
 from absl import flags
@@ -62,7 +65,8 @@ class FromProcesses:
             options = grain.MultiprocessingOptions(
                 num_workers=self._processes, per_worker_buffer_size=_PER_PROCESS
             )
-            self._running = iter(in_threads(rest, self._threads).mp_prefetch(options))
+            ahead = in_threads(rest, self._threads)
+            self._running = iter(ahead.mp_prefetch(options, worker_init_fn=_begin))
         try:
             batch = next(self._running)
         except RuntimeError as error:
@@ -88,3 +92,18 @@ class FromProcesses:
         if self._running is not None:
             self._running.close()
             self._running = None
+
+
+def _begin(number: int, count: int) -> None:
+    """Lets a process live as long as the run that started it, which calls it so."""
+    # Ctrl-C, and SIGTERM of a job's scheduler, reach every process of a run; it still
+    # needs batches until it has saved.
+    for request in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(request, signal.SIG_IGN)
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    """Ends this process when the run ends, even if that is killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

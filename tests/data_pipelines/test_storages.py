@@ -5,9 +5,14 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow_datasets as tfds
 from made_archives import image, make_msrs, pair
@@ -115,7 +120,11 @@ def test_batches_of_processes_are_those_of_threads(stored):
     alone = train_batches(PairSource(mixed, 16), **options)
     alone.set_state(state)
     check_equal(taken(alone, 4), wanted[5:])
-    check_equal(taken(several, 1), wanted[5:6])
+    # Requests to end are for the run, which needs batches until it has saved.
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGINT)
+    check_equal(taken(several, 4), wanted[5:])
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGKILL)
     start = time.monotonic()
@@ -123,6 +132,35 @@ def test_batches_of_processes_are_those_of_threads(stored):
         taken(several, 100)
     assert time.monotonic() - start < 60
     several.close()
+
+
+def test_processes_end_with_a_run_that_is_killed():
+    code = """
+import multiprocessing, os, signal
+import grain
+from data_pipelines.workers import FromProcesses
+if __name__ == "__main__":
+    batches = FromProcesses(grain.MapDataset.range(10**9), threads=1, processes=1)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "killed.py").write_text(code)
+        done = subprocess.run(
+            [sys.executable, "killed.py"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (child,) = map(int, done.stdout.split())
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.2)
 
 
 # --- records ------------------------------------------------------------------------
