@@ -52,6 +52,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> Non
     Raises:
       UserError: it is no such archive, is damaged or encrypted, holds too much, a name
         that leads out of the folder, a name twice, a link or a device.
+      OSError: a file cannot be read or written.
     """
     read = _zip_files if zipfile.is_zipfile(archive) else _tar_files
     left = most_bytes
@@ -70,7 +71,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> Non
                     if left < 0:
                         raise _too_large(archive, most_bytes)
                     file.write(piece)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise UserError(
             f"{archive} holds {name!r} twice, or as a file and as a folder: pack it "
             "again."
@@ -78,6 +79,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> Non
     except (NotImplementedError, RuntimeError) as error:  # a compression, a password
         raise UserError(f"{archive} cannot be unpacked ({error}).") from error
     except _DAMAGED as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the system's, such as a full disk; decoders give no number
         raise UserError(
             f"{archive} cannot be read as a ZIP or tar archive ({error}): fetch it "
             "again."

@@ -1,6 +1,7 @@
 """Archives that nobody vouches for: what is unpacked, and what is refused."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -8,6 +9,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +151,27 @@ def test_a_file_is_not_replaced_by_a_later_one(tmp_path, kind):
     path = made(tmp_path / f"x.{kind}", {"a": b"1", "./a": b"2"})
     assert "'./a' twice" in refused(path)
     assert (tmp_path / "folder" / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_that_is_a_folder_too_is_refused(tmp_path, kind):
+    path = made(tmp_path / f"x.{kind}", {"a": b"1", "a/b/c": b"2"})
+    assert "'a/b/c' twice, or as a file and as a folder" in refused(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch, kind):
+    path = made(tmp_path / f"x.{kind}", FILES)
+    opened = Path.open
+
+    def full(self, mode="r", *args, **kwargs):
+        if mode == "xb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpacked(path)
 
 
 def test_an_encrypted_archive_is_refused(tmp_path):
