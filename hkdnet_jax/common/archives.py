@@ -54,9 +54,10 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> Non
         that leads out of the folder, a name twice, a link or a device.
       OSError: a file cannot be read or written.
     """
-    read = _zip_files if zipfile.is_zipfile(archive) else _tar_files
     left = most_bytes
     try:
+        # By its start: a tar archive may end with a ZIP archive that it holds.
+        read = _zip_files if _start(archive).startswith(b"PK") else _tar_files
         for number, (name, source) in enumerate(read(archive, most_bytes), start=1):
             if number > most_files:
                 raise UserError(
@@ -154,10 +155,14 @@ def _tar_files(archive: Path, most_bytes: int) -> Iterator[tuple[str, BinaryIO]]
             yield member.name, tar.extractfile(member)
 
 
+def _start(archive: Path) -> bytes:
+    with archive.open("rb") as raw:
+        return raw.read(6)
+
+
 @contextlib.contextmanager
 def _decompressed(archive: Path) -> Iterator[BinaryIO]:
-    with archive.open("rb") as raw:
-        start = raw.read(6)
+    start = _start(archive)
     fitting = [o for magic, o in _COMPRESSIONS.items() if start.startswith(magic)]
     with (fitting[0] if fitting else open)(archive, "rb") as content:
         yield content

@@ -159,6 +159,14 @@ def test_a_file_that_is_a_folder_too_is_refused(tmp_path, kind):
     assert "'a/b/c' twice, or as a file and as a folder" in refused(path)
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"b": b"2"})
+    files = {"a": b"1", "inner.zip": inner.read_bytes()}
+    path = tarred(tmp_path / "x.tar", files)
+    assert zipfile.is_zipfile(path)
+    assert unpacked(path) == files
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch, kind):
     path = made(tmp_path / f"x.{kind}", FILES)
