@@ -14,12 +14,6 @@ TINY = dataclasses.replace(PRESETS["tiny"], width=4, reduction=2, sr_rcabs=1)
 # What differs between the scales is the super-resolution part alone.
 TINIEST = dataclasses.replace(TINY, dfag=False, cea=False)
 
-# Processes that tests start compile with it as the fixture `quick_compile` does here.
-QUICK_COMPILE = {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
-}
-
 
 def run(command, capfd, *args):
     """Exit code, stdout and the lines of stderr (without the progress bar) of main."""

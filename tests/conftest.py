@@ -30,6 +30,24 @@ install_import_hook(
     "beartype.beartype",
 )
 
+# Compiling takes nine tenths of the tests' time.  Without these passes of the compiler
+# it takes a third to a seventh as long, and the programs, and so the tests, say the
+# same; processes that tests start inherit it.  XLA reads it with the first program.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+# What the first, third and fourth of these are for users.
+USERS_COMPILE = [
+    ("xla_cpu_use_fusion_emitters", True),
+    ("xla_backend_optimization_level", 3),
+    ("xla_llvm_disable_expensive_passes", False),
+]
 # Four virtual devices, so that sharded code is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 4)
 # Every run compiles anew, and leaves nothing in the user's folders.
@@ -114,18 +132,16 @@ def dropped_programs():
 
 
 @pytest.fixture(scope="module")
-def quick_compile():
-    """Compiles a few times as fast, to slower programs: for tests of whole runs."""
+def compiled_for_speed():
+    """Compiles as users do: for tests that spend their time in running."""
     original = compiler.get_compile_options
 
-    def without_fusion_emitters(*args, **kwargs):
+    def with_all_passes(*args, **kwargs):
         options = original(*args, **kwargs)
-        options.env_option_overrides += [("xla_cpu_use_fusion_emitters", False)]
+        options.env_option_overrides += USERS_COMPILE
         return options
 
     with pytest.MonkeyPatch.context() as patch:
-        # jax offers this option for one program at a time, or for a whole process.
-        patch.setattr(compiler, "get_compile_options", without_fusion_emitters)
-        jax.config.update("jax_disable_most_optimizations", True)
+        # jax offers these options for one program at a time, or for a whole process.
+        patch.setattr(compiler, "get_compile_options", with_all_passes)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)

@@ -34,9 +34,7 @@ def _trained(config, groups):
 @pytest.mark.parametrize(
     ("phase", "groups"), [(1, ("fusion",)), (2, ("fusion", "sr", "adapter"))]
 )
-def test_a_step_moves_its_gradient_and_little_else(
-    quick_compile, cpu_as_chip, phase, groups
-):
+def test_a_step_moves_its_gradient_and_little_else(cpu_as_chip, phase, groups):
     config = base.student(2, "tiny")
     row = check(config, jax.devices(), phase)
     assert [c["kind"] for c in row["collectives"]] == ["all-reduce"]
@@ -49,7 +47,7 @@ def test_a_step_moves_its_gradient_and_little_else(
     json.dumps(row)
 
 
-def test_what_is_too_large_does_not_fit(quick_compile, cpu_as_chip, monkeypatch):
+def test_what_is_too_large_does_not_fit(cpu_as_chip, monkeypatch):
     monkeypatch.setitem(slices.CHIPS, cpu_as_chip, Chip(1000, 1e12))
     row = check(teacher.get_config("tiny"), jax.devices()[:1], 1)
     assert row["fits"] is False

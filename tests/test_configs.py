@@ -14,8 +14,6 @@ from hkdnet_jax.runtime import sharding
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
     "teacher": (None, "lite", "revive", "tiny"),

@@ -19,8 +19,6 @@ from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def read(path):
     return np.asarray(Image.open(path))

@@ -20,8 +20,6 @@ from hkdnet_jax.inference import programs
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.runtime import memory
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture
 def pair(tmp_path):

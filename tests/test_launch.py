@@ -203,9 +203,6 @@ def test_one_gpu_runs_on_a_cpu_too(pairs, tmp_path):
         SIZES="16x16",
         BATCH="2",
         CONFIG="configs/student_x2.py:tiny",
-        # Compiled a few times as fast, to slower programs.
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-        XLA_FLAGS="--xla_cpu_use_fusion_emitters=false",
     )
     assert done.returncode == 0, done.stderr
     stages = json.loads((out / "results.json").read_text())

@@ -73,6 +73,7 @@ def test_unusable_command_lines(capsys, argv, named):
         ("attention=flash", "config.attention is 'flash': the kernel does not run on"),
         ("attention=cudnn", "needs config.dtype=bfloat16, not float32"),
         ("model.position_pool=0", "config.model.position_pool"),
+        ("model.position_keys=-1", "config.model.position_keys"),
         ("optim.schedule=linear", "config.optim.schedule"),
         ("optim.lr=-1.0", "config.optim.lr"),
         ("optim.ema=1.0", "config.optim.ema"),

@@ -113,7 +113,7 @@ def test_the_page_is_served_where_it_says():
     assert page.returncode == 0
 
 
-def test_the_commands_run_word_for_word(folder, monkeypatch, capfd, quick_compile):
+def test_the_commands_run_word_for_word(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     for words in commands():
         if words[0] == "python" and words[-1] != SERVES:

@@ -20,8 +20,6 @@ from hkdnet_jax.models.student import Student
 from hkdnet_jax.training import networks, sweeps
 from hkdnet_jax.training.config import model_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SMALL = [
     "--preset=tiny",
     "--steps=4",

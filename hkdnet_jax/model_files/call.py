@@ -20,8 +20,10 @@ from hkdnet_jax.common import arrays, colour, levels, palettes
 from hkdnet_jax.common.colour import COLOR
 from hkdnet_jax.common.image_files import DEPTHS, quantize
 from hkdnet_jax.models.presets import MIN_SIDE
+from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops.extent import Extent, stack
 from hkdnet_jax.released.network import Released
+from hkdnet_jax.runtime import sharding
 
 NORMALIZE = ("unit", "minmax")
 RANGE_PER = ("batch", "image")
@@ -98,6 +100,8 @@ def forward(
     takes.
     """
     sizes = () if extent is None else (extent,)
+    if isinstance(network, Student) and not network.portable:
+        network = network.clone(in_strips=not sharding.rows_are_split())
     image, _ = network.apply({"params": params}, ir, vis, *sizes)
     return image
 

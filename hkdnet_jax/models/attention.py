@@ -164,6 +164,7 @@ class CEA(nn.Module):
       channel_softmax: `row` or `joint`.
       position_pool: side in pixels of the squares over which keys and values are
         averaged.
+      position_keys: most such squares, or 0; see `ops.position_attention`.
       attention: implementation of the position attention; see
         `ops.position_attention`.
       start: value at which the learned scales start.
@@ -173,6 +174,7 @@ class CEA(nn.Module):
     position_softmax: str
     channel_softmax: str
     position_pool: int = 1
+    position_keys: int = 0
     attention: str = "auto"
     start: float = 0.0
     dtype: jnp.dtype = jnp.float32
@@ -198,6 +200,7 @@ class CEA(nn.Module):
             self.position_softmax,
             self.attention,
             self.position_pool,
+            self.position_keys,
             precision=self.precision,
             extent=extent,
         )

@@ -66,6 +66,13 @@ class StudentConfig:
         "keys and values; 1 is the paper's, whose time is quadratic in the pixels",
         at_least=1,
     )
+    position_keys: int = key(
+        0,
+        "most keys of the position attention: in a larger picture the side of their "
+        "squares doubles until no more are left, so that time is linear in the pixels; "
+        "0 for no limit, which is the paper's",
+        at_least=0,
+    )
     channel_softmax: str = key(
         "row", "Eq. 12 by rows, or literally (joint)", choices=SOFTMAX
     )
@@ -119,6 +126,7 @@ PRESETS = {
         reduction=8,
         dfa_softmax="channel",
         position_pool=8,
+        position_keys=512,
         global_skip=True,
         skip_alpha=0.3,
         skip_damping=1.0,

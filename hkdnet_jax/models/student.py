@@ -20,6 +20,12 @@ from hkdnet_jax.runtime.precision import FULL
 FUSED_CHANNELS = 16
 # Channels of the teacher's feature that the upsampler's output learns from.
 TEACHER_CHANNELS = 64
+# Bytes of the upsampler's output in one strip.  It has C channels where the image has
+# one, and as a whole it would take most of the memory.
+STRIP_BYTES = 64 * 2**20
+# How far a row of the small image reaches up and down: by one row in the upsampler's
+# first convolution, and by at most one in all those that work on larger images.
+_STRIP_HALO = 2
 
 
 class InfraredBranch(nn.Module):
@@ -75,6 +81,7 @@ class VisibleBranch(nn.Module):
                 cfg.position_softmax,
                 cfg.channel_softmax,
                 cfg.position_pool,
+                cfg.position_keys,
                 self.attention,
                 cfg.attention_start,
                 **arithmetic,
@@ -118,6 +125,7 @@ class SuperResolutionPart(nn.Module):
     scale: int
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    in_strips: bool = False
 
     @nn.compact
     def __call__(
@@ -126,7 +134,8 @@ class SuperResolutionPart(nn.Module):
         """Maps F_f^s [N, H, W, 16] to an image [N, scale * H, scale * W, 1].
 
         `extent` is that of F_f^s.  The second result holds `upsampled` (C channels) and
-        `tail` (16 channels), both high-resolution: the student's side of Eq. 23.
+        `tail` (16 channels), both high-resolution: the student's side of Eq. 23.  They
+        are missing if the image is made in strips.
         """
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
@@ -136,15 +145,60 @@ class SuperResolutionPart(nn.Module):
             group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
             y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
         y = head + conv(cfg.width, name="body")(y, extent)
+        rows = STRIP_BYTES // (4 * cfg.width * self.scale**2 * y.shape[0] * y.shape[2])
+        strips = -(-y.shape[1] // max(rows, 8 * _STRIP_HALO))
+        if self.in_strips and strips > 1:
+            return self._enlarged_in_strips(y, extent, strips), {}
+        return self._enlarged(y, extent)
+
+    def _enlarged(
+        self, y: jax.Array, extent: Extent | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The upsampler and all that follows it, on [N, H, W, C]."""
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
         up = Upsampler(self.scale, **arithmetic, name="upsampler")(y, extent)
         large = extent and extent.scaled(self.scale)
-        tail = conv(FUSED_CHANNELS, name="tail")(up, large)
+        tail = Conv3x3(FUSED_CHANNELS, **arithmetic, name="tail")(up, large)
         # This is float32 whatever the dtype, because bfloat16 has no more levels than a
         # picture.
         image = Conv3x3(1, precision=self.precision, name="image")(
             tail.astype(jnp.float32), large
         )
         return image, {"upsampled": up, "tail": tail}
+
+    def _enlarged_in_strips(
+        self, y: jax.Array, extent: Extent | None, strips: int
+    ) -> jax.Array:
+        """The image of `_enlarged`, made one of at least two strips after the other.
+
+        A strip reaches beyond its rows, but never beyond y: at an edge of y the padding
+        of its convolutions is right, and at its other edges what the padding spoils is
+        cut off.
+        """
+        n, height, width, _ = y.shape
+        rows, scale = -(-height // strips), self.scale
+        length = rows + 2 * _STRIP_HALO
+
+        def enlarge(part, image, first):
+            start = jnp.clip(first - _STRIP_HALO, 0, height - length)
+            strip = jax.lax.dynamic_slice_in_dim(y, start, length, axis=1)
+            inside = extent and extent._replace(height=extent.height - start)
+            large, _ = part._enlarged(strip, inside)
+            own = jax.lax.dynamic_slice_in_dim(
+                large, scale * (first - start), scale * rows, axis=1
+            )
+            image = jax.lax.dynamic_update_slice_in_dim(
+                image, own, scale * first, axis=1
+            )
+            return image, None
+
+        # The last strip begins earlier than it would have to, so that all are equal.
+        firsts = jnp.minimum(jnp.arange(0, height, rows), height - rows)
+        image = jnp.zeros((n, scale * height, scale * width, 1), jnp.float32)
+        over_strips = nn.scan(
+            enlarge, variable_broadcast="params", split_rngs={"params": False}
+        )
+        return over_strips(self, image, firsts)[0]
 
 
 class Student(nn.Module):
@@ -163,6 +217,9 @@ class Student(nn.Module):
         too; see `runtime.precision`.
       portable: whether to trace the form for export, see `ops.portable`, in which
         `attention` has no effect.
+      in_strips: whether to enlarge a large image in strips of rows, which changes the
+        result only by rounding and keeps `upsampled` and `tail` from the intermediates;
+        not for training, nor for rows that are split over devices.
     """
 
     config: StudentConfig
@@ -171,12 +228,15 @@ class Student(nn.Module):
     attention: str = "auto"
     precision: str = FULL
     portable: bool = False
+    in_strips: bool = False
 
     def setup(self):
         """Declares the two parts."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         self.fusion = FusionPart(self.config, attention=self.attention, **arithmetic)
-        self.sr = SuperResolutionPart(self.config, self.scale, **arithmetic)
+        self.sr = SuperResolutionPart(
+            self.config, self.scale, in_strips=self.in_strips, **arithmetic
+        )
 
     def __call__(
         self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None

@@ -9,10 +9,12 @@ exploited: it would save at most half of one of the two matrix products, and a b
 would then be needed by rows of other blocks, which are not in memory.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import lax
 
@@ -347,6 +349,7 @@ def position_attention(
     softmax: str = "row",
     implementation: str = "auto",
     pool: int = 1,
+    most_keys: int = 0,
     block: int | None = None,
     precision: str = FULL,
     extent: Extent | None = None,
@@ -359,6 +362,8 @@ def position_attention(
       implementation: see `attention`.
       pool: side in pixels of the squares over which keys and values are averaged
         (smaller at the lower and right edges); 1 is the paper's attention.
+      most_keys: where more squares than this cover the array, their side doubles until
+        no more do; 0 for no limit, which symbolic sizes have always.
       block: see `attention`.
       precision: see `attention`.
       extent: of the images, beyond which x is 0; see `ops.extent`.
@@ -369,12 +374,22 @@ def position_attention(
     Raises:
       ValueError: see `attention`.
     """
+    pool = _side(x.shape[1:3], pool, most_keys)
     keys = x if pool == 1 else _pooled(x, pool, extent)
     valid = None
     if extent is not None:
         counts = _counts(x.shape, pool, extent)
         valid = extent.inside(x), counts > 0
     return attention(x, keys, keys, softmax, implementation, block, precision, valid)
+
+
+def _side(shape: tuple[int, ...], pool: int, most_keys: int) -> int:
+    """The side of the squares over which keys and values are averaged, in pixels."""
+    if not most_keys or any(map(jax.export.is_symbolic_dim, shape)):
+        return pool
+    while math.prod(-(-side // pool) for side in shape) > most_keys:
+        pool *= 2
+    return pool
 
 
 def _pooled(x: jax.Array, pool: int, extent: Extent | None) -> jax.Array:

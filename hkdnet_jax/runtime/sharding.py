@@ -68,6 +68,12 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     return traced
 
 
+def rows_are_split() -> bool:
+    """Whether, where this is traced, devices share the rows of an image."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.shape[HEIGHT] > 1
+
+
 def over_positions(
     function: Callable[..., Any], queries: jax.Array, *others: jax.Array
 ) -> Any:

@@ -13,8 +13,6 @@ from hkdnet_jax.common.arrays import degrade, to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def made(tree, seed=0):
     rng = np.random.default_rng(seed)

@@ -25,8 +25,6 @@ from hkdnet_jax.training.config import BASELINES
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.workdir import check_workdir
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 VARIANTS = ("rcan_x3", "densefuse", "cnn", "cen")  # a whole run below trains edsr_x2
 SMALL = 1.5e6  # parameters at most
 

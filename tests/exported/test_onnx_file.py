@@ -20,7 +20,6 @@ from hkdnet_jax.exported.running import open_file
 jax2onnx = pytest.importorskip(
     "jax2onnx", reason="jax2onnx is not installed: see requirements-onnx.txt"
 )
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 ROOT = Path(__file__).parents[2]
 

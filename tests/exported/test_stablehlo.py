@@ -16,8 +16,6 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported import stablehlo
 from hkdnet_jax.exported.running import open_file
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fuse_stablehlo.py"
 # What `pip install jax numpy flatbuffers` brings.

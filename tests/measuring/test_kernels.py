@@ -19,8 +19,6 @@ from hkdnet_jax.runtime import memory
 SETTINGS = Settings("tiny", scale=2, batch=2, repeats=3, dtype="float32")
 C = PRESETS["tiny"].width
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def attention(implementation, passes, size=(9, 10)):
     (row,) = kernels.measure_attention(SETTINGS, size, implementation, passes)

@@ -7,8 +7,6 @@ import pytest
 from hkdnet_jax.measuring import parity, runs
 from hkdnet_jax.measuring.parity import Case
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def test_a_cpu_equals_itself():
     rows = list(parity.measure_parity(["tiny"], ["float32"]))

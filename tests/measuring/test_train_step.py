@@ -14,7 +14,7 @@ SETTINGS = Settings("tiny", scale=2, batch=4, repeats=3, dtype="float32")
 
 
 @pytest.mark.parametrize("phase", [1, 2])
-def test_a_row_of_train(phase, monkeypatch, quick_compile):
+def test_a_row_of_train(phase, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", TINIEST)
     (row,) = train_step.measure_train(SETTINGS, (16, 16), phase)
     assert (row["size"], row["batch"], row["phase"]) == ("16x16", 4, phase)

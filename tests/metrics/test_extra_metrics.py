@@ -13,6 +13,8 @@ from metric_images import ALL, EXTRA, MIN_SIDES, H, W, noise, scene
 
 from hkdnet_jax import metrics
 
+pytestmark = pytest.mark.usefixtures("compiled_for_speed")
+
 
 def score(images, names=ALL):
     return metrics.score(*(np.ascontiguousarray(image) for image in images), names)

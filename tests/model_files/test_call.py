@@ -22,8 +22,6 @@ RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
 FULL = {"ir_range": "full", "vis_range": "full"}
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def model(models):

@@ -14,8 +14,6 @@ from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released import network as released
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # Together, every reading that the form has code of its own for.
 LITERAL = dataclasses.replace(
     TINY,

@@ -114,6 +114,7 @@ def test_full_preset_is_the_papers():
         "dfa_softmax": "spatial",
         "position_softmax": "row",
         "position_pool": 1,
+        "position_keys": 0,
         "channel_softmax": "row",
         "corner_gamma": 0.7,
         "global_skip": False,
@@ -194,6 +195,7 @@ SAME_PARAMETERS = [
     {"dfa_softmax": "spatial"},
     {"position_softmax": "joint"},
     {"position_pool": 1},
+    {"position_keys": 9},
     {"channel_softmax": "joint"},
     {"corner_gamma": 0.2},
 ]

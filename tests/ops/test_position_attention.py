@@ -251,6 +251,34 @@ def test_pooled_keys_are_the_means_of_squares(softmax, block):
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
 
 
+@pytest.mark.parametrize(
+    ("h", "w", "pool"),
+    [
+        (4, 6, 2),
+        (5, 6, 4),
+        (8, 12, 4),
+        (9, 12, 8),
+        (1, 12, 2),
+        (1, 13, 4),
+        (40, 40, 32),
+    ],
+)
+def test_squares_grow_until_their_number_is_within_the_limit(h, w, pool):
+    x = features(h=h, w=w)
+    got = position_attention(x, pool=2, most_keys=6)
+    np.testing.assert_array_equal(got, position_attention(x, pool=pool))
+
+
+def test_the_time_of_limited_keys_is_linear_in_the_pixels():
+    def flops(side):
+        x = jax.ShapeDtypeStruct((1, side, side, 4), jnp.float32)
+        attend = functools.partial(position_attention, pool=2, most_keys=64)
+        return jax.jit(attend).lower(x).cost_analysis()["flops"]
+
+    # The sides of the squares are those of powers of two, so the keys are as many.
+    assert flops(64) == pytest.approx(4 * flops(32), rel=0.02)
+
+
 # --- implementations ----------------------------------------------------------------
 
 

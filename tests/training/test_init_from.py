@@ -27,8 +27,6 @@ from hkdnet_jax.training import networks, run, steps, workdir
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.networks import describe_network, load_start
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory, tiny_teacher):

@@ -103,11 +103,6 @@ def _assert_same_end(config, workdir, other):
 def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
     environment, tiny_teacher, tmp_path
 ):
-    # Compiled in half of the time; the teacher's test below compiles as users do.
-    environment = environment | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
-    }
     overrides = {
         "teacher.dir": str(tiny_teacher),
         "train.epochs": "3",  # of 4 steps; the first epoch is phase 1

@@ -17,8 +17,6 @@ from hkdnet_jax.training.networks import build_student
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.writers import Writer
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def _train(run, workdir):
     with contextlib.ExitStack() as stack:
@@ -30,7 +28,7 @@ def _train(run, workdir):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory, quick_compile):
+def teacher(tmp_path_factory):
     """Workdir and rows of a teacher's run of 120 steps."""
     workdir = tmp_path_factory.mktemp("teacher")
     config = teacher_config()
@@ -54,7 +52,7 @@ def test_a_teacher_learns_to_reconstruct(teacher):
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory, quick_compile):
+def student(tmp_path_factory):
     """Run, end state and rows of a student: 60 steps of phase 1, 120 of phase 2."""
     workdir = tmp_path_factory.mktemp("student")
     config = student_config(pretrained.locate("teacher", 1))

@@ -24,14 +24,12 @@ from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.writers import Writer
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 STEPS = 12  # 3 epochs of 4; the first is phase 1
 TOO_MANY = 2  # bad steps in a row
 
 
 @pytest.fixture(scope="module")
-def run(tiny_teacher, quick_compile):
+def run(tiny_teacher):
     """One run, compiled once; the tests train it into folders of their own."""
     config = student_config(tiny_teacher)
     config.train.epochs = 3

@@ -13,8 +13,6 @@ from hkdnet_jax.training import networks, run
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.revive import revive_units
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TEACHER = Teacher(0.3, 1.0)
 DEAD = {"conv1": [0, 5, 63], "conv2": [1, 2], "conv3": [7]}
 

@@ -26,8 +26,6 @@ from hkdnet_jax.training.run import Run
 SIZE = 32  # of the high-resolution crops
 TEACHER = Teacher(alpha=0.5)
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def frozen():

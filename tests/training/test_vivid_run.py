@@ -14,7 +14,6 @@ from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.training import networks, run, steps
 from hkdnet_jax.training.config_check import check_values
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 CONTEXT = 4.0
 
 

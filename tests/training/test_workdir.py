@@ -13,8 +13,6 @@ from hkdnet_jax.training import networks, workdir
 from hkdnet_jax.training.networks import describe_network
 from hkdnet_jax.training.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):

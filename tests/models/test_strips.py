@@ -1,0 +1,111 @@
+"""Large images that are enlarged in strips of rows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_reference as ref
+import pytest
+
+from hkdnet_jax.model_files import call
+from hkdnet_jax.models import student
+from hkdnet_jax.models.presets import PRESETS
+from hkdnet_jax.models.student import Student
+from hkdnet_jax.ops.extent import Extent
+from hkdnet_jax.runtime import sharding
+
+TINY = PRESETS["tiny"]
+W = 7
+
+
+@functools.cache
+def params(scale):
+    x = jnp.zeros((1, 4, 4, 1))
+    shapes = jax.eval_shape(Student(TINY, scale).init, jax.random.key(0), x, x)
+    return ref.random_params(shapes["params"], 3)
+
+
+def images(height, number=1):
+    pair = np.random.default_rng(height).random((2, number, height, W, 1), np.float32)
+    return tuple(map(jnp.asarray, pair))
+
+
+def strips_of(monkeypatch, rows, scale, number=1):
+    """Makes strips of about so many rows."""
+    row = 4 * TINY.width * scale**2 * number * W
+    monkeypatch.setattr(student, "STRIP_BYTES", rows * row)
+
+
+def loops(network, *pair):
+    """How many more loops the strips add to a network's own."""
+    apply = functools.partial(network.apply, {"params": params(network.scale)})
+    return str(jax.make_jaxpr(apply)(*pair)).count(" scan[")
+
+
+# 33 rows are three strips of 11; of 34 and 40 the last strips share some rows.
+@pytest.mark.parametrize(
+    ("scale", "height", "rows"), [(2, 33, 16), (3, 34, 16), (4, 40, 16), (4, 41, 21)]
+)
+def test_an_image_in_strips_is_the_image(monkeypatch, scale, height, rows):
+    strips_of(monkeypatch, rows, scale)
+    network = Student(TINY, scale)
+    parted = network.clone(in_strips=True)
+    pair = images(height)
+    assert loops(parted, *pair) == loops(network, *pair) + 1
+    want, features = network.apply({"params": params(scale)}, *pair)
+    got, fewer = parted.apply({"params": params(scale)}, *pair)
+    assert set(features) - set(fewer) == {"upsampled", "tail"}
+    assert got.shape == want.shape and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+
+
+def test_images_of_other_sizes_than_their_arrays_in_strips(monkeypatch):
+    strips_of(monkeypatch, 16, 2, number=3)
+    network = Student(TINY, 2)
+    # The first fills its array, the second ends within a strip, the third before one.
+    extent = Extent(jnp.array([40, 31, 9]), jnp.array([W, 5, 6]))
+    pair = images(40, number=3)
+    run = functools.partial(network.clone(in_strips=True).apply, {"params": params(2)})
+    got = run(*pair, extent)[0]
+    want = network.apply({"params": params(2)}, *pair, extent)[0]
+    inside = extent.scaled(2).inside(want)
+    np.testing.assert_allclose(
+        jnp.where(inside, got, 0),
+        jnp.where(inside, want, 0),
+        rtol=0,
+        atol=1e-6 * np.abs(want).max(),
+    )
+
+
+def test_bfloat16_in_strips(monkeypatch):
+    strips_of(monkeypatch, 16, 2)
+    network = Student(TINY, 2, jnp.bfloat16)
+    pair = images(40)
+
+    def result(network):
+        return network.apply({"params": params(2)}, *pair)[0]
+
+    exact = result(Student(TINY, 2))
+    whole, parted = (
+        float(jnp.sqrt(jnp.mean((result(one) - exact) ** 2)))
+        for one in (network, network.clone(in_strips=True))
+    )
+    # The compiler rounds in other places, but no more often.
+    assert 0 < parted < 1.1 * whole
+
+
+def test_a_small_image_is_one_strip():
+    network = Student(TINY, 2, in_strips=True)
+    assert loops(network, *images(40)) == loops(Student(TINY, 2), *images(40))
+
+
+@pytest.mark.parametrize("axis", [sharding.DATA, sharding.HEIGHT])
+def test_rows_of_several_devices_are_not_cut(monkeypatch, axis):
+    strips_of(monkeypatch, 16, 2)
+    mesh = sharding.mesh_over(jax.devices(), axis)
+    network = Student(TINY, 2)
+    forward = functools.partial(call.forward, network, params(2))
+    jaxpr = jax.make_jaxpr(sharding.on_mesh(forward, mesh))(*images(40, number=4))
+    added = str(jaxpr).count(" scan[") - loops(network, *images(40))
+    assert added == (axis == sharding.DATA)
