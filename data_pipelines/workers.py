@@ -11,6 +11,9 @@ from absl import flags
 from hkdnet_jax.common.errors import UserError
 
 _PER_PROCESS = 2  # batches that wait in each process
+# Not by shared memory, which a run that is killed would leave behind, and of which a
+# container has 64 MB.
+_BY_PIPE = grain.experimental.DatasetOptions(min_shm_size=2**62)
 
 
 def in_threads(batches: grain.MapDataset, threads: int) -> grain.IterDataset:
@@ -65,7 +68,9 @@ class FromProcesses:
             options = grain.MultiprocessingOptions(
                 num_workers=self._processes, per_worker_buffer_size=_PER_PROCESS
             )
-            ahead = in_threads(rest, self._threads)
+            ahead = grain.experimental.WithOptionsIterDataset(
+                in_threads(rest, self._threads), _BY_PIPE
+            )
             self._running = iter(ahead.mp_prefetch(options, worker_init_fn=_begin))
         try:
             batch = next(self._running)
