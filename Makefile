@@ -7,15 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test results docs release-check lint format clean
+.PHONY: demo test results docs release-check lock lint format clean
 
-$(STAMP): requirements.txt requirements-dev.txt requirements-onnx.txt pyproject.toml
+# Every file is checked against its SHA-256 in the lock, and nothing else is fetched.
+$(STAMP): requirements-lock.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: call make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements-onnx.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-lock.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: $(STAMP)
@@ -33,9 +32,18 @@ results: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs docs/_build/html
 
-# Builds wheel and sdist, and fuses a pair from each in an empty environment.
+# Builds wheel and sdist, fuses a pair from each in an empty environment, lists what the
+# wheel brings (SBOM), and looks up known vulnerabilities of the lock.
 release-check: $(STAMP)
 	$(BIN)/python tools/check_release.py
+
+# Writes the lock anew from the pins in requirements*.txt; needs uv (pip install uv).
+LOCKING := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header
+lock:
+	@echo "# Written by make lock: every package that make installs, with SHA-256 hashes." > requirements-lock.txt
+	$(LOCKING) requirements.txt requirements-dev.txt >> requirements-lock.txt
+	$(LOCKING) --no-deps requirements-onnx.txt >> requirements-lock.txt
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ flips and the low-resolution images.
 """
 
 import math
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,9 @@ import grain
 import numpy as np
 from PIL import Image
 
-from data_pipelines import scenes
+from data_pipelines import scenes, workers
+from data_pipelines.pairs import StoredPair
 from hkdnet_jax.common.errors import UserError, listing
-from hkdnet_jax.common.image_files import image_size, to_8_bit
-from hkdnet_jax.common.pair_files import Pair, check_sizes, read_pair
 
 GIB = 2**30
 
@@ -61,7 +59,7 @@ class Source:
             images = self._load(index)
             for image in images:
                 image.flags.writeable = False
-            size = sum(image.nbytes for image in images)
+            size = sum(_bytes_in_memory(image) for image in images)
             with self._lock:
                 # Another thread may have stored it meanwhile; count it once.
                 if index not in self._cache and size <= self._room:
@@ -74,18 +72,31 @@ class Source:
         """Both images of pair `index`, uint8 [H, W] of the same size."""
         raise NotImplementedError
 
+    def __getstate__(self) -> dict:
+        """What another process gets; it fills a cache of its own."""
+        return self.__dict__ | {"_cache": {}, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        """Takes what `__getstate__` gave."""
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+def _bytes_in_memory(image: np.ndarray) -> int:
+    """What keeping an image costs: nothing if it is a part of a mapped file."""
+    return 0 if isinstance(image, np.memmap) else image.nbytes
+
 
 class PairSource(Source):
-    """Pairs of files; 16-bit images become uint8.
+    """Stored pairs: files, records or packed ones.
 
-    The headers of all files are checked at the start, so that a long run cannot
+    The headers of all images are checked at the start, so that a long run cannot
     encounter a wrong size halfway through.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], min_size: int = 1, cache_bytes: int = GIB
+        self, pairs: Sequence[StoredPair], min_size: int = 1, cache_bytes: int = GIB
     ):
-        """Checks the headers of all files.
+        """Checks the headers of all images.
 
         Args:
           pairs: the pairs, in the order of the indices.
@@ -94,7 +105,7 @@ class PairSource(Source):
             visit.
 
         Raises:
-          UserError: there are no pairs, or files cannot be opened, differ in size
+          UserError: there are no pairs, or images cannot be opened, differ in size
             within a pair or are smaller than `min_size` (one error lists them all).
         """
         if not pairs:
@@ -117,21 +128,18 @@ class PairSource(Source):
             )
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        ir, vis = read_pair(self._pairs[index])
-        return to_8_bit(ir), to_8_bit(vis)
+        return self._pairs[index].read()
 
 
-def _header_problem(pair: Pair, min_size: int) -> str | None:
-    """The problem with a pair that its file headers show, or None."""
+def _header_problem(pair: StoredPair, min_size: int) -> str | None:
+    """The problem with a pair that the headers of its images show, or None."""
     try:
-        sizes = [image_size(path) for path in (pair.ir, pair.vis)]
-        check_sizes(pair, *sizes)
+        height, width = pair.size()
     except UserError as error:
         # As an item of a list, without the advice, which the list gives only once.
         return str(error).rpartition(";")[0] or str(error).rstrip(".")
-    height, width = sizes[0]
     if min(height, width) < min_size:
-        return f"{pair.ir} and its partner are {width}x{height}"
+        return f"{pair.place()} are {width}x{height}"
     return None
 
 
@@ -186,7 +194,9 @@ def train_batches(
     seed: int,
     max_shrink: float = 1.0,
     rows: Sequence[int] | None = None,
-) -> grain.DatasetIterator:
+    threads: int = 0,
+    processes: int = 0,
+) -> grain.DatasetIterator | workers.FromProcesses:
     """Makes an endless stream of random crops, a pure function of the arguments.
 
     One epoch has `epoch_samples` samples: shuffled passes over all pairs, of which the
@@ -205,16 +215,20 @@ def train_batches(
         the crop's (as far as the pair allows).  This gives smaller objects, sharper
         edges and less noise; at 1 nothing is shrunk.
       rows: rows of the global batch that this process loads; None for all.
+      threads: number of threads that make batches, in each process that does; 0: one
+        for each core, 8 at most.
+      processes: number of processes that are started to make batches, each with a
+        cache of its own; 0: this process makes them.
 
     Returns:
-      An iterator over dicts of ir and vis, uint8 [rows, crop, crop, 1], which threads
-      fill in advance.  ``get_state()`` returns a small JSON-serialisable dict that does
-      not depend on the rows; an equal iterator continues after ``set_state()`` with
-      exactly the next batch.
+      An iterator over dicts of ir and vis, uint8 [rows, crop, crop, 1], which are made
+      in advance.  ``get_state()`` returns a small JSON-serialisable dict that depends
+      neither on the rows nor on who makes the batches; an equal iterator continues
+      after ``set_state()`` with exactly the next batch.
 
     Raises:
-      UserError: the seed is out of range, or (while iterating) a file is broken or an
-        image is smaller than the crop.
+      UserError: the seed is out of range, or (while iterating) a file is broken, an
+        image is smaller than the crop, or a process ended that makes batches.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}; give an integer from 0 to 2**32 - 1.")
@@ -232,7 +246,10 @@ def train_batches(
     crops = endless.random_map(
         lambda pair, rng: _random_crop(pair, crop, max_shrink, rng)
     )
-    return iter(_batches(crops, batch_size, rows))
+    batches = _batches(crops, batch_size, rows)
+    if processes:
+        return workers.FromProcesses(batches, threads, processes)
+    return iter(workers.in_threads(batches, threads))
 
 
 def val_batches(
@@ -241,6 +258,7 @@ def val_batches(
     crop: int,
     batch_size: int,
     rows: Sequence[int] | None = None,
+    threads: int = 0,
 ) -> Iterable[dict]:
     """Makes centre crops of all pairs, in order; can be iterated repeatedly.
 
@@ -252,6 +270,7 @@ def val_batches(
       crop: side of the square window, in pixels.
       batch_size: number of samples in the global batch, over all processes.
       rows: rows of the global batch that this process loads; None for all.
+      threads: see `train_batches`.
 
     Returns:
       An iterable of dicts: ir, vis uint8 [rows, crop, crop, 1]; mask float32 [rows], 1
@@ -268,13 +287,14 @@ def val_batches(
         return _centre_crop(source[position % count], crop) | {"mask": mask}
 
     padded = math.ceil(count / batch_size) * batch_size
-    return _batches(grain.MapDataset.range(padded).map(sample), batch_size, rows)
+    batches = _batches(grain.MapDataset.range(padded).map(sample), batch_size, rows)
+    return workers.in_threads(batches, threads)
 
 
 def _batches(
     samples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None
-) -> grain.IterDataset:
-    """Stacks those in `rows` of every `batch_size` samples, ahead of their use."""
+) -> grain.MapDataset:
+    """Stacks those in `rows` of every `batch_size` samples."""
     rows = range(batch_size) if rows is None else rows
 
     def pick(number: int) -> dict:
@@ -282,13 +302,7 @@ def _batches(
         return samples[batch * batch_size + rows[row]]
 
     picked = grain.MapDataset.range(len(samples) // batch_size * len(rows)).map(pick)
-    return picked.batch(len(rows)).to_iter_dataset(_read_options())
-
-
-def _read_options() -> grain.ReadOptions:
-    """Options by which each thread makes one batch, and as many batches may wait."""
-    threads = min(8, os.cpu_count() or 1)
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return picked.batch(len(rows))
 
 
 def _random_crop(

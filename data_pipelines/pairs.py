@@ -1,18 +1,73 @@
-"""Data sets on disk: folders with ``ir/`` and ``vis/``, whose files share stems."""
+"""Data sets on disk: folders of pairs of files, and packed ones.
+
+A folder has ``ir/`` and ``vis/``, whose files share stems; see `packed` for the other
+kind.
+"""
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+
+from data_pipelines import packed
 from hkdnet_jax.common.errors import UserError, listing
-from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
-from hkdnet_jax.common.pair_files import Pair, match_folders
+from hkdnet_jax.common.image_files import IMAGE_SUFFIXES, image_size, to_8_bit
+from hkdnet_jax.common.pair_files import Pair, check_sizes, match_folders, read_pair
 from hkdnet_jax.common.paths import as_path, is_local
 
 
-def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
-    """Finds all pairs of several data sets, each a folder with ``ir/`` and ``vis/``.
+class StoredPair(Protocol):
+    """A pair that can be read, however it is stored.
+
+    Attributes:
+      name: "stem" or "rootname/stem".
+    """
+
+    name: str
+
+    def place(self) -> str:
+        """Where the pair is, as the subject of a sentence."""
+
+    def size(self) -> tuple[int, int]:
+        """Reads the (height, width) of both images, without decoding them.
+
+        Raises:
+          UserError: an image cannot be read, or the sizes differ.
+        """
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Reads both images, infrared first, uint8 [H, W].
+
+        Raises:
+          UserError: an image cannot be read, or the sizes differ.
+        """
+
+
+@dataclass(frozen=True)
+class FilePair(Pair):
+    """Two files; 16-bit images become uint8."""
+
+    def place(self) -> str:
+        """See `StoredPair`."""
+        return f"{self.ir} and its partner"
+
+    def size(self) -> tuple[int, int]:
+        """See `StoredPair`."""
+        ir, vis = (image_size(path) for path in (self.ir, self.vis))
+        check_sizes(self, ir, vis)
+        return ir
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `StoredPair`."""
+        ir, vis = read_pair(self)
+        return to_8_bit(ir), to_8_bit(vis)
+
+
+def find_pairs(roots: Sequence[Path | str]) -> list[StoredPair]:
+    """Finds all pairs of several data sets, folders and packed ones.
 
     Names are "rootname/stem". Roots with the same last part are distinguished by as
     many parent folders as necessary ("msrs/train/0001", "llvip/train/0001").
@@ -25,13 +80,16 @@ def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
 
     Raises:
       UserError: no root is given, or a root is given twice, has no ``ir/`` or ``vis/``,
-        has no pairs, or has an image without a partner.
+        has no pairs, or has an image without a partner; or it is packed, and damaged.
     """
     if not roots:
         raise UserError("No data folder was given; name one that holds ir/ and vis/.")
     pairs, problems = [], []
     for root, name in zip(roots, _root_names(roots), strict=True):
         root = as_path(root)
+        if packed.is_packed(root):
+            pairs += packed.find_pairs(root, name)
+            continue
         if not ((root / "ir").is_dir() and (root / "vis").is_dir()):
             raise UserError(
                 f"{root} is not a data folder; it must hold ir/ and vis/ with images "
@@ -43,7 +101,7 @@ def find_pairs(roots: Sequence[Path | str]) -> list[Pair]:
                 f"{root} holds no pairs; put images of the same stems "
                 f"({', '.join(IMAGE_SUFFIXES)}) into its ir/ and vis/."
             )
-        pairs += [replace(pair, name=f"{name}/{pair.name}") for pair in found]
+        pairs += [FilePair(f"{name}/{pair.name}", pair.ir, pair.vis) for pair in found]
         problems += unpaired
     if problems:
         raise UserError(

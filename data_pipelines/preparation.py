@@ -1,4 +1,4 @@
-"""Builds a data set, reads it back, exports it and summarises it."""
+"""Builds a data set, reads it back, exports or packs it, and summarises it."""
 
 import argparse
 import contextlib
@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from data_pipelines import packed
 from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, PairBuilder
 from hkdnet_jax.common.errors import UserError, listing
+from hkdnet_jax.common.image_files import gray_of_bytes, to_8_bit
 from hkdnet_jax.common.image_formats import read_header
 
 _SIDES = {"ir": "infrared", "vis": "visible"}
@@ -32,27 +35,35 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UserError: a flag cannot be used, or files cannot be fetched or written.
     """
-    _check_new(args.export)
+    _check_new("--export", args.export)
+    _check_new("--pack", args.pack)
+    if args.pack and args.export == args.pack:
+        raise UserError(f"--export and --pack both name {args.pack}; name two folders.")
     builder = _prepared(args)
     tally = Tally()
-    with _new_folder(args.export) as folder:
+    with _new_folder("--export", args.export) as folder:
         for record in _records(builder):
             tally.add(record)
             if folder:
                 _write(record, folder)
-        if folder and len(tally.names) > 1:
-            for split, names in tally.names.items():
-                text = "".join(f"{name}\n" for name in names)
-                (folder / f"{split}.txt").write_text(text, encoding="utf-8")
-    print(_summary(builder, tally, args.export))
+        if folder:
+            _write_lists(tally, folder)
+    with _new_folder("--pack", args.pack) as folder:
+        if folder:
+            names = [name for names in tally.names.values() for name in names]
+            sizes = [(height, width) for width, height in tally.sizes]
+            entries = list(zip(names, sizes, strict=True))
+            packed.write(folder, entries, map(_decoded, _records(builder)))
+            _write_lists(tally, folder)
+    print(_summary(builder, tally, args.export, args.pack))
     return 1 if builder.info.metadata["left_out"] else 0
 
 
-def _check_new(target: Path | None) -> None:
+def _check_new(flag: str, target: Path | None) -> None:
     # Images of an earlier export would become part of this one.
     empty = target is None or not target.exists()
     if not (empty or (target.is_dir() and not any(target.iterdir()))):
-        raise UserError(f"--export {target} already exists; name a new folder.")
+        raise UserError(f"{flag} {target} already exists; name a new folder.")
 
 
 # --- building -----------------------------------------------------------------------
@@ -132,7 +143,7 @@ def _records(builder: PairBuilder) -> Iterator[Record]:
 
 
 @contextlib.contextmanager
-def _new_folder(target: Path | None) -> Iterator[Path | None]:
+def _new_folder(flag: str, target: Path | None) -> Iterator[Path | None]:
     """A folder to fill, which becomes `target` only if the block raises nothing."""
     if target is None:
         yield None
@@ -144,13 +155,12 @@ def _new_folder(target: Path | None) -> Iterator[Path | None]:
         )
     except OSError as error:
         raise UserError(
-            f"--export {target} cannot be created ({error.strerror}); name another "
+            f"{flag} {target} cannot be created ({error.strerror}); name another "
             "folder."
         ) from error
     with scratch as parent:
-        folder = Path(parent) / "export"
-        for side in _SIDES:
-            (folder / side).mkdir(parents=True)
+        folder = Path(parent) / "new"
+        folder.mkdir()
         yield folder
         if target.exists():
             target.rmdir()
@@ -160,7 +170,26 @@ def _new_folder(target: Path | None) -> Iterator[Path | None]:
 def _write(record: Record, folder: Path) -> None:
     for side, content in record.images.items():
         suffix = _SUFFIXES[read_header(io.BytesIO(content)).format]
-        (folder / side / f"{record.name}{suffix}").write_bytes(content)
+        file = folder / side / f"{record.name}{suffix}"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+
+
+def _decoded(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """The infrared and the visible image, uint8 [H, W], as training reads them."""
+    ir, vis = (
+        to_8_bit(gray_of_bytes(record.images[side], f"{side} of {record.name}"))
+        for side in _SIDES
+    )
+    return ir, vis
+
+
+def _write_lists(tally: "Tally", folder: Path) -> None:
+    """Writes the names of each split, if there are several."""
+    if len(tally.names) > 1:
+        for split, names in tally.names.items():
+            text = "".join(f"{name}\n" for name in names)
+            (folder / f"{split}.txt").write_text(text, encoding="utf-8")
 
 
 # --- summary ------------------------------------------------------------------------
@@ -192,7 +221,9 @@ class Tally:
         self.sizes.append(header.upright_size[::-1])
 
 
-def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
+def _summary(
+    builder: PairBuilder, tally: Tally, export: Path | None, pack: Path | None
+) -> str:
     def counts(counter: Counter, unit: str = "") -> str:
         return ", ".join(
             f"{_SIDES[side]} {value}{unit} ({number})"
@@ -212,8 +243,15 @@ def _summary(builder: PairBuilder, tally: Tally, export: Path | None) -> str:
         "Licence": builder.FACTS.licence,
         "Cite": builder.FACTS.citation,
     }
+    data_set = builder.info.full_name.rpartition("/")[0]
+    rows["Train with"] = (
+        f"--config.data.tfds={'+'.join(f'{data_set}:{split}' for split in tally.names)}"
+        f" --config.data.tfds_dir={builder.data_dir_root}"
+    )
     if export:
         rows["Exported"] = f"{export} (train with --config.data.roots={export})"
+    if pack:
+        rows["Packed"] = f"{pack} (train with --config.data.roots={pack})"
     flaws = builder.info.metadata["known_flaws"]
     left_out = builder.info.metadata["left_out"]
     if flaws:

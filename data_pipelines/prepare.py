@@ -3,9 +3,11 @@
     python -m data_pipelines.prepare --dataset roadscene --data_dir data/tfds \
         --export data/roadscene
 
-Training reads folders, which ``--export`` makes of a prepared data set: the unchanged
-files in ``DIR/ir`` and ``DIR/vis`` and, if the data set has several splits, the names
-of the pairs of each split in ``DIR/SPLIT.txt``.
+Training reads the records themselves (``config.data.tfds``), or what two flags make of
+them (``config.data.roots``): ``--pack`` decodes every pair once, into one file that
+training maps into memory, and ``--export`` writes the unchanged files to ``DIR/ir`` and
+``DIR/vis``.  If the data set has several splits, both write the names of the pairs of
+each to ``DIR/SPLIT.txt``.
 """
 
 import argparse
@@ -21,7 +23,7 @@ _EXAMPLES = """examples:
   python -m data_pipelines.prepare --dataset llvip --data_dir data/tfds \\
       --manual_dir downloads/LLVIP --export data/llvip
   python -m data_pipelines.prepare --dataset pairs --data_dir data/tfds \\
-      --ir camera/thermal --vis camera/colour --export data/camera
+      --ir camera/thermal --vis camera/colour --pack data/camera
 """
 
 
@@ -62,6 +64,12 @@ def _parser(data_sets: Sequence[str]) -> argparse.ArgumentParser:
         "--export",
         type=Path,
         help="new folder for the images as ir/ and vis/, which training reads",
+    )
+    add(
+        "--pack",
+        type=Path,
+        help="new folder for the decoded pairs (8-bit gray), which training reads "
+        "fastest",
     )
     add("--ir", type=Path, help="--dataset pairs: folder of the infrared images")
     add("--vis", type=Path, help="--dataset pairs: folder of the visible images")

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.pairs import StoredPair
 from hkdnet_jax.common.errors import UserError, listing
-from hkdnet_jax.common.pair_files import Pair
 from hkdnet_jax.common.paths import as_path
 
 
@@ -28,8 +28,8 @@ def read_split(path: Path | str) -> list[str]:
 
 
 def split_pairs(
-    pairs: Sequence[Pair], train_split: str, val_split: str, val_fraction: float
-) -> tuple[list[Pair], list[Pair]]:
+    pairs: Sequence[StoredPair], train_split: str, val_split: str, val_fraction: float
+) -> tuple[list[StoredPair], list[StoredPair]]:
     """Divides `pairs` into training and validation pairs, both in the given order.
 
     With both split files, each side is what its file names.  With one, the other side
@@ -80,9 +80,9 @@ def _stem(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _named(pairs: Sequence[Pair], path: str) -> set[Pair]:
+def _named(pairs: Sequence[StoredPair], path: str) -> set[StoredPair]:
     """The pairs that split file `path` names, by full name or by stem."""
-    by_name: dict[str, list[Pair]] = {}
+    by_name: dict[str, list[StoredPair]] = {}
     for pair in pairs:
         for key in {pair.name, _stem(pair.name)}:
             by_name.setdefault(key, []).append(pair)
@@ -102,7 +102,7 @@ def _named(pairs: Sequence[Pair], path: str) -> set[Pair]:
     return {by_name[name][0] for name in names}
 
 
-def _hashed(pairs: Sequence[Pair], val_fraction: float) -> set[Pair]:
+def _hashed(pairs: Sequence[StoredPair], val_fraction: float) -> set[StoredPair]:
     """The pairs whose stems have a hash, as a number in [0, 1), below the fraction."""
     if not 0 <= val_fraction < 1:
         raise UserError(
@@ -110,7 +110,7 @@ def _hashed(pairs: Sequence[Pair], val_fraction: float) -> set[Pair]:
             "below 1."
         )
 
-    def score(pair: Pair) -> float:
+    def score(pair: StoredPair) -> float:
         digest = hashlib.sha256(_stem(pair.name).encode()).digest()
         return int.from_bytes(digest[:6], "big") / 2**48
 

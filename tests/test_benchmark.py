@@ -194,6 +194,7 @@ assert jax.device_count() == 3
         ("conv", "64", "'64'"),
         ("attention", "20x20,9x0", "'9x0'"),
         ("train", "15x15", "at least 16"),
+        ("data", "127x640", "at least 128"),
         ("train", "32x32,32x40", "32x40 is not square"),
     ],
 )

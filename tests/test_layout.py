@@ -171,6 +171,7 @@ def test_private_names_stay_in_their_file(name):
 
 
 HOST_SIDE = (
+    "archives",
     "errors",
     "image_files",
     "image_formats",

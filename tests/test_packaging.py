@@ -52,6 +52,63 @@ def test_a_lock_pins_what_the_ranges_allow(lock):
         assert allowed[name].specifier.contains(pinned.version), name
 
 
+# What `make` installs, from one file with hashes.
+INSTALLED = ("requirements.txt", "requirements-dev.txt", "requirements-onnx.txt")
+
+
+def locked():
+    """The requirements of the hashed lock, each with its hashes."""
+    text = (ROOT / "requirements-lock.txt").read_text()
+    entries = text.replace("\\\n", " ").splitlines()
+    found = {}
+    for entry in entries:
+        if entry and not entry.startswith("#"):
+            requirement, *hashes = entry.split("--hash=")
+            found[Requirement(requirement)] = [one.strip() for one in hashes]
+    return found
+
+
+def test_the_hashed_lock_holds_every_pin():
+    versions = {(canonicalize_name(r.name), str(r.specifier)) for r in locked()}
+    for file in INSTALLED:
+        for name, *_ in (pins := parsed((ROOT / file).read_text().splitlines())):
+            pinned = [r for key, r in pins.items() if key[0] == name]
+            assert {(name, str(r.specifier)) for r in pinned} <= versions, name
+
+
+def test_everything_in_the_hashed_lock_is_pinned_and_hashed():
+    for requirement, hashes in locked().items():
+        (pinned,) = requirement.specifier
+        assert pinned.operator == "==" and not requirement.url, requirement
+        assert hashes, requirement
+        for one in hashes:
+            assert re.fullmatch("sha256:[0-9a-f]{64}", one), requirement
+
+
+def test_the_hashed_lock_fits_every_python_and_names_no_server():
+    text = (ROOT / "requirements-lock.txt").read_text()
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    for version in ("3.11", "3.12", "3.13"):
+        about = {"python_version": version, "python_full_version": f"{version}.0"}
+        here = [
+            canonicalize_name(r.name)
+            for r in locked()
+            if r.marker is None or r.marker.evaluate(about)
+        ]
+        assert len(here) == len(set(here)), "one version of a package"
+        assert {"jax", "numpy", "tensorflow-cpu", "onnx", "pytest"} <= set(here)
+
+
+def test_make_installs_the_hashed_lock_and_nothing_else():
+    makefile = (ROOT / "Makefile").read_text()
+    installs = [line for line in makefile.splitlines() if "pip install" in line]
+    installs = [line.partition("pip install ")[2] for line in installs if "\t" in line]
+    assert installs == [
+        "--quiet --no-deps --require-hashes -r requirements-lock.txt",
+        "--quiet --no-deps --no-build-isolation --editable .",
+    ]
+
+
 def test_every_extra_has_its_lock():
     assert set(EXTRAS) == {x for parts in LOCKS.values() for x in parts} - {"base"}
 

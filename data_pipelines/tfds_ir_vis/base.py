@@ -5,7 +5,6 @@ twice, and TensorFlow is not needed to write or read records.
 """
 
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +14,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.tfds_ir_vis.layouts import Layout, LayoutMissing
+from hkdnet_jax.common import archives
 from hkdnet_jax.common.errors import UserError, listing
 from hkdnet_jax.common.image_files import to_8_bit
 from hkdnet_jax.common.image_formats import decode
 from hkdnet_jax.common.pair_files import Pair, read_pair
+
+# What an archive may hold.  Pictures are compressed already, and even bitmaps of night
+# scenes shrink to no less than a tenth.
+_EXPANSION = 20  # times the size of the archive
+_ROOM = 10**8  # bytes beyond it, for small archives
+_MOST_FILES = 500_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Facts:
       homepage: address where it is described and offered.
       licence: note on the terms, as far as they could be checked.
       citation: reference that the authors ask for.
-      archive: address of a zip archive; empty if it must be fetched by hand.
+      archive: address of a zip or tar archive; empty if it must be fetched by hand.
       manual: what to fetch by hand, and which folders it must have when unpacked.
     """
 
@@ -140,12 +146,13 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             unpacked = _unpack(Path(dl_manager.download(self.FACTS.archive)))
         except Exception as error:
-            # Errors of requests, zipfile, the system and tfds; all of them mean that
-            # there is no archive to continue with.
+            # Errors of requests, the archive, the system and tfds; all of them mean
+            # that there is no archive to continue with.
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             raise UserError(
                 f"{self.FACTS.archive} could not be downloaded and unpacked "
-                f"({type(error).__name__}: {str(error).strip().rstrip('.')}); fetch it "
-                "by hand, unpack it and name the folder with --manual_dir."
+                f"({kind}{str(error).strip().rstrip('.')}); fetch it by hand, unpack "
+                "it and name the folder with --manual_dir."
             ) from error
         return self.layout(unpacked)
 
@@ -175,15 +182,21 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _unpack(archive: Path) -> Path:
-    """Unpacks a zip file beside itself, once; tfds's extraction needs TensorFlow."""
+    """Unpacks an archive beside itself, once; tfds's extraction needs TensorFlow.
+
+    Raises:
+      UserError: see `archives.unpack`.
+    """
     folder = archive.with_name(archive.name + ".unpacked")
     if not folder.is_dir():
         partial = archive.with_name(archive.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        most_bytes = _ROOM + _EXPANSION * archive.stat().st_size
         try:
-            with zipfile.ZipFile(archive) as content:
-                content.extractall(partial)
-        except zipfile.BadZipFile:
+            archives.unpack(archive, partial, most_bytes, _MOST_FILES)
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
             # Otherwise the next run would consider it downloaded.
             archive.unlink()
             archive.with_name(archive.name + ".INFO").unlink(missing_ok=True)

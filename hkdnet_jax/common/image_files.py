@@ -78,9 +78,14 @@ def read(path: Path | str, page: int | None = None) -> Picture:
         such page.
     """
     with _read_errors(path), _open(path) as file:
-        pixels, header = image_formats.decode(file, page or 0)
+        return _picture(file, path, page)
+
+
+def _picture(file: BinaryIO, name: Path | str, page: int | None) -> Picture:
+    """Decodes a file that is open at its start; see `read`."""
+    pixels, header = image_formats.decode(file, page or 0)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
-        raise UserError(f"{path} holds no number, only NaN: replace or remove it.")
+        raise UserError(f"{name} holds no number, only NaN: replace or remove it.")
     pixels = np.ascontiguousarray(upright(pixels, header.orientation))
     notes = _notes(pixels, header, page is None)
     return Picture(pixels, header.bits, header.full, header.pages, notes)
@@ -131,6 +136,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
         return image_formats.read_header(file).upright_size
 
 
+def size_of_bytes(content: bytes, name: str) -> tuple[int, int]:
+    """Like `image_size`, for the bytes of a file; `name` is for error messages."""
+    with _read_errors(name):
+        return image_formats.read_header(io.BytesIO(content)).upright_size
+
+
 def read_gray(path: Path | str) -> np.ndarray:
     """Reads the first picture of a file as one channel of 8 or 16 bits.
 
@@ -145,11 +156,20 @@ def read_gray(path: Path | str) -> np.ndarray:
       UserError: the file is missing or broken, or holds signed, 32-bit or
         floating-point levels.
     """
-    picture = read(path, 0)
+    return _gray(read(path, 0), path)
+
+
+def gray_of_bytes(content: bytes, name: str) -> np.ndarray:
+    """Like `read_gray`, for the bytes of a file; `name` is for error messages."""
+    with _read_errors(name):
+        return _gray(_picture(io.BytesIO(content), name, 0), name)
+
+
+def _gray(picture: Picture, name: Path | str) -> np.ndarray:
     pixels = picture.pixels
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
-            f"{path} holds {pixels.dtype} levels, which have no fixed black and white: "
+            f"{name} holds {pixels.dtype} levels, which have no fixed black and white: "
             "save it as 8-bit or 16-bit gray or colour."
         )
     gray, white = levels.luma(pixels), int(picture.full.high)
@@ -270,6 +290,8 @@ def _read_errors(path: Path | str) -> Iterator[None]:
     """Turns any exception from reading `path` into a UserError that names the path."""
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist; give the path of an image file."

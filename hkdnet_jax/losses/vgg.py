@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from hkdnet_jax.common import tensor_files
 from hkdnet_jax.common.errors import UserError, needs_extra
 from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.runtime.precision import FULL
@@ -81,7 +82,6 @@ def load(path: str) -> Params:
     except (
         OSError,
         EOFError,
-        TypeError,  # an .npy array under the name .npz
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
@@ -94,9 +94,8 @@ def load(path: str) -> Params:
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
     """Reads every array of an ``.npz`` file."""
-    # It is opened here, because NumPy does not close a damaged archive that it opened.
-    with file.open("rb") as stream, np.load(stream) as data:
-        return dict(data)
+    with file.open("rb") as stream:
+        return tensor_files.read_npz(stream)
 
 
 def _read_h5(file: Path) -> dict[str, np.ndarray]:
@@ -207,8 +206,9 @@ def _keras_file() -> Path:
 
 def _download(url: str, file: Path) -> None:
     """Writes what ``url`` serves to ``file``."""
+    # S310: the only address is the constant KERAS_URL, which is https.
     with (
-        urllib.request.urlopen(url, timeout=_TIMEOUT) as reply,
+        urllib.request.urlopen(url, timeout=_TIMEOUT) as reply,  # noqa: S310
         file.open("wb") as out,
     ):
         while chunk := reply.read(1 << 20):

@@ -95,6 +95,17 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
     return train_step.measure_train(settings, size, phase)
 
 
+def measure_data(settings: Settings, size: Size) -> list[Row]:
+    """Calls `data_loading.measure_data`; see `measure_train`.
+
+    Raises:
+      UserError: the packages that training or its data need are not installed.
+    """
+    with needs_extra("Measuring the loader", "train,data"):
+        from hkdnet_jax.measuring import data_loading
+    return data_loading.measure_data(settings, size)
+
+
 SUBJECTS = {
     "fuse": Subject(
         "fusing pairs of pictures, from arrays to arrays; scale 1 is the teacher, "
@@ -131,6 +142,27 @@ SUBJECTS = {
         scales=SCALES[1:],
         least_side=MIN_CROP,
         trains=True,
+    ),
+    "data": Subject(
+        "loading 128x128 crops of made pairs from JPEG, PNG, records of TFDS, a packed "
+        "file and the cache, in CPU time, and a student's step that is fed by each",
+        "512x640",
+        measure_data,
+        (
+            _SIZE,
+            Column("storage", "storage", 8),
+            Column("ms/sample", "cpu_seconds", 10, 3, 1e3),
+            Column("min", "cpu_seconds_min", 8, 3, 1e3),
+            Column("max", "cpu_seconds_max", 8, 3, 1e3),
+            Column("per core s", "samples_per_core_second", 10, 0),
+            Column("x JPEG", "relative", 7, 1),
+            Column("kB/pair", "bytes_per_pair", 8, 0, 1e-3),
+            Column("step s", "step_seconds", 8, 3),
+            Column("its CPU s", "step_cpu_seconds", 9, 3),
+            Column("input %", "input_wait_share", 7, 2, 100),
+        ),
+        scales=SCALES[1:],
+        least_side=128,
     ),
     "attention": Subject(
         "the position attention with the preset's channels, over all HxW positions, "

@@ -1,7 +1,7 @@
 """Measures how fast a student trains: the real step, fed by the real loader."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import median
 from typing import Any
@@ -86,6 +86,58 @@ def measure_train(settings: Settings, size: Size, phase: int) -> list[Row]:
         "input_wait_share": sum(waits) / sum(seconds),
     }
     return [row | process]
+
+
+def fed(
+    settings: Settings,
+    size: Size,
+    phase: int,
+    feeds: Mapping[str, Iterator[dict[str, np.ndarray]]],
+) -> dict[str, Row]:
+    """Times one compiled step with batches from several loaders.
+
+    Args:
+      settings: settings of the run.
+      size: (height, width) of the square LOW-resolution crop, in pixels.
+      phase: 1 or 2.
+      feeds: endless batches by name, which are closed in the end.
+
+    Returns:
+      For each name: `step_seconds`, the median of a step with its input;
+      `step_cpu_seconds`, the mean CPU time of the process for it, with what loads the
+      next batches meanwhile; `input_wait_share`, see `measure_train`.
+    """
+    config = _train_config(settings, size, phase)
+    mesh = sharding.make_mesh(config.mesh.data)
+    replicated = sharding.replicated(mesh)
+    params = random_params(jax.eval_shape(lambda: networks.init_params(config)))
+    optimizer = make_optimizer(config, params, _EPOCH_STEPS, _EPOCH_STEPS)
+    make_state = jax.jit(partial(create, config, optimizer), out_shardings=replicated)
+    teacher = random_params(jax.eval_shape(lambda: networks.init_teacher(config)))
+    teacher = jax.device_put(teacher, replicated)
+    step = sharding.jit_train_step(_step(config, optimizer, phase), mesh)
+    found = {}
+    for name, batches in feeds.items():
+        state, _ = step(
+            make_state(params), teacher, sharding.put_batch(next(batches), mesh)
+        )
+        marks: list[float] = []
+
+        def marked(*args: Any, marks: list[float] = marks) -> Any:
+            marks.append(time.process_time())
+            return step(*args)
+
+        seconds, waits = _run_steps(
+            marked, state, teacher, batches, mesh, settings.repeats
+        )
+        cpu_seconds = time.process_time() - marks[0]  # without what was drained before
+        batches.close()
+        found[name] = {
+            "step_seconds": median(seconds),
+            "step_cpu_seconds": cpu_seconds / settings.repeats,
+            "input_wait_share": sum(waits) / sum(seconds),
+        }
+    return found
 
 
 def example(

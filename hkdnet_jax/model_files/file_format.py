@@ -30,6 +30,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hkdnet_jax.common import tensor_files
 from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
@@ -167,7 +168,8 @@ def _read(file: Any) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The metadata and the arrays of a file of weights."""
     try:
         with _on_this_machine(file) as local:
-            return (_read_npz if file.suffix == NPZ else _read_safetensors)(local)
+            read = _read_npz if file.suffix == NPZ else tensor_files.read_safetensors
+            return read(local)
     except (
         safetensors.SafetensorError,
         zipfile.BadZipFile,
@@ -184,18 +186,9 @@ def _read(file: Any) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         ) from error
 
 
-def _read_safetensors(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    # With one open handle the configuration and the parameters come from the same
-    # version, even if another process replaces the file meanwhile.
-    with safetensors.safe_open(file, framework="np") as opened:
-        return opened.metadata() or {}, opened.get_tensors()
-
-
 def _read_npz(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    # np.load does not close a broken file that it opened itself, and may take a file of
-    # another kind for a pickle or a single array.
-    with open(file, "rb") as raw, np.lib.npyio.NpzFile(raw) as opened:
-        arrays = dict(opened.items())
+    with file.open("rb") as raw:
+        arrays = tensor_files.read_npz(raw)
     text = arrays.pop(_METADATA, None)
     metadata = json.loads(str(text)) if text is not None else {}
     return (metadata if isinstance(metadata, dict) else {}), arrays

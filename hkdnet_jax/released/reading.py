@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 import scipy.io
 
+from hkdnet_jax.common import tensor_files
 from hkdnet_jax.common.errors import UserError, install_command
 from hkdnet_jax.released.conversion import REMEDY
 
@@ -46,7 +46,7 @@ def read_checkpoint(
         raise UserError(f"--checkpoint {path} is not a file: {remedy}")
     readers = {
         ".npz": _read_npz,
-        ".safetensors": safetensors.numpy.load_file,
+        ".safetensors": lambda path: tensor_files.read_safetensors(path)[1],
         ".mat": _read_matlab,
     }
     read_torch = partial(_read_torch, state_dicts=state_dicts, remedy=remedy)
@@ -76,9 +76,8 @@ def read_checkpoint(
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    # np.load does not close a broken file that it opened itself.
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
-        return dict(opened.items())
+    with open(path, "rb") as file:
+        return tensor_files.read_npz(file)
 
 
 def _read_matlab(path: Path) -> dict[str, np.ndarray]:

@@ -65,7 +65,16 @@ class Data:
 
     roots: str = key(
         "",
-        "comma-separated folders, each with ir/ and vis/; empty: procedural scenes",
+        "comma-separated folders, each with ir/ and vis/ or packed (`prepare --pack`); "
+        "empty, as tfds is: procedural scenes",
+    )
+    tfds: str = key(
+        "",
+        "prepared TFDS data sets instead of roots: NAME[:SPLIT][+NAME[:SPLIT]...]; "
+        "SPLIT is train if it is left out",
+    )
+    tfds_dir: str = key(
+        "data/tfds", "folder of the prepared data sets: --data_dir of `prepare`"
     )
     train_split: str = key(
         "",
@@ -116,6 +125,27 @@ class Data:
     )
     val_scenes: int = key(
         16, "number of procedural validation scenes when roots is empty", at_least=1
+    )
+    threads: int = key(
+        0,
+        "threads that load batches, in each process that does; 0: one for each core, 8 "
+        "at most",
+        at_least=0,
+        below=257,
+    )
+    processes: int = key(
+        0,
+        "processes that are started on each host to load training batches; 0: threads "
+        "of the run itself load them",
+        at_least=0,
+        below=257,
+    )
+    cache_gib: float = key(
+        1.0,
+        "memory on each host for decoded training pairs, in GiB (2^30 bytes), shared "
+        "out to the processes; pairs beyond it are decoded at each visit, and packed "
+        "ones need none",
+        at_least=0.0,
     )
 
 

@@ -41,6 +41,7 @@ def check_values(config: ConfigDict) -> None:
     _check_milestones(config)
     _check_layers(config)
     _check_val_metrics(config)
+    _check_data(config)
     _check_crops(config)
     _check_attention(config)
     _check_start(config)
@@ -147,6 +148,24 @@ def _check_val_metrics(config: ConfigDict) -> None:
         every,
         "it must be a multiple of config.val_every_epochs "
         f"({config.val_every_epochs}), since validation computes them",
+    )
+
+
+def _check_data(config: ConfigDict) -> None:
+    data = config.data
+    _require(
+        not (data.roots and data.tfds),
+        "data.tfds",
+        data.tfds,
+        f"config.data.roots={data.roots} names the pairs already; leave one of the two "
+        "empty",
+    )
+    _require(
+        all(part.partition(":")[0].strip() for part in data.tfds.split("+"))
+        or not data.tfds,
+        "data.tfds",
+        data.tfds,
+        "it must be NAME[:SPLIT][+NAME[:SPLIT]...], such as msrs:train+roadscene",
     )
 
 

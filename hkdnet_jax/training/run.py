@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_pipelines import loader, pairs, splits
+from data_pipelines import loader, pairs, records, splits
 from hkdnet_jax import metrics
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.arrays import to_float
@@ -30,19 +30,24 @@ _JUDGES = 16
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
-    """Opens the training and validation sources: the configured folders, or scenes.
+    """Opens the training and validation sources: the configured pairs, or scenes.
 
     Raises:
       UserError: no pair is left for training or validation, or folders, split files or
         pictures cannot be used.
     """
     data = config.data
-    if not data.roots:
+    # Each process that loads batches has a cache of its own.
+    cache = int(data.cache_gib * loader.GIB) // max(1, data.processes)
+    if not (data.roots or data.tfds):
         size = max(data.crop, data.val_crop) + 32  # some room for random crops
-        train = loader.SceneSource(config.seed, 0, data.scenes, size, size)
+        train = loader.SceneSource(config.seed, 0, data.scenes, size, size, cache)
         val = loader.SceneSource(config.seed, data.scenes, data.val_scenes, size, size)
         return train, val
-    found = pairs.find_pairs([root.strip() for root in data.roots.split(",")])
+    if data.tfds:
+        found = records.find_pairs(data.tfds, data.tfds_dir)
+    else:
+        found = pairs.find_pairs([root.strip() for root in data.roots.split(",")])
     train, val = splits.split_pairs(
         found, data.train_split, data.val_split, data.val_fraction
     )
@@ -52,7 +57,7 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
             "some with config.data.val_split=FILE."
         )
     return (
-        loader.PairSource(train, min_size=data.crop),
+        loader.PairSource(train, data.crop, cache),
         loader.PairSource(val, min_size=data.val_crop),
     )
 
@@ -329,6 +334,8 @@ class Run:
             seed=self.config.seed,
             max_shrink=self.config.data.max_shrink,
             rows=sharding.local_rows(self.mesh, batch_size),
+            threads=self.config.data.threads,
+            processes=self.config.data.processes,
         )
 
     def _val_batch_size(self) -> int:
@@ -360,6 +367,7 @@ class Run:
             crop=self.config.data.val_crop,
             batch_size=batch_size,
             rows=sharding.local_rows(self.mesh, batch_size),
+            threads=self.config.data.threads,
         )
         return validation.validate(
             partial(self.val_step(), params, self.frozen),

@@ -79,7 +79,7 @@ def sole_user(workdir: Any) -> Iterator[None]:
 def _warn_of_oversights(training: Run) -> None:
     """Warns on stderr of settings that the user may not have intended."""
     config, used, available = training.config, training.mesh.size, jax.device_count()
-    if not config.data.roots:
+    if not (config.data.roots or config.data.tfds):
         print(
             f"Warning: config.data.roots is empty, so all {config.train.epochs} epochs "
             f"of this run train on {config.data.scenes} procedural scenes and on no "

@@ -5,11 +5,11 @@ the sizes that it states.
 """
 
 import io
-import stat
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
+from hkdnet_jax.common import archives
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
 from hkdnet_jax.web.limits import MEGABYTE
@@ -66,19 +66,9 @@ def _target(archive: Path, member: zipfile.ZipInfo, folder: Path) -> Path | None
     Raises:
       UserError: its name leads out of the folder, or it is encrypted or a link.
     """
-    # A name that one system takes for a plain one leads out of the folder on another.
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    outside = name.is_absolute() or PureWindowsPath(member.filename).drive
-    if outside or ".." in name.parts:
-        raise UserError(
-            f"{archive} holds {member.filename!r}, which leads out of the archive: "
-            "pack it again, with plain names."
-        )
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise UserError(
-            f"{archive} holds {member.filename!r}, which is a link: pack the file "
-            "itself."
-        )
+    name = PurePosixPath(*archives.member_parts(archive, member.filename))
+    if archives.is_zip_link(member):
+        raise archives.no_link(archive, member.filename)
     if name.suffix.lower() not in IMAGE_SUFFIXES or "__MACOSX" in name.parts:
         return None
     if member.flag_bits & 1:

@@ -18,10 +18,10 @@ from data_pipelines.loader import (
     train_batches,
     val_batches,
 )
-from data_pipelines.pairs import find_pairs
+from data_pipelines.pairs import FilePair, find_pairs
 from data_pipelines.splits import split_pairs
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.common.pair_files import read_pair
 
 HEIGHT, WIDTH = 12, 14
 
@@ -186,7 +186,7 @@ def test_size_is_checked_as_the_image_is_turned(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(np.zeros((16, 20), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
     Image.fromarray(np.zeros((20, 16), np.uint8)).save(tmp_path / "b.png")
-    pair = Pair("a", tmp_path / "a.jpg", tmp_path / "b.png")
+    pair = FilePair("a", tmp_path / "a.jpg", tmp_path / "b.png")
     assert PairSource([pair], 16)[0]["ir"].shape == (20, 16, 1)
 
 

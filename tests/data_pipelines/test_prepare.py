@@ -24,7 +24,7 @@ from PIL import Image
 from data_pipelines.pairs import find_pairs
 from data_pipelines.prepare import main
 from data_pipelines.splits import split_pairs
-from hkdnet_jax.common.pair_files import read_pair
+from hkdnet_jax.common.pair_files import Pair, read_pair
 
 
 @pytest.fixture
@@ -105,6 +105,32 @@ def test_splits_are_exported_as_lists_that_training_reads(prepare, tmp_path):
     assert [p.name for p in val] == [f"msrs/{name}" for name in made["test"]]
 
 
+def test_packed_pairs_are_what_training_reads(prepare, tmp_path):
+    made = make_msrs(tmp_path / "hand")
+    packed = tmp_path / "new" / "msrs"
+    code, out, _ = prepare("msrs", manual_dir=tmp_path / "hand", pack=packed)
+    assert code == 0
+    assert fields(out)["Packed"].startswith(f"{packed} ")
+    assert fields(out)["Train with"] == (
+        "--config.data.tfds=msrs:train+msrs:test "
+        f"--config.data.tfds_dir={tmp_path / 'tfds'}"
+    )
+    assert sorted(os.listdir(packed)) == [
+        *("pairs.json", "pixels.npy", "test.txt", "train.txt")
+    ]
+    found = find_pairs([packed])
+    files = made["train"] | made["test"]
+    assert [p.name for p in found] == [f"msrs/{n}" for n in sorted(files)]
+    for one in found:
+        ir, vis = files[one.name.removeprefix("msrs/")]
+        for got, expected in zip(one.read(), read_pair(Pair("", ir, vis)), strict=True):
+            np.testing.assert_array_equal(got, expected)
+    train, val = split_pairs(
+        found, str(packed / "train.txt"), str(packed / "test.txt"), 0.0
+    )
+    assert (len(train), len(val)) == (3, 1)
+
+
 def test_own_pairs_are_taken_anew_each_time(prepare, tmp_path):
     root = tmp_path / "camera"
     made = make_pairs(root)["train"]
@@ -170,6 +196,9 @@ def test_known_flaws_do_not_fail_the_command(prepare, tmp_path):
         ("kaist", {}, "fetched by hand"),
         ("pairs", {"manual_dir": "camera", "export": "camera"}, "name a new folder"),
         ("pairs", {"manual_dir": "camera", "export": "file/out"}, "cannot be created"),
+        ("pairs", {"manual_dir": "camera", "pack": "camera"}, "--pack"),
+        ("pairs", {"manual_dir": "camera", "pack": "file/out"}, "cannot be created"),
+        ("pairs", {"manual_dir": "camera", "pack": "a", "export": "a"}, "two folders"),
         ("pairs", {"manual_dir": "camera", "data_dir": "file"}, "cannot be created"),
     ],
 )
@@ -197,6 +226,18 @@ def test_an_export_that_fails_leaves_nothing(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.preparation._write", full)
     with pytest.raises(OSError, match="disk full"):
         prepare("pairs", manual_dir=tmp_path / "camera", export=tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["camera", "tfds"]
+
+
+def test_a_pack_that_fails_leaves_nothing(prepare, tmp_path, monkeypatch):
+    make_pairs(tmp_path / "camera")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("data_pipelines.preparation._decoded", full)
+    with pytest.raises(OSError, match="disk full"):
+        prepare("pairs", manual_dir=tmp_path / "camera", pack=tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["camera", "tfds"]
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import http.server
 import shutil
+import tarfile
 import tempfile
 import threading
 import zipfile
@@ -31,7 +32,13 @@ from made_archives import (
 )
 from PIL import Image
 
-from data_pipelines.tfds_ir_vis import BUILDERS, FolderConfig, StoredImage, layouts
+from data_pipelines.tfds_ir_vis import (
+    BUILDERS,
+    FolderConfig,
+    StoredImage,
+    base,
+    layouts,
+)
 from hkdnet_jax.common.errors import UserError
 
 
@@ -339,6 +346,40 @@ def test_archives_are_downloaded_and_unpacked(tmp_path, monkeypatch, name):
     check_records(builder, made)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("../../out.png", b"1", "leads out of the archive"),
+        ("ir/a.png", bytes(10**6), "more than the 0 MB that an archive of its size"),
+    ],
+)
+def test_an_evil_archive_is_refused_and_not_kept(
+    tmp_path, monkeypatch, name, content, sentence
+):
+    monkeypatch.setattr(base, "_ROOM", 1000)
+    archive = tmp_path / "downloads" / "a.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("vis/a.png", b"1")
+        out.writestr(name, content)
+    with pytest.raises(UserError, match=sentence):
+        base._unpack(archive)
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["downloads"]
+
+
+def test_a_tar_archive_is_unpacked_once(tmp_path):
+    image(tmp_path / "real" / "ir" / "a.png")
+    archive = tmp_path / "a"  # as tfds names downloads, by their addresses
+    with tarfile.open(archive, "w:gz") as out:
+        out.add(tmp_path / "real", "set")
+    folder = base._unpack(archive)
+    assert (folder / "set/ir/a.png").read_bytes() == (
+        tmp_path / "real" / "ir" / "a.png"
+    ).read_bytes()
+    archive.write_bytes(b"no longer needed")
+    assert base._unpack(archive) == folder
+
+
 def test_a_broken_download_is_an_error_and_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     made = make_roadscene(tmp_path / "real")
@@ -350,7 +391,9 @@ def test_a_broken_download_is_an_error_and_is_not_kept(tmp_path, monkeypatch):
         url = f"{address}/archive.zip"
         facts = dataclasses.replace(builder.FACTS, archive=url)
         monkeypatch.setattr(builder, "FACTS", facts)
-        with pytest.raises(UserError, match=r"not a zip file.*--manual_dir") as error:
+        with pytest.raises(
+            UserError, match=r"ZIP or tar archive.*--manual_dir"
+        ) as error:
             build("roadscene", None, tmp_path / "out")
         assert url in str(error.value)
         with pytest.raises(UserError, match="404"):
