@@ -37,6 +37,14 @@ _NEEDED_FILES = (
     "data/metadata",
     "meta/metadata",
 )
+# TensorStore, which reads and writes the arrays, raises ValueErrors that begin with a
+# status.  These are the storage's, and others the content's.
+_STORAGE_STATUS = (
+    "(PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED|"
+    "RESOURCE_EXHAUSTED|CANCELLED): "
+)
+# Errors of the operating system that a file which is lost causes.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class Checkpoints:
@@ -140,11 +148,14 @@ class Checkpoints:
         while (step := self.latest_step()) is not None:
             restored, problem = None, ""
             try:
-                restored = self._restore(step, abstract_state)
+                with _storage_errors(f"{self._directory / str(step)} cannot be read"):
+                    restored = self._restore(step, abstract_state)
             except UserError:
                 raise
             # A damaged file can raise anything, even a bare Exception.
             except Exception as error:
+                if not _is_damage(error):
+                    raise
                 problem = _first_line(error)
             if _in_every_process(restored is not None):
                 return restored
@@ -292,7 +303,7 @@ def _in_every_process(good: bool) -> bool:
 
 @contextlib.contextmanager
 def _storage_errors(what: str) -> Iterator[None]:
-    """Turns what a full or unwritable storage raises into a UserError.
+    """Turns what a full, unwritable or unreachable storage raises into a UserError.
 
     Args:
       what: the start of its sentence.
@@ -300,12 +311,11 @@ def _storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        # TensorStore, which writes the arrays, raises ValueErrors that begin with the
-        # name of a status.
-        if not isinstance(error, OSError) and not re.match(r"[A-Z_]+: ", str(error)):
-            raise
         code = _system_code(error)
-        remedy = "check that the storage is there and that you may write to it"
+        status = re.search(_STORAGE_STATUS, _whole_text(error))
+        if code in _MISSING or not (code or status):
+            raise
+        remedy = "check that the storage is there and that you may use it"
         if code in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some disk space"
         reason = os.strerror(code) if code else _first_line(error)
@@ -315,12 +325,26 @@ def _storage_errors(what: str) -> Iterator[None]:
         ) from error
 
 
+def _is_damage(error: Exception) -> bool:
+    """Whether the content of a checkpoint, and not a lack of memory, is the cause."""
+    return not isinstance(error, MemoryError | jax.errors.JaxRuntimeError)
+
+
 def _system_code(error: Exception) -> int | None:
     """The number of the operating system's error, if it is the cause."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
+    found = re.search(r"os_error_code='(\d+)'", _whole_text(error))
     return int(found[1]) if found else None
+
+
+def _whole_text(error: BaseException | None) -> str:
+    """What an error and those that it came from say."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
 
 
 def _first_line(error: Exception) -> str:

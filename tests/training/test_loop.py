@@ -347,16 +347,20 @@ def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops
     assert set(steps) == {2, 4, 6, 8, 10, 12} | set(stops)
 
 
-@pytest.mark.parametrize("file", ["data/metadata", "meta/metadata"])
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("data/metadata", b"9", b"8"), ("meta/metadata", b"false", b"true")],
+)
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
-    run, finished, tmp_path, capsys, file
+    run, finished, tmp_path, capsys, file, old, new
 ):
     for at in (5, 9):
         _train(_terminated_at(run, at), tmp_path)
     steps = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"6", "9"}
     damaged = tmp_path / "checkpoints" / "9" / file
-    damaged.write_bytes(damaged.read_bytes().replace(b"1", b"2"))
+    assert old in damaged.read_bytes()
+    damaged.write_bytes(damaged.read_bytes().replace(old, new))
     assert _train(run, tmp_path) is True
     assert "checkpoints/9 is damaged" in capsys.readouterr().err
     _assert_same_end(run, tmp_path, finished)

@@ -211,14 +211,14 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, capfd):
     ("error", "says"),
     [
         (OSError(28, "No space left on device"), "free some disk space"),
-        (OSError(13, "Permission denied", "x"), "that you may write to it"),
+        (OSError(13, "Permission denied", "x"), "that you may use it"),
         (
             ValueError(
                 "RESOURCE_EXHAUSTED: Failed to write \"w\" [os_error_code='28']"
             ),
             "No space left on device): free some disk space",
         ),
-        (ValueError("PERMISSION_DENIED: Error writing w"), "you may write to it"),
+        (ValueError("PERMISSION_DENIED: Error writing w"), "you may use it"),
     ],
 )
 def test_a_save_that_fails_is_one_sentence(tmp_path, monkeypatch, error, says):
@@ -233,6 +233,39 @@ def test_a_save_that_fails_is_one_sentence(tmp_path, monkeypatch, error, says):
             checkpoints.save(1, *content(1))
     assert says in str(caught.value) and "\n" not in str(caught.value)
     assert f"{tmp_path}/checkpoints" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (PermissionError(13, "Permission denied", "x"), UserError),
+        (OSError(5, "Input/output error"), UserError),
+        (ValueError("UNAVAILABLE: Error reading w: no such host"), UserError),
+        (ValueError("Error reading w [os_error_code='116']"), UserError),
+        (MemoryError(), MemoryError),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"), jax.errors.JaxRuntimeError),
+    ],
+)
+def test_storage_that_cannot_be_reached_is_not_damage(
+    saved, monkeypatch, error, raised
+):
+    """Whole checkpoints would be renamed, and a run begun anew far back."""
+    with contextlib.closing(Checkpoints(saved)) as checkpoints:
+
+        def fail(*_, **__):
+            raise ValueError("in a thread of orbax") from error
+
+        def plain(*_, **__):
+            raise error
+
+        for function in (fail, plain) if isinstance(error, ValueError) else (plain,):
+            monkeypatch.setattr(checkpoints._manager, "restore", function)
+            with pytest.raises(raised) as caught:
+                checkpoints.restore(content(1)[0])
+            if raised is UserError:
+                assert "checkpoints/2 cannot be read" in str(caught.value)
+    names = {folder.name for folder in (saved / "checkpoints").iterdir()}
+    assert names == {"1", "2"}
 
 
 def test_a_bug_in_a_save_is_not_the_storage_s(tmp_path, monkeypatch):
