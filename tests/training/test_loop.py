@@ -354,7 +354,7 @@ def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     run, finished, tmp_path, capsys, file, old, new
 ):
-    for at in (5, 9):
+    for at in (6, 9):
         _train(_terminated_at(run, at), tmp_path)
     steps = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"6", "9"}
@@ -364,9 +364,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert _train(run, tmp_path) is True
     assert "checkpoints/9 is damaged" in capsys.readouterr().err
     _assert_same_end(run, tmp_path, finished)
-    # The rows of the steps that were taken again stand there once.
-    rows = [row for row in read_rows(tmp_path) if row["step"] != 5]
-    assert rows == read_rows(finished)
+    # The row of step 9 is gone, and those after it stand there once.
+    assert read_rows(tmp_path) == read_rows(finished)
 
 
 class TwiceAsLong:
@@ -509,7 +508,7 @@ def test_weights_that_explode_stop_the_run_and_spoil_no_checkpoint(
     """All numbers are finite until the network has multiplied them."""
 
     def wrap(compiled, done):
-        if done < 7:
+        if done != 7:  # the weights stay as large
             return compiled
 
         def exploded(state, frozen, batch):
