@@ -15,6 +15,7 @@ from hkdnet_jax.common.errors import UserError
 
 AUTO = "auto"
 SIGTERM_EXIT = 143  # 128 + SIGTERM, as a shell reports a terminated process
+LOST_EXIT = 75  # EX_TEMPFAIL of sysexits.h: the same command may well succeed
 _JOIN_TIMEOUT = 300  # seconds to wait until all processes have joined
 
 
@@ -158,7 +159,7 @@ class Watch:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)
+        os._exit(LOST_EXIT)
 
 
 class Stop:

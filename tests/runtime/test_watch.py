@@ -34,7 +34,7 @@ def test_without_progress_the_process_ends_and_says_why(exits, capsys):
     watch = processes.Watch(45)
     watch._progressed = Signs(True, True, False)
     watch._look()
-    assert exits == [1]
+    assert exits == [processes.LOST_EXIT] == [75]
     assert watch._progressed.waited == [45, 45, 45]
     (line,) = capsys.readouterr().err.splitlines()
     assert "Process 0 of 1 made no progress for 45 s" in line
