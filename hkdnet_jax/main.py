@@ -44,7 +44,8 @@ def _run(argv: list[str]) -> int:
     )
     workdir = others["workdir"]
     compile_cache.enable()
-    processes.join(others["coordinator"], others["processes"], others["process"])
+    place = (others[name] for name in ("coordinator", "processes", "process"))
+    processes.join(*place, lost_after=config.lost_after)
     complete = run(config, workdir, run_class(config))
     if jax.process_index() == 0:
         print(

@@ -21,6 +21,7 @@ LOCKS = {
     ),
     "requirements-onnx.txt": ("onnx",),
     "requirements-dev.txt": ("dev", "docs"),
+    "requirements-gcs.txt": ("gcs",),
     "requirements-gpu.txt": ("gpu",),
     "requirements-tpu.txt": ("tpu",),
     "requirements-torch.txt": ("torch",),

@@ -4,11 +4,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
@@ -32,8 +35,9 @@ def write_atomically(path: Any, content: bytes) -> None:
     if not is_local(path):  # an object store writes atomically and has no folders
         path.write_bytes(content)
         return
-    # The ids keep two writers from the same temporary file.  Its name is short, because
-    # that of the file may be as long as the file system allows.
+    # The ids keep two writers from the same temporary file, and tell `remove_remains`
+    # whose it is.  Its name is short, because that of the file may be as long as the
+    # file system allows.
     temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     with _terminated_later():
         _write(path, temporary, content)
@@ -59,6 +63,21 @@ def _write(path: Path, temporary: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_remains(folder: Path) -> None:
+    """Removes what killed writers left in a folder of this machine and below it.
+
+    Files of processes that are alive stay, except for those of this process: no write
+    of it may be under way.
+    """
+    for file in folder.rglob(".*.tmp"):
+        found = re.fullmatch(r"\.(\d+)-\d+\.tmp", file.name)
+        # In a container, a process often has the id of the killed one before it.
+        own = found and int(found[1]) == os.getpid()
+        if found and (own or not psutil.pid_exists(int(found[1]))):
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 @contextlib.contextmanager

@@ -120,6 +120,12 @@ class Data:
     samples_per_epoch: int = key(
         12000, "crops per epoch, or the number of pairs if that is larger", at_least=1
     )
+    max_unreadable: int = key(
+        10,
+        "number of training pairs that may become unreadable while the run goes on; "
+        "each is reported, and the pair after it takes its place",
+        at_least=0,
+    )
     scenes: int = key(
         256, "number of procedural training scenes when roots is empty", at_least=1
     )
@@ -375,6 +381,12 @@ class Run:
         20,
         "stop after this many steps in a row whose loss or gradient is not finite",
         at_least=1,
+    )
+    lost_after: int = key(
+        300,
+        "several processes only: stop after this many seconds without a sign of life "
+        "from another one, or without a step or a batch of the validation",
+        at_least=10,
     )
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
 

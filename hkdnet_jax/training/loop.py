@@ -1,13 +1,14 @@
 """The training loop: restore, step, log, validate, save.
 
 The loop talks to the disk through two objects that the caller opens (`workdir.run`):
-`checkpoint.Checkpoints` and `writers.Writer`.
+`checkpoint.Checkpoints` and `writers.Writer`. The second needs the step at which the
+run begins, which only `begin` knows: the newest checkpoint may turn out to be damaged.
 """
 
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,8 +25,51 @@ from hkdnet_jax.training.state import TrainState
 _AHEAD = 1
 
 
-def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
-    """Trains to the end of the run, from the last checkpoint or from the start.
+class Beginning(NamedTuple):
+    """Where a run starts or goes on.
+
+    Attributes:
+      step: number of steps taken, 0 at the start.
+      state: the state after them; `train` donates it.
+      data: position in the data, None at the start.
+      best: the run's criterion of the weights that are kept; None if none are.
+      validation_due: whether the validation after `step` has not taken place yet.
+    """
+
+    step: int
+    state: TrainState
+    data: dict | None = None
+    best: float | None = None
+    validation_due: bool = False
+
+
+def begin(run: Run, checkpoints: Any) -> Beginning:
+    """Restores the newest whole checkpoint, or makes the state of a new run.
+
+    Args:
+      run: the run to train.
+      checkpoints: an open `checkpoint.Checkpoints`.
+
+    Raises:
+      UserError: the checkpoint cannot be restored or has other frozen weights, or
+        `config.init_from` does not fit the run.
+    """
+    if checkpoints.latest_step() is None:
+        return Beginning(0, run.init_state())
+    state, data, meta = checkpoints.restore(run.abstract_state())
+    if meta["frozen"] != run.frozen_fingerprint:
+        raise UserError(
+            "The teacher (or VGG16 file) of this run has changed since the run began: "
+            "restore the old one, or start in a new workdir."
+        )
+    step = checkpoints.latest_step()
+    return Beginning(step, state, data, meta["best"], meta["validation_due"])
+
+
+def train(
+    run: Run, workdir: Any, checkpoints: Any, writer: Any, beginning: Beginning
+) -> bool:
+    """Trains to the end of the run.
 
     The weights with the best validation (the run's criterion) are kept as a model
     directory in `workdir`; they are the averaged weights if `optim.ema` is on.
@@ -37,22 +81,25 @@ def train(run: Run, workdir: Any, checkpoints: Any, writer: Any) -> bool:
       run: the run to train.
       workdir: folder of the run, a path.
       checkpoints: an open `checkpoint.Checkpoints`.
-      writer: an open `writers.Writer`.
+      writer: an open `writers.Writer` that starts at `beginning.step`.
+      beginning: what `begin` returned.
 
     Returns:
       True if the run is complete, False if SIGTERM ended it early and it was saved.
 
     Raises:
-      UserError: a program does not fit into memory, the checkpoint cannot be restored
-        or has other frozen weights, or too many steps in a row had no finite loss and
-        gradient.
+      UserError: a program does not fit into memory, a checkpoint cannot be written, or
+        too many steps in a row had no finite loss and gradient.
     """
     config = run.config
     batches = run.batches()
-    state, start, best, validation_due = _restore_or_init(run, batches, checkpoints)
+    if beginning.data is not None:
+        batches.set_state(beginning.data)
+    start, state = beginning.step, beginning.state
+    validation_due = beginning.validation_due
     run.compile(start)
-    stop = processes.Stop()
-    keeper = _Keeper(run, workdir, writer, stop.asked, best)
+    stop = processes.Stop(config.lost_after)
+    keeper = _Keeper(run, workdir, writer, stop.asked, beginning.best)
     pending: list[dict[str, jax.Array]] = []
     bar = _progress(run, start)
     try:
@@ -102,23 +149,6 @@ def _meta(run: Run, best: float | None, validation_due: bool) -> dict[str, Any]:
         "frozen": run.frozen_fingerprint,
         "config": run.config.to_dict(),
     }
-
-
-def _restore_or_init(
-    run: Run, batches: Any, checkpoints: Any
-) -> tuple[TrainState, int, float | None, bool]:
-    """The state, its step, the best criterion, and whether a validation is due."""
-    step = checkpoints.latest_step()
-    if step is None:
-        return run.init_state(), 0, None, False
-    state, data, meta = checkpoints.restore(run.abstract_state())
-    if meta["frozen"] != run.frozen_fingerprint:
-        raise UserError(
-            "The teacher (or VGG16 file) of this run has changed since the run began: "
-            "restore the old one, or start in a new workdir."
-        )
-    batches.set_state(data)
-    return state, step, meta["best"], meta["validation_due"]
 
 
 def _progress(run: Run, start: int) -> tqdm:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines import loader, pairs, records, splits
+from data_pipelines.unreadable import Replacing
 from hkdnet_jax import metrics
 from hkdnet_jax.common import trees
 from hkdnet_jax.common.arrays import to_float
@@ -57,7 +58,7 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
             "some with config.data.val_split=FILE."
         )
     return (
-        loader.PairSource(train, data.crop, cache),
+        Replacing(loader.PairSource(train, data.crop, cache), data.max_unreadable),
         loader.PairSource(val, min_size=data.val_crop),
     )
 

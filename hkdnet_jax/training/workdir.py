@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import loader
+from hkdnet_jax.common import atomic_files
 from hkdnet_jax.common.arrays import to_float
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
@@ -149,9 +150,9 @@ def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
 
     Raises:
       UserError: the configuration, the data, the teacher or the workdir cannot be used,
-        a program does not fit into memory, training diverged, another process is
-        training in the workdir, or the processes of the run differ in their code,
-        configuration, data or teacher.
+        a program does not fit into memory, training diverged, no checkpoint is whole or
+        can be written, another process is training in the workdir, or the processes of
+        the run differ in their code, configuration, data or teacher.
     """
     folder = as_path(workdir)
     check_config(config)
@@ -163,16 +164,19 @@ def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
     with contextlib.ExitStack() as stack:
         if main_process:
             stack.enter_context(sole_user(folder))
+            if is_local(folder):
+                atomic_files.remove_remains(folder)
             devices = [device.device_kind for device in training.mesh.devices.flat]
             write_run_info(folder, config.to_dict(), devices)
             _warn_of_oversights(training)
             _warn_of_dead_features(training)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder)))
+        beginning = loop.begin(training, checkpoints)
         writer = Writer(
             folder,
-            start_step=checkpoints.latest_step() or 0,
+            start_step=beginning.step,
             tensorboard=config.tensorboard,
             enabled=main_process,
         )
         stack.enter_context(contextlib.closing(writer))
-        return loop.train(training, folder, checkpoints, writer)
+        return loop.train(training, folder, checkpoints, writer, beginning)

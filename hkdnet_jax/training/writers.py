@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from hkdnet_jax.common import atomic_files, image_files
-from hkdnet_jax.common.errors import install_command
+from hkdnet_jax.common.errors import UserError, install_command
 from hkdnet_jax.common.paths import as_path, is_local
 
 
@@ -121,10 +121,21 @@ class _Rows:
         self._file = path.open("a", encoding="utf-8") if is_local(path) else None
 
     def append(self, line: str) -> None:
-        """Adds a line, which survives a kill of this process after the return."""
+        """Adds a line, which survives a kill of this process after the return.
+
+        Raises:
+          UserError: the disk is full, or the file cannot be written to any more.
+        """
         if self._file:
-            self._file.write(f"{line}\n")
-            self._file.flush()
+            try:
+                self._file.write(f"{line}\n")
+                self._file.flush()
+            except OSError as error:  # of an open file, so it does not name it
+                raise UserError(
+                    f"{self._path} cannot be written ({error.strerror}): free some "
+                    "disk space, or check that the storage is there; the same command "
+                    "then continues from the last whole checkpoint."
+                ) from error
         else:
             self._content += f"{line}\n"
             atomic_files.write_atomically(self._path, self._content.encode())
@@ -132,7 +143,9 @@ class _Rows:
     def close(self) -> None:
         """Closes the file."""
         if self._file:
-            self._file.close()
+            # What could not be written, `append` has reported.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def write_run_info(

@@ -99,3 +99,21 @@ def test_threads_write_beside_each_other(tmp_path):
         thread.join()
     assert os.listdir(tmp_path) == ["same.png"]
     assert len(set((tmp_path / "same.png").read_bytes())) == 1
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (tmp_path / "samples").mkdir()
+    parent = os.getppid() or 1
+    left = [f".{int(killed.stdout)}-1.tmp", f"samples/.{os.getpid()}-7.tmp"]
+    others = [f".{parent}-1.tmp", ".x-1.tmp", "1-1.tmp", ".notes.tmp", "a.png"]
+    for name in left + others:
+        (tmp_path / name).write_bytes(b"half")
+    atomic_files.remove_remains(tmp_path)
+    stay = {str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()}
+    assert stay == set(others)

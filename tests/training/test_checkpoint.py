@@ -275,7 +275,7 @@ def test_an_unfinished_save_is_never_picked_and_is_removed(tmp_path, opened):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("which", ["largest", "state/manifest.ocdbt", "meta/metadata"])
-def test_a_damaged_checkpoint_is_a_user_error(tmp_path, opened, which):
+def test_a_damaged_checkpoint_is_a_user_error(tmp_path, opened, which, capsys):
     rng = np.random.default_rng(0)  # noise, so that the values get a file of their own
     state = {"w": jnp.asarray(rng.normal(size=9000).astype(np.float32))}
     checkpoints = opened(tmp_path)
@@ -288,9 +288,11 @@ def test_a_damaged_checkpoint_is_a_user_error(tmp_path, opened, which):
     else:
         path = folder / which
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="checkpoints/1 is damaged") as error:
+    with pytest.raises(UserError, match=r"is whole \(damaged: 1\)") as error:
         opened(tmp_path).restore(abstract(state))
     assert "\n" not in str(error.value)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "checkpoints/1 is damaged: " in warning
 
 
 def test_killed_while_saving(tmp_path, opened):

@@ -23,7 +23,8 @@ def _train(run, workdir):
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
         writer = Writer(workdir, tensorboard=False)
         stack.enter_context(contextlib.closing(writer))
-        assert loop.train(run, workdir, checkpoints, writer)
+        beginning = loop.begin(run, checkpoints)
+        assert loop.train(run, workdir, checkpoints, writer, beginning)
     return read_rows(workdir)
 
 

@@ -49,10 +49,10 @@ def _train(run, workdir):
     """What `main.run` does around `train`."""
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
-        start = checkpoints.latest_step() or 0
-        writer = Writer(workdir, start_step=start, tensorboard=False)
+        beginning = loop.begin(run, checkpoints)
+        writer = Writer(workdir, start_step=beginning.step, tensorboard=False)
         stack.enter_context(contextlib.closing(writer))
-        return loop.train(run, workdir, checkpoints, writer)
+        return loop.train(run, workdir, checkpoints, writer, beginning)
 
 
 def _restore(run, workdir):
@@ -345,6 +345,27 @@ def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops
     assert set(steps) == {2, 4, 6, 8, 10, 12} | set(stops)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("data/metadata", b"9", b"8"), ("meta/metadata", b"false", b"true")],
+)
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    run, finished, tmp_path, capsys, file, old, new
+):
+    for at in (6, 9):
+        _train(_terminated_at(run, at), tmp_path)
+    steps = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {"6", "9"}
+    damaged = tmp_path / "checkpoints" / "9" / file
+    assert old in damaged.read_bytes()
+    damaged.write_bytes(damaged.read_bytes().replace(old, new))
+    assert _train(run, tmp_path) is True
+    assert "checkpoints/9 is damaged" in capsys.readouterr().err
+    _assert_same_end(run, tmp_path, finished)
+    # The row of step 9 is gone, and those after it stand there once.
+    assert read_rows(tmp_path) == read_rows(finished)
+
+
 class TwiceAsLong:
     """A source of the same pairs twice, so that there are two batches."""
 
@@ -477,6 +498,47 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
     # From there the run goes on as if nothing had been.
     assert _train(run, tmp_path) is True
     _assert_same_end(run, tmp_path, finished)
+
+
+def test_weights_that_explode_stop_the_run_and_spoil_no_checkpoint(
+    run, finished, tmp_path
+):
+    """All numbers are finite until the network has multiplied them."""
+
+    def wrap(compiled, done):
+        if done != 7:  # the weights stay as large
+            return compiled
+
+        def exploded(state, frozen, batch):
+            params = jax.tree.map(lambda x: x * 1e25, jax.device_get(state.params))
+            params = jax.device_put(params, run.replicated)
+            return compiled(state.replace(params=params), frozen, batch)
+
+        return exploded
+
+    often = _changed(run, checkpoint_every_steps=1)
+    with pytest.raises(UserError, match="not finite for 2 steps in a row"):
+        _train(_wrapped(often, wrap), tmp_path)
+    assert _latest(tmp_path) == 6
+    state = _restore(run, tmp_path)[0]
+    assert max(float(abs(x).max()) for x in jax.tree.leaves(state.params)) < 100
+    assert _train(run, tmp_path) is True
+    _assert_same_end(run, tmp_path, finished)
+
+
+def test_the_same_seed_gives_the_same_bytes_on_four_devices(tiny_teacher, tmp_path):
+    """On one device the tests of interrupted runs compare with an unbroken one."""
+    config = student_config(tiny_teacher)
+    config.mesh.data = config.train.batch_size = 4
+    config.data.samples_per_epoch = 16
+    config.train.epochs = 1
+    config.train.phase1_epochs = 0
+    for name in ("one", "two"):
+        run = Run(config)
+        assert _train(run, tmp_path / name) is True
+        assert len(run.mesh.devices) == 4
+    _assert_same_end(run, tmp_path / "one", tmp_path / "two")
+    assert read_rows(tmp_path / "one") == read_rows(tmp_path / "two")
 
 
 # The loop itself

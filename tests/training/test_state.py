@@ -173,8 +173,16 @@ def _spoiled(value):
         (_params(7), np.inf),
         (_spoiled(np.nan), 1.0),
         (_spoiled(-np.inf), 1.0),
+        # Every number of it is finite, but the sum of their squares is not.
+        (jax.tree.map(lambda x: 1e25 * jnp.sign(x), _params(7)), 1.0),
     ],
-    ids=["nan loss", "infinite loss", "nan gradient", "infinite gradient"],
+    ids=[
+        "nan loss",
+        "infinite loss",
+        "nan gradient",
+        "infinite gradient",
+        "exploded gradient",
+    ],
 )
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 def test_a_step_that_is_not_finite_changes_only_the_counters(

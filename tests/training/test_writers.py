@@ -53,6 +53,18 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert read_rows(tmp_path) == [{"step": 1, "a": None, "b": None, "c": -0.0}]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_row_on_a_full_disk_is_one_sentence(tmp_path):
+    writer = open_plain(tmp_path)
+    writer._rows.close()
+    writer._rows._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        writer.scalars(1, {"x": 1.0})
+    assert f"{tmp_path}/metrics.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    writer.close()
+
+
 def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
     writer = open_plain(tmp_path)
     for step in (0, 5, 10, 15, 20):
