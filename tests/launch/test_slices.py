@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 
 import pytest
 from fake_tools import LAUNCH, TIMEOUT
@@ -227,6 +228,15 @@ def test_the_time_is_used_up(borrow, fakes):
     assert fakes.steps()[-2:] == ["stop", "delete"]
 
 
+# Tests may run with SIGINT ignored, which a child inherits; and a process that runs JAX
+# had better not fork.
+NOT_IGNORING_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp("bash", ["bash", *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
@@ -234,12 +244,10 @@ def test_the_script_is_stopped(fakes, number, code):
     states, settings = SCRIPTS["tpu.sh"]
     fakes.answer(state=[MISSING, states["ready"]], follow="hang")
     process = subprocess.Popen(
-        ["bash", LAUNCH / "tpu.sh", "--x"],
+        [sys.executable, "-c", NOT_IGNORING_SIGINT, LAUNCH / "tpu.sh", "--x"],
         env=fakes.environment(**settings),
         stderr=subprocess.PIPE,
         text=True,
-        # Python's own tests may run with SIGINT ignored, which a child would inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     fakes.wait_until_it_hangs()
     process.send_signal(number)
