@@ -18,6 +18,8 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.evaluation import score_files, side_by_side_figures
 from hkdnet_jax.inference.pair import fuse_pair
 
+pytestmark = pytest.mark.usefixtures("compiled_for_speed")
+
 DRAW = side_by_side_figures.draw
 H, W = 49, 63  # cropped to 48x60
 run = functools.partial(command_fixtures.run, compare)

@@ -14,6 +14,8 @@ from hkdnet_jax import metrics
 from hkdnet_jax.measuring import plain_metrics
 from hkdnet_jax.metrics import fmi
 
+pytestmark = pytest.mark.usefixtures("compiled_for_speed")
+
 
 def score(images, names=ALL):
     return metrics.score(*(np.ascontiguousarray(image) for image in images), names)

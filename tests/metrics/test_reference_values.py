@@ -9,6 +9,8 @@ from metric_images import PAPER, golden_vectors, read_triple
 
 from hkdnet_jax import metrics
 
+pytestmark = pytest.mark.usefixtures("compiled_for_speed")
+
 # Relative. The wavelet's filter in closed form is 6e-11 away from MATLAB's table; for
 # all others only the order of summation differs.
 TOLERANCE = dict.fromkeys(PAPER, 1e-10) | {"FMI_w": 1e-9}

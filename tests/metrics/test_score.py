@@ -15,6 +15,8 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import to_8_bit
 from hkdnet_jax.metrics import METRICS, score, select
 
+pytestmark = pytest.mark.usefixtures("compiled_for_speed")
+
 
 @pytest.fixture(scope="module")
 def standard():

@@ -37,6 +37,10 @@ def strips_of(monkeypatch, rows, scale, number=1):
     monkeypatch.setattr(student, "STRIP_BYTES", rows * row)
 
 
+def run(network, *arguments):
+    return jax.jit(network.apply)({"params": params(network.scale)}, *arguments)
+
+
 def loops(network, *pair):
     """How many more loops the strips add to a network's own."""
     apply = functools.partial(network.apply, {"params": params(network.scale)})
@@ -53,8 +57,8 @@ def test_an_image_in_strips_is_the_image(monkeypatch, scale, height, rows):
     parted = network.clone(in_strips=True)
     pair = images(height)
     assert loops(parted, *pair) == loops(network, *pair) + 1
-    want, features = network.apply({"params": params(scale)}, *pair)
-    got, fewer = parted.apply({"params": params(scale)}, *pair)
+    want, features = run(network, *pair)
+    got, fewer = run(parted, *pair)
     assert set(features) - set(fewer) == {"upsampled", "tail"}
     assert got.shape == want.shape and got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
@@ -66,9 +70,8 @@ def test_images_of_other_sizes_than_their_arrays_in_strips(monkeypatch):
     # The first fills its array, the second ends within a strip, the third before one.
     extent = Extent(jnp.array([40, 31, 9]), jnp.array([W, 5, 6]))
     pair = images(40, number=3)
-    run = functools.partial(network.clone(in_strips=True).apply, {"params": params(2)})
-    got = run(*pair, extent)[0]
-    want = network.apply({"params": params(2)}, *pair, extent)[0]
+    got = run(network.clone(in_strips=True), *pair, extent)[0]
+    want = run(network, *pair, extent)[0]
     inside = extent.scaled(2).inside(want)
     np.testing.assert_allclose(
         jnp.where(inside, got, 0),
@@ -83,12 +86,9 @@ def test_bfloat16_in_strips(monkeypatch):
     network = Student(TINY, 2, jnp.bfloat16)
     pair = images(40)
 
-    def result(network):
-        return network.apply({"params": params(2)}, *pair)[0]
-
-    exact = result(Student(TINY, 2))
+    exact = run(Student(TINY, 2), *pair)[0]
     whole, parted = (
-        float(jnp.sqrt(jnp.mean((result(one) - exact) ** 2)))
+        float(jnp.sqrt(jnp.mean((run(one, *pair)[0] - exact) ** 2)))
         for one in (network, network.clone(in_strips=True))
     )
     # The compiler rounds in other places, but no more often.
