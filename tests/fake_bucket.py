@@ -12,7 +12,7 @@ import threading
 import types
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -38,7 +38,7 @@ class Objects(MemoryFileSystem):
 
     protocol = ("gcs", "gs")
     store = Store()
-    pseudo_dirs = ("",)
+    pseudo_dirs: ClassVar[list[str]] = [""]  # the base class adds a list to it
 
     @classmethod
     def _strip_protocol(cls, path):

@@ -1,26 +1,24 @@
 """Runs whose workdir is a bucket, where nothing is renamed and no folder exists."""
 
 import contextlib
-import os
+import json
 
 import fake_bucket
+import numpy as np
 import pytest
 from soak.storage_faults import BEFORE, NEWEST, content, outcome
+from train_fixtures import teacher_config
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
+from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.training import workdir
 from hkdnet_jax.training.checkpoint import Checkpoints
 
-pytestmark = [
-    # Of futures that TensorStore leaves behind when it cannot read.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # They have passed, but more often TensorStore waited for its first write without an
-    # end; why is not known (docs/operations.md).
-    pytest.mark.skipif(
-        not os.environ.get("HKDNET_BUCKET"),
-        reason="HKDNET_BUCKET is not set: saves to a bucket may hang in this process",
-    ),
-]
+# Of futures that TensorStore leaves behind when it cannot read.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 RUN = "gs://bucket/runs/x2"
 HERE = "/bucket/runs/x2"
@@ -94,3 +92,28 @@ def test_a_bucket_needs_google_s_client(bucket, monkeypatch):
 def test_another_store_is_refused():
     with pytest.raises(UserError, match="s3://bucket/run cannot hold checkpoints"):
         Checkpoints("s3://bucket/run")
+
+
+def test_a_whole_run_in_a_bucket(bucket, tmp_path):
+    """It is made longer, so it also goes on from what it left there."""
+    config = teacher_config()
+    config.tensorboard = False
+    for epochs in (1, 2):
+        config.train.epochs = epochs
+        assert workdir.run(config, RUN) is True
+        workdir.run(config, str(tmp_path / "run"))
+    rows = bucket.cat_file(f"{HERE}/metrics.jsonl")
+    assert rows == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    in_bucket, on_disk = (Model.load(x) for x in (as_path(RUN), tmp_path / "run"))
+    np.testing.assert_array_equal(
+        in_bucket.params["decoder"]["conv4"]["kernel"],
+        on_disk.params["decoder"]["conv4"]["kernel"],
+    )
+    sums = [
+        json.loads(text)["sha256"]
+        for text in (
+            bucket.cat_file(f"{HERE}/checkpoints/8/meta/metadata"),
+            (tmp_path / "run" / "checkpoints/8/meta/metadata").read_text(),
+        )
+    ]
+    assert sums[0] == sums[1]
