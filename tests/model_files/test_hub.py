@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jax
@@ -141,6 +142,8 @@ def test_no_server(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     cache = str(tmp_path / "cache")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+    # The library tries five times, and waits longer each time.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(UserError, match="hf://owner/name cannot be reached") as error:
         hkdnet_jax.load("hf://owner/name")
     assert "\n" not in str(error.value)
