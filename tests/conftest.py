@@ -31,8 +31,9 @@ install_import_hook(
 )
 
 # Compiling takes nine tenths of the tests' time.  Without these passes of the compiler
-# it takes a third to a seventh as long, and the programs, and so the tests, say the
-# same; processes that tests start inherit it.  XLA reads it with the first program.
+# it takes a third to a ninth as long, and the programs say the same within what the
+# tests allow; processes that tests start inherit it.  XLA reads it with the first
+# program.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

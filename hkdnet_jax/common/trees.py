@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
@@ -52,6 +53,18 @@ def list_differences(have: Mapping[str, str], want: Mapping[str, str]) -> str:
     ]
     groups = (("missing", missing), ("unexpected", unexpected), ("wrong", wrong))
     return "; ".join(f"{kind}: {_shorten(names)}" for kind, names in groups if names)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of any pytree by their paths, such as 'params/conv/kernel'.
+
+    Named tuples and dataclasses have the same paths as the dicts that orbax stores them
+    as.
+    """
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def describe_array(array: Any) -> str:

@@ -354,17 +354,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """Maps the path of every leaf to its shape and dtype.
-
-    Orbax stores named tuples and dataclasses as dicts; the joined paths are the same.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): trees.describe_array(
-            leaf
-        )
-        for path, leaf in leaves
-    }
+    """Maps the path of every leaf to its shape and dtype."""
+    leaves = trees.named_leaves(tree)
+    return {name: trees.describe_array(leaf) for name, leaf in leaves.items()}
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from typing import Any
 
-import jax
 import numpy as np
 
 from hkdnet_jax.common import trees
@@ -82,12 +81,8 @@ def copy_json(value: dict) -> dict:
 def _checksum(state: Any, data: dict, meta: dict) -> str:
     """SHA-256 of names, shapes, dtypes and bytes of all arrays, and of the JSON."""
     digest = hashlib.sha256(json.dumps([data, meta], sort_keys=True).encode())
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-    }
-    for name, leaf in sorted(named.items()):
+    leaves = trees.named_leaves(state)
+    for name, leaf in sorted(leaves.items()):
         digest.update(f"{name} {trees.describe_array(leaf)}\n".encode())
         digest.update(np.ascontiguousarray(leaf).view(np.uint8))
     return digest.hexdigest()

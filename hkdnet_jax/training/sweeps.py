@@ -34,7 +34,8 @@ class Variant:
     Attributes:
       name: the name of the row.
       changes: values of configuration keys.
-      phase1: share of a student's steps that belong to phase 1; the paper's is 0.24.
+      phase1: share of a student's steps that belong to phase 1, which is rounded to
+        whole epochs; the paper's is 0.24.
     """
 
     name: str
