@@ -116,6 +116,11 @@ for ((attempt = 1; attempt <= tries; attempt++)); do
     ((code == 255)) || exit "$code"
     # Two generations of processes must not write one workdir.
     end_all || fail "the run is not started again, since the old one may still go on."
+    # The old connections are collected here, or train would take the end of one of them
+    # for the end of a new one.
+    # shellcheck disable=SC2046 # one word each
+    kill $(jobs -pr) 2>/dev/null || true
+    wait
     ((attempt == tries)) || say "A connection was lost; starting again, $((attempt + 1)) of" \
         "$tries."
     sleep "$poll"

@@ -64,6 +64,16 @@ if [[ $code == hang ]]; then
     : >"$FAKE/hanging"
     exec sleep 60
 fi
+case $code in
+lost)
+    until (($(grep -c ^start "$FAKE/calls") % 2 == 0)); do sleep 0.01; done
+    exit 255
+    ;;
+until-stopped)
+    until [[ -e $FAKE/counts/stop.1 ]]; do sleep 0.01; done
+    exit 143
+    ;;
+esac
 ((code != 0 && code != 255)) || printf '%b' "$text"
 ((code == 0 || code == 255)) || printf '%b' "$text" >&2
 exit "$code"
@@ -88,7 +98,12 @@ class Fakes:
             (folder / "bin" / tool).hardlink_to(first)
 
     def answer(self, **steps: str | list[str]) -> None:
-        """Sets the answers to the calls of a step; each "CODE TEXT", or "hang"."""
+        """Sets the answers to the calls of a step, in their order.
+
+        Each is "CODE TEXT", "hang", "lost" for a connection that is lost once the
+        processes on two nodes have been started, or "until-stopped" for a process that goes on until
+        one is told to end, and has then saved (143).
+        """
         for step, answers in steps.items():
             answers = [answers] if isinstance(answers, str) else answers
             lines = [a.replace("\n", "\\n") + "\n" for a in answers]

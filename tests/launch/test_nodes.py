@@ -60,7 +60,9 @@ def test_a_node_that_fails_ends_the_others(fakes):
 
 
 def test_a_lost_connection_starts_all_again(fakes):
-    fakes.answer(start=["255 ", "0 ", "0 ", "0 "])
+    # The other node's process ends after the connection is lost, which must not be taken
+    # for the end of a new one.
+    fakes.answer(start=["lost", "until-stopped", "0 ", "0 "])
     done = fakes.run("gpu.sh", "--x", **SETTINGS)
     assert done.returncode == 0, done.stderr
     # The old processes are ended before the new ones start.
@@ -68,14 +70,14 @@ def test_a_lost_connection_starts_all_again(fakes):
 
 
 def test_connections_are_lost_only_so_often(fakes):
-    fakes.answer(start="255 ")
+    fakes.answer(start="lost")
     done = fakes.run("gpu.sh", "--x", **SETTINGS, TRIES="2")
     assert done.returncode == 1 and "lost 2 times" in done.stderr
     assert fakes.steps().count("start") == 4
 
 
 def test_a_process_that_may_still_run_is_named(fakes):
-    fakes.answer(start="255 ", stop=["0 ", "255 "])
+    fakes.answer(start="lost", stop=["0 ", "255 "])
     done = fakes.run("gpu.sh", "--x", **SETTINGS)
     assert done.returncode == 1 and fakes.steps().count("start") == 2
     warning = next(x for x in done.stderr.splitlines() if x.startswith("WARNING"))
