@@ -101,8 +101,8 @@ class Fakes:
         """Sets the answers to the calls of a step, in their order.
 
         Each is "CODE TEXT", "hang", "lost" for a connection that is lost once the
-        processes on two nodes have been started, or "until-stopped" for a process that goes on until
-        one is told to end, and has then saved (143).
+        processes on two nodes have been started, or "until-stopped" for a process that
+        goes on until one is told to end, and has then saved (143).
         """
         for step, answers in steps.items():
             answers = [answers] if isinstance(answers, str) else answers

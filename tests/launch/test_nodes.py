@@ -46,8 +46,12 @@ def test_a_dry_run_prints_the_same(fakes):
 
 def test_a_node_keeps_to_the_limit_by_itself(fakes):
     done = fakes.run("gpu.sh", "--dry-run", "--x", **SETTINGS, LIMIT="2h")
-    words = ["timeout", "--preserve-status", "--signal=TERM", "7200"]
-    assert all(_program(c[-1])[:4] == words for c in dry_commands(done))
+    words = ["timeout", "--preserve-status", "--signal=TERM"]
+    for command in dry_commands(done):
+        program = _program(command[-1])
+        assert program[:3] == words
+        # The seconds that the script has taken so far are part of the limit.
+        assert 7200 - TIMEOUT < int(program[3]) <= 7200
     assert "at most 7200 s" in done.stderr
 
 
@@ -60,8 +64,8 @@ def test_a_node_that_fails_ends_the_others(fakes):
 
 
 def test_a_lost_connection_starts_all_again(fakes):
-    # The other node's process ends after the connection is lost, which must not be taken
-    # for the end of a new one.
+    # The other node's process ends after the connection is lost, which must not be
+    # taken for the end of a new one.
     fakes.answer(start=["lost", "until-stopped", "0 ", "0 "])
     done = fakes.run("gpu.sh", "--x", **SETTINGS)
     assert done.returncode == 0, done.stderr
