@@ -50,7 +50,7 @@ def step(scale: float) -> int:
 
 def check(tile: int | None, scale: float) -> None:
     """Raises UserError if tiles of this size cannot be enlarged by this factor."""
-    if tile is not None and step(scale) > tile // 2:
+    if tile is not None and 3 * step(scale) > tile:
         raise UserError(
             f"Tiles of {tile} pixels cannot be put together at scale {scale:g}, at "
             f"which they begin on whole pixels only every {step(scale)}: give a scale "
@@ -76,8 +76,9 @@ def corners(
 def _starts(length: int, tile: int, each: int) -> list[int]:
     if length == tile:
         return [0]
-    count = 1 + math.ceil((length - tile) / (tile - tile // _OVERLAP))
-    last = (length - tile) // each  # in steps, which `tile_shape` makes exact
+    # In steps, which `tile_shape` makes exact.
+    last, farthest = (length - tile) // each, (tile - tile // _OVERLAP) // each
+    count = 1 + math.ceil(last / farthest)
     return [each * round(i * last / (count - 1)) for i in range(count)]
 
 

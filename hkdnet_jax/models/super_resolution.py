@@ -120,9 +120,8 @@ class SuperResolutionPart(nn.Module):
         """
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         down, across = (
-            (places.index >= 0)[None]
-            & (places.index[None] < jnp.reshape(side, (-1, 1)))
-            for places, side in zip((rows, columns), sides, strict=True)
+            (index >= 0)[None] & (index[None] < jnp.reshape(side, (-1, 1)))
+            for index, side in zip((rows.index, columns.index), sides, strict=True)
         )
         inside = down[:, :, None, None] & across[:, None, :, None]
 

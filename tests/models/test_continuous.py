@@ -97,9 +97,13 @@ def test_at_factor_4_it_starts_as_sub_pixel_convolution():
     places = [Places.of(0, 4 * side, side, in_units(4)) for side in x.shape[1:3]]
     layer = ContinuousUpsampler()
     args = jnp.asarray(x), *places, in_units(4)
-    start = layer.init(jax.random.key(0), *args)
-    got = layer.apply(start, *args)
-    filters = start["params"]["filters"]
+
+    @jax.jit
+    def at_start():
+        start = layer.init(jax.random.key(0), *args)
+        return layer.apply(start, *args), start["params"]["filters"]
+
+    got, filters = at_start()
     want = ref.pixel_shuffle(ref.conv(filters, x), 4)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
