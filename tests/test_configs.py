@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import baseline
 from hkdnet_jax.models.presets import PRESETS, StudentConfig
 from hkdnet_jax.ops import conv
 from hkdnet_jax.runtime import sharding
@@ -25,7 +26,7 @@ SHIPPED = {
     "student_any": (None, "tiny"),
     "quickstart": (None, "teacher"),
     # Its variants train in tests/baselines/test_training.py.
-    "baseline": ("edsr_x2", "edsr_x4", "rcan_x3", "densefuse", "cnn", "cen"),
+    "baseline": baseline.VARIANTS,
 }
 # Variants of the full network, which student_x2 trains whole.
 SAME_NETWORK = {

@@ -101,42 +101,32 @@ def test_enlarging_for_the_window(drawn):
     np.testing.assert_allclose(large[0, inner, 3, 0], at[inner], atol=1e-4)
 
 
-@pytest.mark.parametrize("phase", [1, 2])
-def test_it_learns_at_every_factor(phase, tiny_teacher):
-    """The losses of both phases fall, and the pictures come closer at each scale."""
+def test_it_learns_all_factors(tiny_teacher):
+    """Steps at drawn factors bring the pictures closer at each whole scale."""
     config = any_config(tiny_teacher)
+    config.model.global_skip = False  # which alone would give the picture away
+    config.loss.phi = 0.1
     config.optim.lr = 4e-3
     model = Model.load(pretrained.locate("teacher", 1))
-    network = networks.build_student(config)
     state = create_state(config, jax.jit(lambda: networks.init_params(config))())
-    state = state.replace(step=jnp.int32(phase - 1))
-    step = steps.train_step(config, optimizer_of(config), model.network, phase)
+    step = steps.train_step(config, optimizer_of(config), model.network, 2)
     step = jax.jit(step, donate_argnums=0)
-    batch = random_batch(0, 4, 64)
+    validate = jax.jit(steps.student_val_step(config, model.network))
+    batch, others = random_batch(0, 4, 64), random_batch(3, 2, 72)
 
     def judge(params):
-        values, _ = validate(params, model.params, crops_of_validation)
-        return {k: float(v) / float(values["count"]) for k, v in values.items()}
+        values, _ = validate(params, model.params, others | {"mask": jnp.ones(2)})
+        return {k: float(v) / 2 for k, v in values.items()}
 
-    crops_of_validation = random_batch(3, 2, 72) | {"mask": jnp.ones(2)}
-    validate = jax.jit(steps.student_val_step(config, model.network))
     before = judge(state.params)
-    losses = []
-    for number in range(60):
-        # The optimizer's phases are one step long; factors are drawn by the step.
-        state = state.replace(step=jnp.int32(8 * number + phase - 1))
-        state, scalars = step(state, model.params, batch)
-        losses.append(float(scalars["loss"]))
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    for number in range(1, 81):  # an optimizer's phase 1 is one step long
+        state = state.replace(step=jnp.int32(number))
+        state, _ = step(state, model.params, batch)
     after = judge(state.params)
-    if phase == 1:
-        assert after["loss_fusion"] < before["loss_fusion"]
-        return
     for scale in (2, 3, 4):
-        assert after[f"psnr_x{scale}"] > before[f"psnr_x{scale}"] + 1
+        assert after[f"psnr_x{scale}"] > before[f"psnr_x{scale}"] + 3
     mean = np.mean([after[f"psnr_x{scale}"] for scale in (2, 3, 4)])
     assert after["psnr"] == pytest.approx(mean, abs=1e-3)
-    assert network.config.upsampler == "continuous"
 
 
 def test_a_run_starts_from_a_student_of_one_scale(tmp_path, tiny_teacher):
