@@ -27,6 +27,7 @@ from hkdnet_jax.evaluation import (
 from hkdnet_jax.evaluation.comparison import find_sources
 from hkdnet_jax.evaluation.contenders import Running
 from hkdnet_jax.measuring.measure import machine
+from hkdnet_jax.pretrained.arguments import number
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search_arguments(parser)
     text = "enlargements to measure (default: 2); halves are for few methods"
     scales = {"choices": contenders.SCALES, "default": [2]}
-    add("--scale", type=_number, nargs="+", help=text, **scales)
+    add("--scale", type=number, nargs="+", help=text, **scales)
     add(
         "--methods",
         default="table1",
@@ -80,14 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder for compare.json, .csv, .md, .tex, figures, pictures, and rows/"
     add("--out", type=Path, required=True, metavar="DIR", help=text)
     return parser
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    return int(value) if value.is_integer() else value
 
 
 def _run(args: argparse.Namespace) -> int:

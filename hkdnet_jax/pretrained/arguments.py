@@ -52,17 +52,22 @@ def add_style_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _scale(text: str) -> float:
-    """Reads --scale, an int if it is a whole number."""
+def number(text: str) -> float:
+    """Reads a number, an int if it is whole, for a flag's `type`."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    return int(value) if value.is_integer() else value
+
+
+def _scale(text: str) -> float:
+    value = number(text)
     if value != 1 and not LEAST_SCALE <= value <= LARGEST_SCALE:
         raise argparse.ArgumentTypeError(
             f"{text} is not 1 or a number from {LEAST_SCALE} to {LARGEST_SCALE}"
         )
-    return int(value) if value.is_integer() else value
+    return value
 
 
 def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:
