@@ -66,7 +66,7 @@ def test_a_step_moves_every_parameter_and_lowers_the_loss(variant, monkeypatch):
         one = dataclasses.replace(cen.RECIPE, build=lambda scale: cen.Cen(blocks=1))
         monkeypatch.setitem(training.RECIPES, "cen", one)
     check_config(config)
-    run = training.run_class(config)(config)
+    run = training.BaselineRun(config)
     state = run.init_state()
     assert sum(x.size for x in jax.tree.leaves(state.params)) < SMALL
     before = jax.device_get(state.params)
