@@ -11,7 +11,7 @@ from flax import linen as nn
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv3x3
-from hkdnet_jax.ops.extent import Extent, local_mean
+from hkdnet_jax.ops.extent import Extent, local_mean, reach_of_mean
 
 # He initialisation keeps the signal alive in a plain chain of ReLU layers.  Images and
 # features are positive and vary together, so a unit whose kernel sums to less than zero
@@ -84,6 +84,13 @@ class Teacher(nn.Module):
     damping: float = 0.0
     context: float = 0.0
     portable: bool = False
+
+    @property
+    def reach(self) -> int:
+        """How far a pixel of the image looks, along each axis, in pixels."""
+        # Four convolutions before and after the mean over 3x3 pixels; those after it
+        # also read the local means.
+        return max(9, 4 + reach_of_mean(self.context))
 
     def __call__(
         self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
