@@ -77,7 +77,7 @@ def test_a_step_moves_every_parameter_and_lowers_the_loss(variant, monkeypatch):
         recipe, build=lambda scale: recipe.build(scale).clone(**reduced)
     )
     monkeypatch.setitem(training.RECIPES, config.baseline, small)
-    run = training.run_class(config)(config)
+    run = training.BaselineRun(config)
     state = run.init_state()
     before = jax.device_get(state.params)
     batch = random_batch(0, config.train.batch_size, config.data.crop)
