@@ -2,10 +2,10 @@
 
 OpenCV's people detector (Dalal and Triggs, "Histograms of oriented gradients for human
 detection", CVPR 2005) with the weights that the library ships.  It was trained on
-visible pictures of people from about 100 pixels high on, finds a small share of those
-in infrared ones, and calls some posts and windows people.  So what it finds in the
-high-resolution sources stands for the people who are there, and the counts say how much
-of what it can use survives, not how good a detector is on fused pictures.
+visible pictures of people from about 100 pixels high on, misses many, and calls some
+posts and windows people.  So what it finds in the high-resolution sources stands for
+the people who are there, and the counts say how much of what it can use survives, not
+how good a detector is on fused pictures.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import numpy as np
 from hkdnet_jax.common.errors import UserError, needs_extra
 
 _OVERLAP = 0.5  # intersection over union of two boxes of one person
+_WINDOW = (128, 64)  # least height and width of a picture
 Boxes = np.ndarray  # float64 [N, 4]: left, top, width, height in pixels
 Detector = Callable[[np.ndarray], Boxes]
 
@@ -37,6 +38,8 @@ def load() -> Detector:
     hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
     def detect(picture: np.ndarray) -> Boxes:
+        if np.any(np.less(picture.shape, _WINDOW)):
+            return np.zeros((0, 4))  # OpenCV would write beyond its memory
         found, scores = hog.detectMultiScale(
             picture, winStride=(8, 8), padding=(8, 8), scale=1.05
         )

@@ -64,9 +64,11 @@ def test_the_detector_of_opencv(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "cv2", fake)
     detect = people.load()
-    found = detect(np.ones((9, 9), np.uint8))
+    found = detect(np.ones((128, 64), np.uint8))
     np.testing.assert_array_equal(found, [[5, 6, 7, 8], [1, 2, 3, 4]])
-    assert detect(np.zeros((9, 9), np.uint8)).shape == (0, 4)
+    assert detect(np.zeros((130, 80), np.uint8)).shape == (0, 4)
+    for small in ((127, 64), (128, 63)):  # in which OpenCV would crash
+        assert detect(np.ones(small, np.uint8)).shape == (0, 4)
 
 
 @pytest.fixture
