@@ -66,6 +66,18 @@ def augmented(config: ConfigDict, step: jax.Array, batch: Batch) -> Pair:
     return ir, vis
 
 
+def _single(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
+    """Replaces both images of a share of the samples by one of them, see `single`."""
+    if not config.data.single:
+        return pair
+    ir, vis = pair
+    chance, coin = jax.random.split(key)
+    shape = (ir.shape[0], 1, 1, 1)
+    one = jnp.where(jax.random.bernoulli(coin, shape=shape), ir, vis)
+    alike = jax.random.bernoulli(chance, config.data.single, shape)
+    return jnp.where(alike, one, ir), jnp.where(alike, one, vis)
+
+
 def _clean(config: ConfigDict, pair: Pair) -> Pair:
     """The pair at the student's resolution, without any flaw of a camera."""
     ir, vis = (degrade(image, config.scale) for image in pair)
@@ -245,6 +257,7 @@ def student_train_step(
             features_t,
             features_s,
             phi=config.loss.phi,
+            frequency=config.loss.frequency,
             scaled=scaled,
         )
 
@@ -255,6 +268,7 @@ def student_train_step(
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         pair = augmented(config, state.step, batch)
+        pair = _single(config, step_key(config, state.step, stream=4), pair)
         taken = _taken(config, step_key(config, state.step, stream=2), pair)
 
         def loss_fn(trained: Params):
