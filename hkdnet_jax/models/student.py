@@ -10,6 +10,7 @@ from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
+from hkdnet_jax.models.vivid import vivid_images
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
@@ -265,8 +266,12 @@ class Student(nn.Module):
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
-            rule = cfg.skip_alpha, cfg.skip_damping
-            fused = fuse_images(ir, vis, *rule, extent)
+            if cfg.skip_context:
+                fused = vivid_images(ir, vis, cfg.skip_context, extent)
+                fused = clear(jnp.clip(fused, 0.0, 1.0), extent)
+            else:
+                rule = cfg.skip_alpha, cfg.skip_damping
+                fused = fuse_images(ir, vis, *rule, extent)
             if self.portable:
                 image = image + portable.resize_bicubic(fused, self.scale)
             else:
