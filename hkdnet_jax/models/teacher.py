@@ -130,3 +130,12 @@ class Teacher(nn.Module):
         out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}
         out |= {"encoder_ir_linear": linear_ir, "encoder_vis_linear": linear_vis}
         return image, out
+
+
+def for_reduced(teacher: Teacher, scale: int) -> Teacher:
+    """The same teacher for pairs that are `scale` times smaller than its own.
+
+    What is near in the scene is then as many times fewer pixels away, so a vivid
+    teacher's context shrinks with the pair; any other teacher stays as it is.
+    """
+    return teacher.clone(context=teacher.context / scale)

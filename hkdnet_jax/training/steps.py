@@ -18,7 +18,7 @@ from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
 from hkdnet_jax.losses.teacher import idleness, teacher_loss
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.models.student import FeatureAdapter, Student
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import Teacher, for_reduced
 from hkdnet_jax.ops.camera import camera_pair
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
@@ -231,11 +231,11 @@ def student_train_step(
       teacher: the frozen teacher.
       phase: 1 or 2.
     """
-    student = build_student(config)
+    student, small_teacher = build_student(config), for_reduced(teacher, config.scale)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
     def phase1_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
-        _, label = teacher.apply({"params": frozen}, *_clean(config, pair))
+        _, label = small_teacher.apply({"params": frozen}, *_clean(config, pair))
         _, out = student.apply({"params": params}, *taken, method=Student.fuse_only)
         fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
         return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
@@ -248,7 +248,7 @@ def student_train_step(
             low_label = {}
             if config.model.global_skip:
                 low = _clean(config, pair)
-                _, low_label = teacher.apply({"params": frozen}, *low)
+                _, low_label = small_teacher.apply({"params": frozen}, *low)
             features_t = features_to_add(config, label, low_label)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
@@ -413,7 +413,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     Its input is degraded as in training (`data.degradation`).
     `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
     `ssim_bicubic`: those of the alternative without a student, in which the teacher
-    fuses the low-resolution pair and bicubic interpolation enlarges the result.
+    (`for_reduced`) fuses the low-resolution pair and bicubic interpolation enlarges the
+    result.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
     one only if `loss.phi` is not 0, and none divided by deviations.
     `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
@@ -421,14 +422,15 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
     """
     student, suffix = build_student(config), feature_suffix(config)
+    small_teacher = for_reduced(teacher, config.scale)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
         ir, vis = pair = to_float(batch["ir"]), to_float(batch["vis"])
         # Every validation sees the same noise, so that their scores can be compared.
         low = _taken(config, step_key(config, 0, stream=3), pair)
         label, high = teacher.apply({"params": frozen}, ir, vis)
-        low_fused, _ = teacher.apply({"params": frozen}, *low)
-        _, low_label = teacher.apply({"params": frozen}, *_clean(config, pair))
+        low_fused, _ = small_teacher.apply({"params": frozen}, *low)
+        _, low_label = small_teacher.apply({"params": frozen}, *_clean(config, pair))
         image, out = student.apply(
             {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
         )

@@ -9,7 +9,7 @@ import numpy_reference as ref
 import pytest
 
 from hkdnet_jax.models import vivid
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import Teacher, for_reduced
 
 
 def pair(h, w, n=2, seed=0):
@@ -176,3 +176,8 @@ def test_a_teacher_that_reconstructs_makes_the_pictures_of_the_rule():
     ir, vis = pair(20, 30, n=1)
     image, _ = Teacher(alpha=0.3, context=3.0).apply({"params": values}, ir, vis)
     np.testing.assert_allclose(image, vivid.vivid_images(ir, vis, 3.0), atol=1e-5)
+
+
+def test_a_reduced_pair_has_a_smaller_context():
+    assert for_reduced(Teacher(0.3, 1.0, 12.0), 4) == Teacher(0.3, 1.0, 3.0)
+    assert for_reduced(Teacher(0.3, 1.0), 2) == Teacher(0.3, 1.0)
