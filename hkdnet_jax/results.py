@@ -18,6 +18,7 @@ from hkdnet_jax.evaluation.results import SETS, Models, measure
 from hkdnet_jax.evaluation.results_page import to_markdown
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.measuring.measure import machine
+from hkdnet_jax.pretrained import FAMILIES, students
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -32,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--data", type=Path, required=True, help="folder that holds the data sets")
     sets = f"comma-separated data sets, out of {', '.join(SETS)} (default: all)"
     add("--sets", default=",".join(SETS), help=sets)
+    here = ",".join(family for family in FAMILIES if students(family))
+    families = f"comma-separated families of models (default: {here}, which are here)"
+    add("--families", default=here, help=families)
     scores = "fusion metrics as for `evaluate`, or none (default: paper)"
     add("--metrics", default="paper", help=scores)
     add("--vgg", default="", help="file of VGG16 weights, for the VGG distance")
@@ -46,11 +50,21 @@ def _run(args: argparse.Namespace) -> int:
     unknown = [name for name in sets if name not in SETS]
     if unknown:
         raise UserError(f"--sets {unknown[0]} is not one of {', '.join(SETS)}.")
+    empty = [name for name in args.families.split(",") if not students(name)]
+    if empty:
+        raise UserError(
+            f"--families {empty[0]}: the package holds no such students; give some of "
+            f"{', '.join(filter(students, FAMILIES))}."
+        )
     if args.out and args.out.suffix != ".md":
         raise UserError(f"--out {args.out} does not end in .md: give a FILE.md.")
     names = () if args.metrics == "none" else metrics.select(args.metrics)
     vgg_params = vgg.load(args.vgg) if args.vgg else None
-    found = measure(Models.shipped(), args.data, sets, names, vgg_params)
+    found = {}
+    for family in args.families.split(","):
+        models = Models.shipped(family)
+        for name, pairs in measure(models, args.data, sets, names, vgg_params).items():
+            found[name if family == FAMILIES[0] else f"{name}, {family}"] = pairs
     text = to_markdown(found)
     print(text, end="")
     if args.out:
