@@ -56,7 +56,9 @@ def test_a_skip_unlike_the_teacher_is_said(tiny_teacher, capsys):
     Run(config)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "--config.model.skip_alpha=0.5 --config.model.skip_damping=0." in said
+    keys = {"skip_alpha": 0.5, "skip_damping": 0, "skip_context": 0}
+    remedy = " ".join(f"--config.model.{name}={v}" for name, v in keys.items())
+    assert "(skip_damping is 1)" in said and said.endswith(f"set {remedy}.\n")
     config.model.global_skip = False
     Run(config)
     assert capsys.readouterr().err == ""
