@@ -37,7 +37,7 @@ def student(scale: int, variant: str | None) -> ConfigDict:
 
     Args:
       scale: super-resolution factor: 2, 3 or 4.
-      variant: None (the paper's run), `short`, `lite` or `tiny`.
+      variant: None (the paper's run), `short`, `base`, `lite` or `tiny`.
 
     Raises:
       ValueError: the variant is unknown.
@@ -47,12 +47,12 @@ def student(scale: int, variant: str | None) -> ConfigDict:
     config.data.crop = 126 if scale == 3 else 128
     if variant == "short":
         return _short_run(config)
-    if variant == "lite":
-        return _lite_run(config)
+    if variant in ("base", "lite"):
+        return _small_run(config, variant)
     if variant == "tiny":
         return shrink_to_tiny(config)
     if variant:
-        raise ValueError(f"variant {variant!r} is not one of: short, lite, tiny")
+        raise ValueError(f"variant {variant!r} is not one of: short, base, lite, tiny")
     return config
 
 
@@ -73,9 +73,9 @@ def _short_run(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _lite_run(config: ConfigDict) -> ConfigDict:
+def _small_run(config: ConfigDict, preset: str) -> ConfigDict:
     """The run for a CPU; all of its differences from the paper's run are here."""
-    use_preset(config, "lite")
+    use_preset(config, preset)
     # Many small crops teach more than a few large ones: see docs/training-log.md.
     config.data.crop = 16 * config.scale  # 16x16 low-resolution pixels
     config.data.max_shrink = 2.0

@@ -4,7 +4,8 @@
         --config.data.roots=DATA/roadscene --config.teacher.dir=runs/teacher
 
 Variants: none (the paper's run, for an accelerator), `:short` (both phases of the full
-network in 2,500 steps), `:lite` (20 to 60 minutes on two CPU cores), `:tiny` (tests).
+network in 2,500 steps), `:lite` (20 to 60 minutes on two CPU cores), `:base` (the same
+run with a wider network, three times as long), `:tiny` (tests).
 """
 
 from ml_collections import ConfigDict

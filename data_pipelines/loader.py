@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grain
 import numpy as np
@@ -178,6 +179,31 @@ class SceneSource(Source):
 
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return scenes.render(self._seed, self._start + index, self._height, self._width)
+
+
+class Together:
+    """Several sources as one: first all pairs of the first, then those of the next."""
+
+    def __init__(self, sources: Sequence[Any]):
+        """Reads nothing yet.
+
+        Args:
+          sources: each a `Source`, or what stands in for one.
+        """
+        self.names = [name for source in sources for name in source.names]
+        self._sources = list(sources)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """The pair `index`, see `Source`."""
+        for source in self._sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
 
 
 def epoch_samples(num_pairs: int, samples_per_epoch: int) -> int:

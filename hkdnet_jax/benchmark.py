@@ -18,14 +18,18 @@ from hkdnet_jax.common.atomic_files import to_json, write_atomically
 from hkdnet_jax.common.errors import exit_code
 from hkdnet_jax.measuring import settings
 from hkdnet_jax.measuring.arguments import make_parser
+from hkdnet_jax.measuring.flicker import open_sequences
 from hkdnet_jax.measuring.measure import Row, Settings
 from hkdnet_jax.measuring.runs import (
     run_exported,
+    run_flicker,
     run_metrics,
     run_parity,
     run_subject,
 )
 from hkdnet_jax.measuring.subjects import SUBJECTS
+from hkdnet_jax.pretrained.arguments import load_model
+from hkdnet_jax.runtime import compile_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +45,7 @@ def _run(args: argparse.Namespace) -> int:
         "metrics": _run_metrics,
         "parity": _run_parity,
         "exported": _run_exported,
+        "flicker": _run_flicker,
     }
     report = others.get(args.subject, _run_subject)(args)
     for sentence in report.get("failures", ()):
@@ -59,6 +64,16 @@ def _run_exported(args: argparse.Namespace) -> Row:
     settings.check_count("--repeats", args.repeats)
     sizes = settings.parse_sizes(args.size, scenes.MIN_SIZE)
     return run_exported(args.files, sizes, args.repeats)
+
+
+def _run_flicker(args: argparse.Namespace) -> Row:
+    compile_cache.enable()
+    student = load_model(args.model, args.scale, args.style)
+    own = args.teacher is not None
+    teacher = load_model(args.teacher, 1) if own else load_model(None, 1, args.style)
+    return run_flicker(
+        student, teacher, open_sequences(args.ir, args.vis, student.scale)
+    )
 
 
 def _run_metrics(args: argparse.Namespace) -> Row:

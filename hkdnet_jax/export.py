@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.dtype != "float32" and args.format != "onnx":
+    halved = args.dtype == "float16" and args.format in ("safetensors", "npz")
+    if args.dtype != "float32" and args.format != "onnx" and not halved:
         raise UserError(
             f"--dtype {args.dtype} is an option of --format onnx: drop it, or export "
-            "that."
+            "that; weights may be float16."
         )
     to_hub = hub.is_address(args.out)
     if to_hub and args.format != "safetensors":
@@ -80,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="arithmetic of an ONNX program; its inputs and output are float32 in any "
-        "case (default: float32)",
+        help="arithmetic of an ONNX program, whose inputs and output stay float32; "
+        "float16 also halves the files of weights, which compute in float32 again "
+        "(default: float32)",
     )
     add(
         "--out",

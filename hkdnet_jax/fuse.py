@@ -25,12 +25,13 @@ from hkdnet_jax.inference.video_arguments import means_video
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import (
+    add_computing_arguments,
     add_model_arguments,
     add_style_argument,
     load_model,
+    set_up,
 )
 from hkdnet_jax.runtime import compile_cache
-from hkdnet_jax.runtime.precision import DTYPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,14 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_job_arguments(parser)
     add_model_arguments(parser, any_scale=True)
     add_style_argument(parser)
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default=DTYPES[0],
-        help="bfloat16 is meant for a student on a GPU or TPU, where it is faster; "
-        "pictures differ by about one level of 255; a CPU gains nothing from it "
-        "(default: float32)",
-    )
+    add_computing_arguments(parser)
     add_option_arguments(parser)
     return parser
 
@@ -71,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
     native = args.match and args.scale is None and args.model is None
     model = load_model(args.model, 1 if native else args.scale, args.style)
-    model = model.astype(args.dtype)
+    model = set_up(model, args)
     if video:
         return _run_video(args, model, options)
     jobs = collected.jobs

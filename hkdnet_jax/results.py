@@ -19,6 +19,7 @@ from hkdnet_jax.evaluation.results import SETS, Models, measure
 from hkdnet_jax.evaluation.results_page import to_markdown
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.measuring.measure import machine
+from hkdnet_jax.pretrained import FAMILIES, students
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--data", type=Path, required=True, help="folder that holds the data sets")
     sets = f"comma-separated data sets, out of {', '.join(SETS)} (default: all)"
     add("--sets", default=",".join(SETS), help=sets)
+    here = ",".join(family for family in FAMILIES if students(family))
+    families = f"comma-separated families of models (default: {here}, which are here)"
+    add("--families", default=here, help=families)
     scores = "fusion metrics as for `evaluate`, or none (default: paper)"
     add("--metrics", default="paper", help=scores)
     add("--vgg", default="", help="file of VGG16 weights, for the VGG distance")
@@ -49,14 +53,25 @@ def _run(args: argparse.Namespace) -> int:
     unknown = [name for name in sets if name not in SETS]
     if unknown:
         raise UserError(f"--sets {unknown[0]} is not one of {', '.join(SETS)}.")
+    empty = [name for name in args.families.split(",") if not students(name)]
+    if empty:
+        raise UserError(
+            f"--families {empty[0]}: the package holds no such students; give some of "
+            f"{', '.join(filter(students, FAMILIES))}."
+        )
     if args.out and args.out.suffix != ".md":
         raise UserError(f"--out {args.out} does not end in .md: give a FILE.md.")
     names = () if args.metrics == "none" else metrics.select(args.metrics)
     vgg_params = vgg.load(args.vgg) if args.vgg else None
     if args.rows:
         atomic_files.make_writable(args.rows)
-    models = Models.shipped()
-    found = measure(models, args.data, sets, names, vgg_params, args.rows)
+    found = {}
+    for family in args.families.split(","):
+        models = Models.shipped(family)
+        rows = args.rows and args.rows / family
+        measured = measure(models, args.data, sets, names, vgg_params, rows)
+        for name, pairs in measured.items():
+            found[name if family == FAMILIES[0] else f"{name}, {family}"] = pairs
     text = to_markdown(found)
     print(text, end="")
     if args.out:

@@ -20,18 +20,19 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 SHIPPED = {
     "teacher": (None, "lite", "revive", "tiny"),
     "teacher_vivid": (None, "lite", "tiny"),
-    "student_x2": (None, "short", "lite", "tiny"),
-    "student_x3": (None, "short", "lite", "tiny"),
-    "student_x4": (None, "short", "lite", "tiny"),
+    "student_x2": (None, "short", "base", "lite", "tiny"),
+    "student_x3": (None, "short", "base", "lite", "tiny"),
+    "student_x4": (None, "short", "base", "lite", "tiny"),
     "student_any": (None, "tiny"),
     "quickstart": (None, "teacher"),
     # Its variants train in tests/baselines/test_training.py.
     "baseline": baseline.VARIANTS,
 }
-# Variants of the full network, which student_x2 trains whole.
+# Variants of the full network, which student_x2 trains whole, and of one like lite's.
 SAME_NETWORK = {
     *(("student_x3", None), ("student_x4", None)),
     *((f"student_x{scale}", "short") for scale in (2, 3, 4)),
+    *((f"student_x{scale}", "base") for scale in (2, 3, 4)),
 }
 CASES = [(name, variant) for name in SHIPPED for variant in SHIPPED[name]]
 

@@ -36,6 +36,23 @@ def test_weights_are_loaded_back(kind, models, tmp_path, capfd):
     assert trees.fingerprint(params) == trees.fingerprint(original.params)
 
 
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_of_half_the_size_compute_in_float32(kind, models, tmp_path, capfd):
+    whole, half = tmp_path / f"whole.{kind}", tmp_path / f"half.{kind}"
+    args = ("--model", models[2], "--format", kind, "--out")
+    assert run(export, capfd, *args, whole)[0] == 0
+    assert run(export, capfd, *args, half, "--dtype", "float16")[0] == 0
+    model, original = hkdnet_jax.load(half), hkdnet_jax.load(models[2])
+    for ours, exact in zip(
+        *map(jax.tree.leaves, (model.params, original.params)), strict=True
+    ):
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, np.float32(np.float16(exact)))
+    _, stored = file_format.load_model(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {np.dtype("float16")}
+    assert half.stat().st_size < 0.75 * whole.stat().st_size
+
+
 def test_flat_names_and_metadata(tmp_path, capfd):
     files = {kind: tmp_path / f"lite.{kind}" for kind in WEIGHTS}
     for kind, out in files.items():
@@ -60,6 +77,9 @@ def test_the_names_of_presets(models):
     config, _ = file_format.load_model(models[1])
     about = formats.describe(models[1], config)
     assert (about["preset"], about["scale"], about["metrics"]) == ("teacher", "1", "{}")
+    config, _ = file_format.load_model(pretrained.locate("lite", 2))
+    config["model"]["skip_context"] = 6.0  # of a vivid teacher's student
+    assert formats.describe(models[2], config)["preset"] == "lite"
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)

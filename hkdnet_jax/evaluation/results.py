@@ -39,7 +39,8 @@ from hkdnet_jax.inference import programs
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.models.presets import SCALES, STYLES
+from hkdnet_jax.models.teacher import for_reduced
 
 # Name -> folder below the data folder that holds its ir/ and vis/.
 SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
@@ -47,6 +48,8 @@ STUDENT_SCALES = SCALES[1:]
 MULTIPLE = math.lcm(*STUDENT_SCALES)  # crops to multiples of it suit every scale
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3")
 OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
+# A vivid teacher whose low parts are as wide as those of the label, in the scene.
+REDUCED = "teacher of context / scale, bicubic"
 ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
 Fuse = Callable[[Picture, Picture], Picture]
 # Set, scale, pair, and the authors' picture of it if there is one.
@@ -61,10 +64,16 @@ class Models:
     students: Mapping[int, Model]
 
     @classmethod
-    def shipped(cls) -> "Models":
-        """The models that come with the package."""
-        students = {scale: pretrained.load(scale) for scale in STUDENT_SCALES}
-        return cls(pretrained.load(1), students)
+    def shipped(cls, family: str) -> "Models":
+        """The models of a family that come with the package, and their teacher.
+
+        Args:
+          family: one of `pretrained.FAMILIES`.
+        """
+        style = family if family in STYLES else STYLES[0]
+        found = pretrained.students(family).items()
+        students = {scale: pretrained.load_directory(path) for scale, path in found}
+        return cls(pretrained.load(1, style=style), students)
 
 
 def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
@@ -88,12 +97,19 @@ def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
     def mean(ir: Picture, vis: Picture) -> Picture:
         return average(stretched(ir), stretched(vis))
 
-    return {
+    network = for_reduced(models.teacher.network, scale)
+    reduced = dataclasses.replace(models.teacher, network=network)
+
+    def near(ir: Picture, vis: Picture) -> Picture:
+        return stretched(enlarge(fuse_pair(reduced, ir, vis, **options), scale))
+
+    methods = {
         OURS: lambda ir, vis: fuse_pair(models.students[scale], ir, vis, **options),
         TEACHER: lambda ir, vis: stretched(enlarge(small(ir, vis), scale)),
         AVERAGE: lambda ir, vis: stretched(enlarge(mean(ir, vis), scale)),
         ORACLE: lambda ir, vis: stretched(mean(ir, vis)),
     }
+    return methods | ({REDUCED: near} if network.context else {})
 
 
 def measure_pair(
@@ -134,7 +150,8 @@ def measure_pair(
     found = {
         "full_reference": {
             name: full_reference(plain[name], label, vgg_params)
-            for name in (OURS, TEACHER, AVERAGE)
+            for name in (OURS, TEACHER, REDUCED, AVERAGE)
+            if name in plain
         }
     }
     start = time.perf_counter()
@@ -218,7 +235,8 @@ def measure(
       UserError: a set is missing, or has pictures without a partner or that cannot be
         read.
     """
-    tasks = [task for name in sets for task in _tasks(data, name)]
+    scales = tuple(models.students)
+    tasks = [task for name in sets for task in _tasks(data, name, scales)]
     found: dict[str, Any] = {name: {} for name in sets}
     fingerprint = _fingerprint(models, names, vgg_params)
 
@@ -269,13 +287,13 @@ def _key(fingerprint: str, pair: Pair, released: Path | None) -> str:
     return digest.hexdigest()
 
 
-def _tasks(data: Path, name: str) -> Iterator[_Task]:
+def _tasks(data: Path, name: str, scales: Sequence[int]) -> Iterator[_Task]:
     folder = data / SETS[name]
     pairs, problems = match_folders(folder / "ir", folder / "vis")
     if problems or not pairs:
         raise UserError(f"{folder}: {problems[0] if problems else 'no pairs'}.")
     for pair in pairs:
-        for scale in STUDENT_SCALES:
+        for scale in scales:
             released = data / name / f"official_x{scale}" / f"{pair.name}.png"
             yield name, scale, pair, released if released.exists() else None
 

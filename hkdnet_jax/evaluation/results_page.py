@@ -11,6 +11,7 @@ from hkdnet_jax.evaluation.results import (
     MULTIPLE,
     ORACLE,
     OURS,
+    REDUCED,
     RELEASED,
     TEACHER,
     VGG_LAYERS,
@@ -35,6 +36,12 @@ pairs, and the global skip on ten pairs of `tno` and `vifb`
   low-resolution pair and bicubic interpolation enlarges its picture. `{AVERAGE}` does
   the same with 2/3 of the infrared and 1/3 of the visible picture instead of the
   teacher.
+- A set's name alone stands for the balanced models, `vivid` after it for the students
+  of the vivid teacher, whose pictures are then the labels, and `camera` for students
+  that were trained on degraded pairs and are scored on clean ones like the others.
+- A vivid picture depends on what is near, and a low-resolution pair shows four, nine or
+  sixteen times as much scene in the same number of pixels. `{REDUCED}`
+  takes that into account, so it is the fairer comparison for a vivid student.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
   the HIGH-resolution pair. The VGG distance is the squared distance of unit VGG16
   features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR over

@@ -1,9 +1,12 @@
 """The formats of export: what makes each, and what each file is called."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from hkdnet_jax import pretrained
 from hkdnet_jax.common import keys
@@ -26,7 +29,8 @@ def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
     Args:
       directory: a model directory or exported weights, see `pretrained.locate`.
       kind: a key of SUFFIXES.
-      dtype: see `onnx_file.convert`; float32 for the other formats.
+      dtype: see `onnx_file.convert`; of weights float32, or float16, by which they are
+        rounded to 11 bits; float32 for StableHLO.
 
     Raises:
       UserError: there is no model, it is damaged, it cannot be exported that way, or a
@@ -47,6 +51,7 @@ def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
             return onnx_file.convert(model, dtype, about)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from error
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
     to_bytes = {
         "safetensors": file_format.to_safetensors,
         "npz": file_format.to_npz,
@@ -64,6 +69,8 @@ def describe(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     preset = config["kind"]
     if preset == "student":
         sizes = keys.from_mapping(StudentConfig, config["model"])
+        # What the skip follows is the teacher's, and no size.
+        sizes = dataclasses.replace(sizes, skip_context=0.0)
         known = (name for name, one in PRESETS.items() if one == sizes)
         preset = next(known, "custom")
     return {

@@ -41,24 +41,27 @@ def student_phase2_loss(
     features_s: Sequence[jax.Array],
     phi: float = 1.0,
     *,
+    frequency: float = 0.0,
     scaled: bool = False,
 ) -> tuple[jax.Array, Terms]:
     """Computes the loss of the second phase, Eq. 23, mean |I_t - I_s| + phi features.
 
-    The feature term is the sum of mean |T - S| over the pairs of features.
+    The feature term is the sum of mean |T - S| over the pairs of features.  A term that
+    is not in the paper compares the images' spectra, see `spectral_distance`.
 
     Args:
       image_t, image_s: the teacher's label and the student's image, [N, H, W, 1].
       features_t, features_s: the features to compare, in the same order and of the same
         shape in each pair. They may be empty if phi is 0.
       phi: weight of the feature term.
+      frequency: weight of the spectral term.
       scaled: divides the difference of each channel by the standard deviation of the
         teacher's channel over the batch, so that all channels count alike.  It is not
         in the paper.
 
     Returns:
-      The total, and the unweighted terms ``image`` and ``feature`` (absent if there are
-      no pairs); float32 scalars.
+      The total, and the unweighted terms ``image``, ``frequency`` (absent if its weight
+      is 0) and ``feature`` (absent if there are no pairs); float32 scalars.
 
     Raises:
       ValueError: shapes or numbers of features differ, features are missing, or an
@@ -70,13 +73,42 @@ def student_phase2_loss(
             f"{len(features_t)} of the teacher and {len(features_s)} of the student"
         )
     terms = {"image": _mean_abs("student_phase2_loss: images", image_t, image_s)}
-    if not features_t:
-        return terms["image"], terms
-    terms["feature"] = sum(
-        _feature_distance(f"student_phase2_loss: feature pair {i}", t, s, scaled)
-        for i, (t, s) in enumerate(zip(features_t, features_s, strict=True))
-    )
-    return terms["image"] + phi * terms["feature"], terms
+    total = terms["image"]
+    if frequency:
+        terms["frequency"] = spectral_distance(image_t, image_s)
+        total += frequency * terms["frequency"]
+    if features_t:
+        terms["feature"] = sum(
+            _feature_distance(f"student_phase2_loss: feature pair {i}", t, s, scaled)
+            for i, (t, s) in enumerate(zip(features_t, features_s, strict=True))
+        )
+        total += phi * terms["feature"]
+    return total, terms
+
+
+def spectral_distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes the mean absolute difference of two images' discrete Fourier spectra.
+
+    The transform is unitary, real and imaginary parts count alike, and of each pair of
+    conjugate coefficients one counts.  Most coefficients are of fine detail, and each
+    has a say of its own, whereas in the pixels strong edges outweigh it.
+
+    Source: Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring",
+    ICCV 2021 (there called multi-scale frequency reconstruction).
+
+    Args:
+      a, b: floating [N, H, W, 1], of one shape.
+
+    Returns:
+      float32 scalar.
+
+    Raises:
+      ValueError: the shapes differ, or one is not floating-point.
+    """
+    a, b = as_floats("spectral_distance", a, b)
+    spectrum = jnp.fft.rfft2((a - b)[..., 0], norm="ortho")
+    parts = jnp.stack([spectrum.real, spectrum.imag])
+    return (parts * jnp.sign(parts)).mean()
 
 
 def _feature_distance(

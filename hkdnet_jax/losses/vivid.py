@@ -25,7 +25,7 @@ def vivid_target(ir: jax.Array, vis: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes are others or differ, or the dtype is not floating-point.
     """
-    return vivid_images(*as_images("vivid_target", ir, vis))
+    return jnp.clip(vivid_images(*as_images("vivid_target", ir, vis)), 0.0, 1.0)
 
 
 def vivid_loss(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hkdnet_jax.measuring.subjects import SUBJECTS
 from hkdnet_jax.models.presets import PRESETS
+from hkdnet_jax.pretrained.arguments import add_model_arguments, add_style_argument
 from hkdnet_jax.runtime.precision import DTYPES
 
 
@@ -40,6 +41,14 @@ def make_parser() -> argparse.ArgumentParser:
     epilog = f"{example} parity --out parity.json"
     command = add("parity", help=what, description=what, epilog=epilog, **texts)
     _add_networks(command)
+    _add_out(command)
+    what = (
+        "how much a student's pictures change from frame to frame beyond what the "
+        "teacher's of the high-resolution frames do, in levels of 0..255"
+    )
+    epilog = f"{example} flicker --scale 2 --ir m3svd/ir --vis m3svd/vis"
+    command = add("flicker", help=what, description=what, epilog=epilog, **texts)
+    _add_sequences(command)
     _add_out(command)
     for name, subject in SUBJECTS.items():
         epilog = f"{example} {name} --preset full --size {subject.sizes}"
@@ -88,6 +97,20 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=1, help=batch)
     dtypes = ", ".join(DTYPES)
     add("--dtype", default="float32", help=f"arithmetic: {dtypes} (default: float32)")
+
+
+def _add_sequences(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add_model_arguments(parser)
+    add_style_argument(parser)
+    teacher = (
+        "teacher whose pictures are the labels (default: the package's of --style)"
+    )
+    add("--teacher", metavar="NAME_OR_DIR", help=teacher)
+    for side in ("ir", "vis"):
+        frames = "folder of frames, NAME_NUMBER.png; equal NAMEs are a sequence"
+        default = "(default: made scenes, over which a camera turns)"
+        add(f"--{side}", type=Path, metavar="DIR", help=f"{frames} {default}")
 
 
 def _add_networks(parser: argparse.ArgumentParser) -> None:

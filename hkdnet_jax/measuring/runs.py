@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.measuring.exported import measure_exported
+from hkdnet_jax.measuring.flicker import Frame, mean_rows, measure_flicker
 from hkdnet_jax.measuring.fresh import Skipped, call_fresh
 from hkdnet_jax.measuring.measure import Row, Settings, Size, machine, size_text
 from hkdnet_jax.measuring.metrics import measure_metrics
@@ -17,11 +18,13 @@ from hkdnet_jax.measuring.parity import measure_parity
 from hkdnet_jax.measuring.settings import check_training
 from hkdnet_jax.measuring.subjects import (
     EXPORTED_COLUMNS,
+    FLICKER_COLUMNS,
     METRICS_COLUMNS,
     PARITY_COLUMNS,
     SUBJECTS,
 )
 from hkdnet_jax.measuring.table import header, line, listing
+from hkdnet_jax.model_files.model import Model
 
 
 def run_metrics(sizes: Sequence[Size], repeats: int) -> Row:
@@ -91,6 +94,30 @@ def run_exported(files: Sequence[Path], sizes: Sequence[Size], repeats: int) -> 
         for row in found:
             tqdm.write(line(EXPORTED_COLUMNS, row), file=sys.stdout)
     return {"machine": about, "rows": rows}
+
+
+def run_flicker(
+    student: Model, teacher: Model, sequences: Mapping[str, Iterable[Frame]]
+) -> Row:
+    """Measures the flicker of sequences; the table and the means go to stdout.
+
+    Args:
+      student: see `flicker.measure_flicker`.
+      teacher: see `flicker.measure_flicker`.
+      sequences: see `flicker.measure_flicker`.
+
+    Returns:
+      The report: `machine`, `rows` and `means`, a row for each method over all steps.
+    """
+    print(header(FLICKER_COLUMNS), flush=True)
+    rows = []
+    for row in measure_flicker(student, teacher, sequences):
+        print(line(FLICKER_COLUMNS, row), flush=True)
+        rows.append(row)
+    means = mean_rows(rows)
+    for row in means:
+        print(line(FLICKER_COLUMNS, row), flush=True)
+    return {"machine": machine(), "rows": rows, "means": means}
 
 
 def run_subject(name: str, settings: Settings, sizes: Sequence[Size]) -> Row:

@@ -29,6 +29,15 @@ PARITY_COLUMNS = (
     Column("tolerance", "tolerance", 10, 5),
     Column("equal", "verdict", 6),
 )
+FLICKER_COLUMNS = (
+    Column("sequence", "sequence", 16),
+    Column("method", "method", 16),
+    Column("steps", "steps", 5),
+    Column("change", "change", 8, 2),
+    Column("label's", "label_change", 8, 2),
+    Column("excess", "excess", 8, 2),
+    Column("pumping", "pumping", 8, 2),
+)
 EXPORTED_COLUMNS = (
     _SIZE,
     Column("format", "kind", 12),

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float32
 from hkdnet_jax.common import arrays, colour, levels, palettes
 from hkdnet_jax.common.colour import COLOR
 from hkdnet_jax.common.image_files import DEPTHS, quantize
+from hkdnet_jax.model_files.ensemble import Ensemble, symmetric_mean
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops.extent import Extent, stack
@@ -89,7 +90,7 @@ def is_flat(ir: np.ndarray, vis: np.ndarray) -> bool:
 
 
 def forward(
-    network: nn.Module,
+    network: nn.Module | Ensemble,
     params: Mapping[str, Any],
     ir: jax.Array,
     vis: jax.Array,
@@ -100,6 +101,8 @@ def forward(
     Images that do not fill their arrays have an extent, which `pads` says a network
     takes.
     """
+    if isinstance(network, Ensemble):
+        return symmetric_mean(partial(forward, network.network, params), ir, vis)
     sizes = () if extent is None else (extent,)
     if isinstance(network, Student) and not network.portable:
         network = network.clone(in_strips=not sharding.rows_are_split())
@@ -107,13 +110,13 @@ def forward(
     return image
 
 
-def pads(network: nn.Module) -> bool:
+def pads(network: nn.Module | Ensemble) -> bool:
     """Whether a network fuses images that do not fill their arrays.
 
     The authors' network does not: it takes so long that compiling it for each size does
-    not matter.
+    not matter.  Nor does an ensemble, whose turned images would begin elsewhere.
     """
-    return not isinstance(network, Released)
+    return not isinstance(network, Released | Ensemble)
 
 
 # Separate from `finish`: the network takes seconds to compile, and would otherwise be
@@ -189,7 +192,9 @@ def fuse(
     if pad_to is not None and (pad_to[0] < shape[0] or pad_to[1] < shape[1]):
         raise ValueError(f"pad_to {pad_to} is smaller than the images, {_said(ir)}")
     if pad_to is not None and not pads(network):
-        raise ValueError("pad_to is not for the authors' network: leave it out")
+        raise ValueError(
+            "pad_to is not for the authors' network, nor for an ensemble: leave it out"
+        )
     if ir_palette is None and ir.ndim == 4 and palettes.is_false_colour(ir[0]):
         warnings.warn(f"ir: {palettes.false_colour_note('ir_palette')}", stacklevel=3)
     specs = (_as_spec("ir_range", ir_range), _as_spec("vis_range", vis_range))

@@ -15,6 +15,7 @@ from hkdnet_jax.common import keys, trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.levels import AUTO, Range
 from hkdnet_jax.model_files import call, file_format
+from hkdnet_jax.model_files.ensemble import Ensemble
 from hkdnet_jax.models.presets import (
     LARGEST_SCALE,
     LEAST_SCALE,
@@ -35,13 +36,14 @@ class Model:
     """A trained network that is ready to fuse.
 
     Attributes:
-      network: a Teacher, a Student, or the authors' Released network.
+      network: a Teacher, a Student, or the authors' Released network; or an Ensemble
+        of one, see `ensembled`.
       params: its parameters, on the device.
       scale: output pixels per input pixel along each side; 1 for a teacher.  Sides that
         are no whole pixels then are rounded, see `ops.places.enlarged`.
     """
 
-    network: nn.Module
+    network: nn.Module | Ensemble
     params: Mapping[str, Any]
     scale: float
 
@@ -61,7 +63,8 @@ class Model:
             finite.
         """
         devices.check()
-        config, params = file_format.load_model(directory)
+        config, stored = file_format.load_model(directory)
+        params = jax.tree.map(_as_float32, stored)
         try:
             network, scale = _build(config)
             expected = _shapes(network) if check_shapes else params
@@ -145,7 +148,7 @@ class Model:
           pad_to: (height, width) of the arrays that the network computes on, at least
             those of the images.  The result is that of the images alone, up to
             rounding, and takes the time of the larger size; see `ops.extent`.  It is
-            not for the authors' network.
+            not for the authors' network, nor for an ensemble.
 
         Returns:
           [scale * H, scale * W] or [scale * H, scale * W, 3], with N before it for a
@@ -210,6 +213,13 @@ class Model:
         params = jax.device_put(self.params, device)
         return dataclasses.replace(self, params=params)
 
+    def ensembled(self) -> "Model":
+        """Returns a model whose pictures are means over the eight views of each pair.
+
+        It takes eight times as long; see `ensemble`.  Call it after `astype`.
+        """
+        return dataclasses.replace(self, network=Ensemble(self.network))
+
     def astype(self, dtype: str) -> "Model":
         """Returns the same model, computing in `dtype`, one of DTYPES.
 
@@ -231,6 +241,11 @@ class Model:
                 "dtype, or use a student."
             )
         return self
+
+
+def _as_float32(leaf: np.ndarray) -> np.ndarray:
+    """A parameter as it is, or of one that is stored in float16 the same numbers."""
+    return leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
 
 
 def _shapes(network: nn.Module) -> Mapping[str, Any]:

@@ -103,6 +103,14 @@ class StudentConfig:
     skip_damping: float = key(
         0.0, "damping of the global skip; the teacher's works best", at_least=0.0
     )
+    skip_context: float = key(
+        0.0,
+        "if it is not 0, the global skip fuses by the vivid rule, and this is the "
+        "standard deviation of its low parts in low-resolution pixels: that of a vivid "
+        "teacher divided by the scale",
+        at_least=0.0,
+        below=100.0,
+    )
 
     def __post_init__(self):
         """Checks every value, whatever its source."""
@@ -115,26 +123,31 @@ class StudentConfig:
             )
 
 
+# Eq. 6 normalises over the channels.  If it did over all positions, a hot spot in a
+# picture far larger than the small training crops would get a weight that training
+# never saw, and would burn out.
+_LITE = StudentConfig(
+    width=32,
+    branch_rcabs=1,
+    dfabs=1,
+    decoder=(32, 32, 32),
+    sr_groups=2,
+    sr_rcabs=3,
+    reduction=8,
+    dfa_softmax="channel",
+    position_pool=8,
+    position_keys=512,
+    global_skip=True,
+    skip_alpha=0.3,
+    skip_damping=1.0,
+)
 PRESETS = {
     "full": StudentConfig(),
-    # Eq. 6 normalises over the channels.  If it did over all positions, a hot spot in a
-    # picture far larger than the small training crops would get a weight that training
-    # never saw, and would burn out.
-    "lite": StudentConfig(
-        width=32,
-        branch_rcabs=1,
-        dfabs=1,
-        decoder=(32, 32, 32),
-        sr_groups=2,
-        sr_rcabs=3,
-        reduction=8,
-        dfa_softmax="channel",
-        position_pool=8,
-        position_keys=512,
-        global_skip=True,
-        skip_alpha=0.3,
-        skip_damping=1.0,
+    # Wider than `lite` rather than deeper, since more layers did not help that one.
+    "base": dataclasses.replace(
+        _LITE, width=48, decoder=(48, 48, 32), sr_rcabs=5, reduction=12
     ),
+    "lite": _LITE,
     "tiny": StudentConfig(
         width=8,
         branch_rcabs=1,

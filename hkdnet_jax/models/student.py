@@ -11,6 +11,7 @@ from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.models.super_resolution import SuperResolutionPart
+from hkdnet_jax.models.vivid import vivid_images
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
@@ -181,8 +182,12 @@ class Student(nn.Module):
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
-            rule = cfg.skip_alpha, cfg.skip_damping
-            fused = fuse_images(ir, vis, *rule, extent)
+            if cfg.skip_context:
+                fused = vivid_images(ir, vis, cfg.skip_context, extent)
+                fused = clear(jnp.clip(fused, 0.0, 1.0), extent)
+            else:
+                rule = cfg.skip_alpha, cfg.skip_damping
+                fused = fuse_images(ir, vis, *rule, extent)
             if window is not None:
                 image = image + resize_cubic(fused, window)
             elif self.portable:

@@ -1,17 +1,16 @@
 """The teacher: a small encoder, a fusion layer and a decoder (Sec. III-A)."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.models import vivid
 from hkdnet_jax.models.fusion import fuse_features, l1_norm
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv3x3
-from hkdnet_jax.ops.extent import Extent, local_mean, reach_of_mean
+from hkdnet_jax.ops.extent import Extent
 
 # He initialisation keeps the signal alive in a plain chain of ReLU layers.  Images and
 # features are positive and vary together, so a unit whose kernel sums to less than zero
@@ -73,10 +72,12 @@ class Teacher(nn.Module):
       damping: added to both activities of Eq. 15, as a share of the encoder's l1 norm
         on a white image, so that it means the same whatever the encoder's scale.  0 is
         the paper's.  It has no effect where `ir = vis`, and so none in training.
-      context: if it is not 0, the decoder reads F_ir, F_vis and F_f side by side
-        instead of their sum of Eq. 5, so that it can tell them apart, and besides them
-        the local means of both images, whose standard deviation in pixels this is.  It
-        is not in the paper; `widen_decoder` makes such a decoder out of another.
+      context: if it is not 0, the pictures are vivid, and this is the standard
+        deviation in pixels of the low parts of `models.vivid`.  That gives the weights
+        of Eq. 16 in place of Eq. 15, by the contrast of the images' details; of Eq. 5
+        only F_f is left, times 2 + alpha, so that the decoder sees the same scale; and
+        what the decoder makes gets the contrast and the low part of the rule.  It is
+        not in the paper, and the parameters are the same.
       portable: whether to trace the form for export, see `ops.portable`.
     """
 
@@ -89,8 +90,8 @@ class Teacher(nn.Module):
     def reach(self) -> int:
         """How far a pixel of the image looks, along each axis, in pixels."""
         # Four convolutions before and after the mean over 3x3 pixels; those after it
-        # also read the local means.
-        return max(9, 4 + reach_of_mean(self.context))
+        # also read what the rule of vivid pictures computes.
+        return max(9, 4 + vivid.reach(self.context))
 
     def __call__(
         self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
@@ -118,39 +119,30 @@ class Teacher(nn.Module):
         encoder = Encoder(name="encoder")
         linear_ir, f_ir = encoder(ir, extent)
         linear_vis, f_vis = encoder(vis, extent)
-        damping = 0.0
-        if self.damping:
-            # Reflect padding keeps the image white up to its borders.
-            _, white = encoder(jnp.ones((1, 2, 2, 1)))
-            damping = self.damping * jnp.mean(l1_norm(white))
-        fused = fuse_features(f_ir, f_vis, damping, extent)
         decoder = Decoder(name="decoder")
         if self.context:
-            images = jnp.concatenate([ir, vis], axis=-1)
-            means = local_mean(images, self.context, extent)
-            features = jnp.concatenate([f_ir, f_vis, fused, means], axis=-1)
+            low = vivid.low_parts(ir, vis, self.context, extent)
+            share = vivid.shares(ir, vis, low, self.context, extent)
+            fused = share[..., :1] * f_ir + share[..., 1:] * f_vis
+            image, out = decoder((2.0 + self.alpha) * fused, extent)
+            image = vivid.picture(image, low, share)
         else:
-            features = f_ir + self.alpha * f_vis + fused
-        image, out = decoder(features, extent)
+            damping = 0.0
+            if self.damping:
+                # Reflect padding keeps the image white up to its borders.
+                _, white = encoder(jnp.ones((1, 2, 2, 1)))
+                damping = self.damping * jnp.mean(l1_norm(white))
+            fused = fuse_features(f_ir, f_vis, damping, extent)
+            image, out = decoder(f_ir + self.alpha * f_vis + fused, extent)
         out |= {"encoder_ir": f_ir, "encoder_vis": f_vis, "fused": fused}
         out |= {"encoder_ir_linear": linear_ir, "encoder_vis_linear": linear_vis}
         return image, out
 
 
-def widen_decoder(params: Mapping[str, Any], alpha: float) -> dict[str, Any]:
-    """Makes the parameters of a teacher with `context` that fuses as one without.
+def for_reduced(teacher: Teacher, scale: int) -> Teacher:
+    """The same teacher for pairs that are `scale` times smaller than its own.
 
-    Args:
-      params: those of a `Teacher` without `context`.
-      alpha: its weight of the visible features in Eq. 5.
-
-    Returns:
-      The same, but for the decoder's first kernel, which reads the three features of
-      Eq. 5 with its weights, and the local means not at all.
+    What is near in the scene is then as many times fewer pixels away, so a vivid
+    teacher's context shrinks with the pair; any other teacher stays as it is.
     """
-    layer = params["decoder"]["conv1"]
-    kernel = jnp.asarray(layer["kernel"])
-    means = jnp.zeros((*kernel.shape[:2], 2, kernel.shape[3]), kernel.dtype)
-    wide = jnp.concatenate([kernel, alpha * kernel, kernel, means], axis=2)
-    first = {"conv1": {**layer, "kernel": wide}}
-    return {**params, "decoder": {**params["decoder"], **first}}
+    return teacher.clone(context=teacher.context / scale)

@@ -15,7 +15,11 @@ from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
 TEACHER, STUDENT = "teacher", "lite"
 ANY = "lite_any"  # the student of every factor from 1.5 to 4
 NAMES = (STUDENT, TEACHER)
-_VIVID = "_vivid"  # what follows the name of a model of that style
+# What the package's students learned: the first of STYLES, another one, or the first
+# from pairs as real cameras take them.  It follows a model's name, unless it is the
+# first.
+FAMILIES = (*STYLES, "camera")
+_VIVID, _CAMERA = (f"_{family}" for family in FAMILIES[1:])
 _HERE = Path(__file__).parent
 _STUDENT_SCALES = SCALES[1:]
 
@@ -24,18 +28,18 @@ def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Pa
     """Returns the model directory that a model and a scale stand for.
 
     Args:
-      model: one of NAMES, or of them with `_vivid` appended, or ANY; or the path of a
-        directory (`./lite` for one of that name) or of exported weights, or an address
-        `hf://OWNER/NAME`, which is fetched; None for the model that comes with the
-        package for `scale` and `style`.
+      model: one of NAMES, or of them with `_vivid` appended, or `lite_camera`, or ANY;
+        or else the path of a directory (`./lite` for one of that name) or of exported
+        weights, or an address `hf://OWNER/NAME`, which is fetched; None for the model
+        that comes with the package for `scale` and `style`.
       scale: the requested scale, or None for the model's own.
       style: one of STYLES, in which the package's models fuse.
 
     Raises:
       UserError: there are several such models, or none, or it cannot be fetched.
     """
-    vivid = style == STYLES[1]
-    if vivid and model not in (None, *NAMES):
+    family = _VIVID if style == STYLES[1] else ""
+    if family and model not in (None, *NAMES):
         raise UserError(
             f"Style {style} chooses among the package's models, and {model} is another "
             "one: leave the style out."
@@ -47,12 +51,13 @@ def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Pa
                 "already) to use the models that come with the package, or --model DIR."
             )
         model = TEACHER if scale == 1 else STUDENT
-        if scale not in SCALES and not vivid:
+        if scale not in SCALES and not family:
             model = ANY
-    if model in (TEACHER + _VIVID, STUDENT + _VIVID):
-        vivid, model = True, model.removesuffix(_VIVID)
+    if model in (TEACHER + _VIVID, STUDENT + _VIVID, STUDENT + _CAMERA):
+        model, _, family = model.partition("_")
+        family = f"_{family}"
     if model == TEACHER:
-        return _shipped(TEACHER + vivid * _VIVID)
+        return _shipped(TEACHER + family)
     if model == ANY:
         return _shipped(ANY)
     if hub.is_address(model):
@@ -65,7 +70,14 @@ def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Pa
             f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4, or the model "
             f"for every scale, {ANY}."
         )
-    return _shipped(f"{STUDENT}{vivid * _VIVID}_x{scale}")
+    return _shipped(f"{STUDENT}{family}_x{scale}")
+
+
+def students(family: str) -> dict[int, Path]:
+    """Scale -> directory of the students of a family, as far as they are shipped."""
+    name = STUDENT if family == FAMILIES[0] else f"{STUDENT}_{family}"
+    found = {scale: _HERE / f"{name}_x{scale}" for scale in _STUDENT_SCALES}
+    return {scale: path for scale, path in found.items() if path.is_dir()}
 
 
 def _shipped(name: str) -> Path:
@@ -79,8 +91,8 @@ def _shipped(name: str) -> Path:
     if not directory.is_dir():
         raise UserError(
             f"The package holds no model {name} yet: train one with "
-            "configs/teacher_vivid.py, or a student from such a teacher, and give its "
-            "folder as the model; or use style balanced."
+            "configs/teacher_vivid.py, a student from such a teacher, or one with "
+            "data.degradation=camera, and give its folder as the model; or use lite."
         )
     return directory
 
@@ -92,11 +104,12 @@ def card(directory: Path) -> dict[str, dict[str, float]]:
       Set of test pairs -> `psnr` in dB and `ssim`, both against the teacher's picture
       of the high-resolution pair; empty for the teacher and for any other model.
     """
-    scale = re.fullmatch(rf"{STUDENT}_x(\d)", directory.name)
-    if directory.parent != _HERE or scale is None:
+    name = re.fullmatch(rf"{STUDENT}(?:_(\w+))?_x(\d)", directory.name)
+    if directory.parent != _HERE or name is None:
         return {}
     text = (_HERE / "README.md").read_text(encoding="utf-8")
-    row = rf"^\| (\w+) \| x{scale[1]} \|.*?\*\*([\d.]+) dB, ([\d.]+)\*\*"
+    family = f", {name[1]}" if name[1] else ""
+    row = rf"^\| (\w+){family} \| x{name[2]} \|.*?\*\*([\d.]+) dB, ([\d.]+)\*\*"
     rows = re.findall(row, text, re.MULTILINE)
     return {name: {"psnr": float(a), "ssim": float(b)} for name, a, b in rows}
 

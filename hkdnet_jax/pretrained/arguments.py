@@ -6,6 +6,7 @@ from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
+from hkdnet_jax.runtime.precision import DTYPES
 
 
 def add_model_arguments(
@@ -21,9 +22,10 @@ def add_model_arguments(
         "--model",
         metavar="NAME_OR_DIR",
         help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package, or the same with _vivid appended; or the workdir of a training run, "
-        "a converted release, weights that export wrote, or hf://OWNER/NAME on the "
-        "Hugging Face Hub (default: the one that comes with the package for --scale)",
+        "package, or the same with _vivid appended, or lite_camera; or the workdir of "
+        "a training run, a converted release, weights that export wrote, or "
+        "hf://OWNER/NAME on the Hugging Face Hub (default: the one that comes with the "
+        "package for --scale)",
     )
     accepted = {"type": int, "choices": SCALES}
     more = ""
@@ -68,6 +70,34 @@ def _scale(text: str) -> float:
             f"{text} is not 1 or a number from {LEAST_SCALE} to {LARGEST_SCALE}"
         )
     return value
+
+
+def add_computing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --dtype and --tta, which `set_up` reads."""
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=DTYPES[0],
+        help="bfloat16 is meant for a student on a GPU or TPU, where it is faster; "
+        "pictures differ by about one level of 255; a CPU gains nothing from it "
+        "(default: float32)",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="fuse each pair in eight views, mirrored and turned, and take their mean, "
+        "for eight times the time",
+    )
+
+
+def set_up(model: Model, args: argparse.Namespace) -> Model:
+    """The model, computing as the flags of `add_computing_arguments` say.
+
+    Raises:
+      UserError: see `Model.astype`.
+    """
+    model = model.astype(args.dtype)
+    return model.ensembled() if args.tta else model
 
 
 def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:

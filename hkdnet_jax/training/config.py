@@ -43,9 +43,8 @@ class Teacher:
     )
     context: float = key(
         0.0,
-        "teacher's run only: standard deviation in pixels of the local means that the "
-        "decoder reads beside the features of Eq. 5, which then stay apart; 0, the "
-        "paper's: it reads their sum alone",
+        "vivid teacher only: standard deviation in pixels of the low parts of "
+        "`models.vivid`; 0 for a balanced teacher",
         at_least=0.0,
         below=100.0,
     )
@@ -110,6 +109,13 @@ class Data:
         "the crop's; 1: they are not shrunk",
         at_least=1.0,
     )
+    single: float = key(
+        0.0,
+        "student only: share of the training samples in which both images are the same "
+        "one, infrared or visible, so that single images teach too; not in the paper",
+        at_least=0.0,
+        below=1.0,
+    )
     degradation: str = key(
         "bilinear",
         "student only: how its low-resolution input is made: bilinear, the paper's, "
@@ -128,6 +134,11 @@ class Data:
     )
     scenes: int = key(
         256, "number of procedural training scenes when roots is empty", at_least=1
+    )
+    added_scenes: int = key(
+        0,
+        "number of procedural scenes that train beside the pairs of roots or tfds",
+        at_least=0,
     )
     val_scenes: int = key(
         16, "number of procedural validation scenes when roots is empty", at_least=1
@@ -258,6 +269,12 @@ class Loss:
     phi: float = key(
         1.0,
         "student only: weight of the feature terms (Eq. 23); 0: they are not computed",
+        at_least=0.0,
+    )
+    frequency: float = key(
+        0.0,
+        "student only: weight of a term that compares the spectra of the images "
+        "(`losses.student.spectral_distance`); 0: off; not in the paper",
         at_least=0.0,
     )
     fused_scale: float = key(
@@ -411,7 +428,7 @@ def default_config() -> ConfigDict:
 
 
 def use_preset(config: ConfigDict, name: str) -> ConfigDict:
-    """Sets `config.model` to a preset: full, lite or tiny."""
+    """Sets `config.model` to one of PRESETS."""
     config.model = _as_config(PRESETS[name])
     return config
 

@@ -88,6 +88,12 @@ def _check_style(config: ConfigDict) -> None:
         "config.init_from",
     )
     _require(
+        (style == "vivid") == bool(config.teacher.context),
+        "teacher.context",
+        config.teacher.context,
+        "a vivid teacher needs one, such as 12, and a balanced one has 0",
+    )
+    _require(
         style == "balanced" or not config.loss.percep,
         "loss.percep",
         config.loss.percep,

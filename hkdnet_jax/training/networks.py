@@ -14,7 +14,7 @@ from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.student import TEACHER_CHANNELS, FeatureAdapter, Student
-from hkdnet_jax.models.teacher import Teacher, widen_decoder
+from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.training.config import model_of
 from hkdnet_jax.training.state import Params
 
@@ -105,8 +105,7 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
 def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Reads the parameters of a model that a run starts from.
 
-    A teacher's run takes all parameters of a teacher, and if it has a context but that
-    teacher has none, it starts with the same fusion. A student's takes the
+    A teacher's run takes all parameters of a teacher; a student's takes the
     super-resolution part of a release, and all parameters of a student, except the
     upsampler's if that is another, as for another scale.
 
@@ -128,12 +127,6 @@ def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str,
     else:
         parts = ("fusion", "sr") if is_student else ("sr",)
     params = model.params
-    if isinstance(model.network, Teacher) and "encoder" in wanted:
-        inputs = (
-            tree["decoder"]["conv1"]["kernel"].shape[2] for tree in (wanted, params)
-        )
-        if next(inputs) > next(inputs):
-            params = widen_decoder(params, model.network.alpha)
     other = is_student and "sr" in wanted and _upsamplers_differ(params, wanted)
     left_out = "upsampler" if other else None
 

@@ -20,7 +20,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import memory, sharding
-from hkdnet_jax.training import networks, schedules, steps, validation
+from hkdnet_jax.training import networks, schedules, steps, validation, views
 from hkdnet_jax.training.networks import load_start, load_teacher
 from hkdnet_jax.training.optimizer import make_optimizer
 from hkdnet_jax.training.revive import revive_units
@@ -28,6 +28,7 @@ from hkdnet_jax.training.state import Params, TrainState, create
 
 # Number of training pairs that show which of a teacher's units are dead.
 _JUDGES = 16
+_ROOM = 32  # pixels of a made scene beyond the crop, so that crops differ
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -41,7 +42,7 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     # Each process that loads batches has a cache of its own.
     cache = int(data.cache_gib * loader.GIB) // max(1, data.processes)
     if not (data.roots or data.tfds):
-        size = max(data.crop, data.val_crop) + 32  # some room for random crops
+        size = max(data.crop, data.val_crop) + _ROOM
         train = loader.SceneSource(config.seed, 0, data.scenes, size, size, cache)
         val = loader.SceneSource(config.seed, data.scenes, data.val_scenes, size, size)
         return train, val
@@ -57,18 +58,29 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
             "No pair is left for validation: raise config.data.val_fraction or name "
             "some with config.data.val_split=FILE."
         )
-    return (
-        Replacing(loader.PairSource(train, data.crop, cache), data.max_unreadable),
-        loader.PairSource(val, min_size=data.val_crop),
-    )
+    stored = Replacing(loader.PairSource(train, data.crop, cache), data.max_unreadable)
+    val_source = loader.PairSource(val, min_size=data.val_crop)
+    if not data.added_scenes:
+        return stored, val_source
+    side = round(data.max_shrink * data.crop) + _ROOM
+    scenes = loader.SceneSource(config.seed, 0, data.added_scenes, side, side, cache)
+    return loader.Together([stored, scenes]), val_source
 
 
 def _copy_fusion_rule(config: ConfigDict, teacher: Teacher) -> None:
     """Writes the teacher's fusion rule into a student's configuration.
 
     Raises:
-      UserError: the configuration sets another rule.
+      UserError: the configuration sets another rule, or a student for every factor
+        would learn from a vivid teacher.
     """
+    if teacher.context and views.is_continuous(config):
+        # For a reduced pair that teacher's context would change with the factor.
+        raise UserError(
+            f"config.model.upsampler is {config.model.upsampler}, but the teacher in "
+            f"{config.teacher.dir} is vivid, from which only students of one scale "
+            "learn: train one of these, or take a balanced teacher."
+        )
     for name in ("alpha", "damping"):
         configured, actual = config.teacher[name], getattr(teacher, name)
         if configured not in (None, actual):
@@ -80,17 +92,19 @@ def _copy_fusion_rule(config: ConfigDict, teacher: Teacher) -> None:
         config.teacher[name] = actual
 
 
-def _warn_of_other_skip(model: ConfigDict, teacher: Teacher) -> None:
+def _warn_of_other_skip(config: ConfigDict, teacher: Teacher) -> None:
     """Warns on stderr if the student's global skip fuses unlike its teacher."""
-    skip = model.skip_alpha, model.skip_damping
-    taught = teacher.alpha, teacher.damping
-    if model.global_skip and skip != taught and jax.process_index() == 0:
+    model = config.model
+    taught = {"skip_context": teacher.context / config.scale}
+    if not teacher.context:
+        taught = {"skip_alpha": teacher.alpha, "skip_damping": teacher.damping} | taught
+    other = [name for name, value in taught.items() if model[name] != value]
+    if model.global_skip and other and jax.process_index() == 0:
+        has = ", ".join(f"{name} is {model[name]:g}" for name in other)
+        remedy = " ".join(f"--config.model.{name}={v:g}" for name, v in taught.items())
         print(
-            f"Warning: the global skip fuses with alpha {skip[0]:g} and damping "
-            f"{skip[1]:g}, but the teacher with {taught[0]:g} and {taught[1]:g}, and "
-            "the student must make up for the difference; to avoid it, set "
-            f"--config.model.skip_alpha={taught[0]:g} "
-            f"--config.model.skip_damping={taught[1]:g}.",
+            f"Warning: the global skip fuses unlike the teacher ({has}), and the "
+            f"student must make up for the difference; to avoid it, set {remedy}.",
             file=sys.stderr,
         )
 
@@ -158,7 +172,7 @@ class Run:
         if config.kind == "student":
             teacher, frozen = load_teacher(config.teacher.dir)
             _copy_fusion_rule(config, teacher)
-            _warn_of_other_skip(config.model, teacher)
+            _warn_of_other_skip(config, teacher)
             return teacher, frozen
         percep = config.loss.percep
         frozen = vgg.load(config.loss.vgg_path) if percep else {}

@@ -19,7 +19,7 @@ from hkdnet_jax.losses.teacher import idleness, teacher_loss
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.models.student import FeatureAdapter, Student
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import Teacher, for_reduced
 from hkdnet_jax.training import views
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
@@ -65,6 +65,18 @@ def augmented(config: ConfigDict, step: jax.Array, batch: Batch) -> Pair:
     ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
     ir, vis = _flip(step_key(config, step, stream=0), ir, vis)
     return ir, vis
+
+
+def _single(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
+    """Replaces both images of a share of the samples by one of them, see `single`."""
+    if not config.data.single:
+        return pair
+    ir, vis = pair
+    chance, coin = jax.random.split(key)
+    shape = (ir.shape[0], 1, 1, 1)
+    one = jnp.where(jax.random.bernoulli(coin, shape=shape), ir, vis)
+    alike = jax.random.bernoulli(chance, config.data.single, shape)
+    return jnp.where(alike, one, ir), jnp.where(alike, one, vis)
 
 
 def train_step(
@@ -207,11 +219,11 @@ def student_train_step(
       teacher: the frozen teacher.
       phase: 1 or 2.
     """
-    student = build_student(config)
+    student, small_teacher = build_student(config), for_reduced(teacher, config.scale)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
     def phase1_loss(params: Params, frozen: Params, seen: View):
-        _, label = teacher.apply({"params": frozen}, *seen.clean)
+        _, label = small_teacher.apply({"params": frozen}, *seen.clean)
         fuse = partial(student.apply, method=Student.fuse_only)
         _, out = fuse({"params": params}, *seen.taken)
         fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
@@ -226,7 +238,7 @@ def student_train_step(
         if config.loss.phi:
             low_label = {}
             if config.model.global_skip:
-                _, low_label = teacher.apply({"params": frozen}, *seen.clean)
+                _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
             features_t = features_to_add(config, label, low_label, seen)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
@@ -235,6 +247,7 @@ def student_train_step(
             features_t,
             features_s,
             phi=config.loss.phi,
+            frequency=config.loss.frequency,
             scaled=scaled,
         )
 
@@ -245,6 +258,7 @@ def student_train_step(
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         pair = augmented(config, state.step, batch)
+        pair = _single(config, step_key(config, state.step, stream=4), pair)
         key = step_key(config, state.step, stream=2)
         seen = views.view(config, key, pair, teacher)
 
@@ -391,7 +405,8 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     Its input is degraded as in training (`data.degradation`).
     `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
     `ssim_bicubic`: those of the alternative without a student, in which the teacher
-    fuses the low-resolution pair and bicubic interpolation enlarges the result.
+    (`for_reduced`) fuses the low-resolution pair and bicubic interpolation enlarges the
+    result.
     `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
     one only if `loss.phi` is not 0, and none divided by deviations.
     `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
@@ -440,8 +455,9 @@ def _judge(
     suffix = feature_suffix(config)
     (network, params), (teacher, frozen) = student, teacher
     label, high = teacher.apply({"params": frozen}, *seen.high)
-    low_fused, _ = teacher.apply({"params": frozen}, *seen.taken)
-    _, low_label = teacher.apply({"params": frozen}, *seen.clean)
+    small_teacher = for_reduced(teacher, seen.scale)
+    low_fused, _ = small_teacher.apply({"params": frozen}, *seen.taken)
+    _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
     own = {k: params[k] for k in ("fusion", "sr")}
     image, out = network.apply({"params": own}, *seen.taken)
     bicubic = jnp.clip(seen.enlarge(low_fused), 0.0, 1.0)

@@ -1,5 +1,6 @@
 """The measurement of the shipped models, on a few procedural scenes."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -9,11 +10,12 @@ import pytest
 
 import hkdnet_jax
 from data_pipelines import scenes
+from hkdnet_jax import pretrained
 from hkdnet_jax import results as command
 from hkdnet_jax.common.image_files import read_gray
 from hkdnet_jax.common.pair_files import Pair
 from hkdnet_jax.evaluation import results
-from hkdnet_jax.evaluation.pictures import average, crop_to_multiple, stretch
+from hkdnet_jax.evaluation.pictures import average, crop_to_multiple, enlarge, stretch
 from hkdnet_jax.evaluation.scoring import ModelImages
 from hkdnet_jax.measuring import plain_metrics
 
@@ -67,7 +69,7 @@ def test_a_measurement_that_was_cut_goes_on(report, data, rows, tmp_path, monkey
     """Only what is missing, damaged or of other files is measured again."""
     scales, _ = report
     kept = tmp_path / "rows"
-    shutil.copytree(rows, kept)
+    shutil.copytree(Path(rows, "balanced"), kept)
     files = {file.relative_to(kept).as_posix(): file for file in kept.rglob("*.json")}
     of = "hkdnet_demo/x{}/scene_000{}.json".format
     assert set(files) == {of(s, n) for s in (2, 3, 4) for n in (0, 1)}
@@ -150,9 +152,45 @@ def test_distance_of_features():
     assert "vgg" not in results.full_reference(a, b, None)
 
 
+def test_a_vivid_teacher_is_also_scored_with_its_context_reduced():
+    pair = scenes.render(0, 0, 36, 48)
+    balanced = hkdnet_jax.load(1)
+    network = balanced.network.clone(context=4.0)
+    vivid = dataclasses.replace(balanced, network=network)
+    methods = results.methods_of(results.Models(vivid, {}), 2, "plain")
+    reduced = dataclasses.replace(vivid, network=network.clone(context=2.0))
+    expected = enlarge(reduced(*pair), 2)
+    np.testing.assert_array_equal(methods[results.REDUCED](*pair), expected)
+    assert np.any(methods[results.TEACHER](*pair) != expected)
+    others = results.methods_of(results.Models(balanced, {}), 2, "plain")
+    assert [*others, results.REDUCED] == list(methods)
+
+
+def test_families_have_sections_of_their_own(data, monkeypatch, capsys):
+    found = {"2": {"scene": {"full_reference": {}}}}
+    asked = []
+
+    def measure(models, *rest):
+        asked.append((type(models.teacher.network).__name__, list(models.students)))
+        return {"tno": found}
+
+    monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(command, "to_markdown", lambda found: " / ".join(found))
+    shipped = pretrained.students("balanced")
+    copies = {"vivid": {2: shipped[2]}, "camera": {4: shipped[4]}, "balanced": shipped}
+    for module in (pretrained, command):
+        monkeypatch.setattr(module, "students", lambda name: copies.get(name, {}))
+    load = pretrained.load
+    monkeypatch.setattr(pretrained, "load", lambda scale, style: load(scale))
+    assert command.main(["--data", str(data)]) == 0
+    assert capsys.readouterr().out == "tno / tno, vivid / tno, camera"
+    assert asked == [("Teacher", [2, 3, 4]), ("Teacher", [2]), ("Teacher", [4])]
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
+        (["--families", "balanced,loud"], "--families loud: the package holds no such"),
         (["--sets", "tno"], "tno"),
         (["--sets", "moon"], "--sets moon is not one of tno, vifb, hkdnet_demo"),
         (["--out", "results.txt"], "does not end in .md"),

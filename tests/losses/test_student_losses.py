@@ -38,6 +38,31 @@ def test_phase2_equals_numpy(phi):
     np.testing.assert_allclose(loss, image + weight * sum(features), rtol=1e-6)
 
 
+def test_the_spectral_term_equals_numpy():
+    rng = np.random.default_rng(9)
+    t, s = (rng.normal(size=(2, 8, 7, 1)).astype(np.float32) for _ in range(2))
+    spectrum = np.fft.fft2((t - s)[..., 0].astype(float), norm="ortho")[..., :4]
+    want = np.abs([spectrum.real, spectrum.imag]).mean()
+    arrays = jnp.asarray(t), jnp.asarray(s)
+    np.testing.assert_allclose(student.spectral_distance(*arrays), want, rtol=1e-5)
+    total, terms = student.student_phase2_loss(*arrays, [], [], 0.0, frequency=0.3)
+    assert terms.keys() == {"image", "frequency"}
+    np.testing.assert_allclose(terms["frequency"], want, rtol=1e-5)
+    np.testing.assert_allclose(total, np.abs(t - s).mean() + 0.3 * want, rtol=1e-5)
+
+
+def test_equal_spectra_have_no_gradient():
+    x = jnp.asarray(float_images("smooth")[0])
+    np.testing.assert_array_equal(jax.grad(student.spectral_distance)(x, x), 0)
+    rng = np.random.default_rng(0)
+    y, step = (jnp.asarray(rng.normal(size=x.shape), jnp.float32) for _ in range(2))
+    along = jnp.sum(jax.grad(student.spectral_distance)(y, x) * step)
+    ends = [student.spectral_distance(y + k * step, x) for k in (0.01, -0.01)]
+    np.testing.assert_allclose(along, (ends[0] - ends[1]) / 0.02, rtol=0.05, atol=1e-3)
+    with pytest.raises(ValueError, match="spectral_distance"):
+        student.spectral_distance(x, x[:1])
+
+
 def test_scaled_features_are_divided_by_the_teachers_deviations():
     rng = np.random.default_rng(7)
     t, s = (rng.normal(size=(2, 6, 5, 4)).astype(np.float32) for _ in range(2))

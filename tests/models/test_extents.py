@@ -57,8 +57,9 @@ def assert_each(got, want, scale, rtol):
         (Teacher(0.5, damping=0.02), 1),
         (Teacher(0.5, damping=0.02, context=3.0), 1),
         (Student(TINY, 2), 2),
+        (Student(dataclasses.replace(TINY, skip_context=1.5), 2), 2),
     ],
-    ids=["teacher", "vivid teacher", "x2"],
+    ids=["teacher", "vivid teacher", "x2", "vivid x2"],
 )
 def test_an_image_is_fused_as_if_it_were_alone(network, scale):
     params = random_params(network)

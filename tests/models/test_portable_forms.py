@@ -26,8 +26,10 @@ LITERAL = dataclasses.replace(
 PLAIN = dataclasses.replace(
     TINY, dfag=False, stand_in_rcabs=2, cea=False, global_skip=False, sr_groups=2
 )
+PLAIN_SKIP = dataclasses.replace(PLAIN, global_skip=True)
 NETWORKS = {
     "student x2": Student(TINY, 2),
+    "student x2, vivid": Student(dataclasses.replace(PLAIN_SKIP, skip_context=1.5), 2),
     "student x4, plain": Student(PLAIN, 4),
     "teacher": Teacher(alpha=0.3, damping=1.0),
     "teacher, vivid": Teacher(alpha=0.3, damping=1.0, context=2.0),

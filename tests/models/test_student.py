@@ -10,6 +10,7 @@ import numpy_reference as ref
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from hkdnet_jax.models import vivid
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops import position_attention
@@ -65,6 +66,17 @@ def test_whole_forward(scale, h, w, skip):
     for name, feature in features.items():
         assert_close(out[name], feature, 1e-4, name)
     assert_close(image, want, 1e-4, "image")
+
+
+def test_the_global_skip_follows_the_vivid_rule():
+    config = dataclasses.replace(TINY, skip_context=3.0)
+    ir, vis = pair(13, 11, n=1)
+    image, _ = apply(Student(config, 2))(params(), ir, vis)
+    plain = dataclasses.replace(TINY, global_skip=False)
+    without, _ = apply(Student(plain, 2))(params(), ir, vis)
+    fused = jnp.clip(vivid.vivid_images(ir, vis, 3.0), 0.0, 1.0)
+    wanted = jax.image.resize(fused, image.shape, "cubic")
+    np.testing.assert_allclose(image - without, wanted, atol=2e-3)
 
 
 # --- phase 1 --------------------------------------------------------------------

@@ -8,7 +8,8 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models import vivid
+from hkdnet_jax.models.teacher import Teacher, for_reduced
 
 
 def pair(h, w, n=2, seed=0):
@@ -137,3 +138,46 @@ def test_gradients_are_finite_on_degenerate_images():
                 assert np.all(np.isfinite(leaf))
     got, on_ir, on_vis = gradients(params(), *pair(6, 7, n=1))
     assert all(np.any(leaf) for leaf in jax.tree.leaves((got, on_ir, on_vis)))
+
+
+def test_a_vivid_teacher_fuses_features_by_the_contrast_of_the_images():
+    ir, vis = pair(15, 17, n=1)
+    network = Teacher(alpha=0.3, context=2.0)
+    image, out = jax.jit(network.apply)({"params": params()}, ir, vis)
+    low = vivid.low_parts(ir, vis, 2.0)
+    share = np.asarray(vivid.shares(ir, vis, low, 2.0))
+    assert share.shape == (1, 15, 17, 2) and np.ptp(share) > 0.5
+    np.testing.assert_allclose(share.sum(-1), 1, rtol=1e-6)
+    f_ir, f_vis = (np.asarray(out[f"encoder_{name}"]) for name in ("ir", "vis"))
+    fused = share[..., :1] * f_ir + share[..., 1:] * f_vis
+    np.testing.assert_allclose(out["fused"], fused, rtol=1e-4, atol=1e-5)
+    x = 2.3 * fused
+    for i in (1, 2, 3):
+        x = ref.relu(ref.conv(params()["decoder"][f"conv{i}"], x, "reflect"))
+    x = ref.conv(params()["decoder"]["conv4"], x, "reflect")
+    wanted = np.asarray(vivid.picture(jnp.asarray(x, jnp.float32), low, share))
+    assert np.max(np.abs(image - wanted)) < 1e-4 * np.max(np.abs(wanted))
+
+
+def test_a_vivid_teacher_has_the_papers_parameters():
+    x = jnp.zeros((1, 8, 8, 1))
+    network = Teacher(context=2.0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x, x)["params"]
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params())
+
+
+def test_a_teacher_that_reconstructs_makes_the_pictures_of_the_rule():
+    """Features that are the image, and a decoder that divides by their scale."""
+    values = jax.tree.map(np.zeros_like, params())
+    values["encoder"]["conv1"]["kernel"][1, 1, 0, 0] = 1.0
+    for name in ("conv1", "conv2", "conv3"):
+        values["decoder"][name]["kernel"][1, 1, 0, 0] = 1.0
+    values["decoder"]["conv4"]["kernel"][1, 1, 0, 0] = 1 / 2.3
+    ir, vis = pair(20, 30, n=1)
+    image, _ = Teacher(alpha=0.3, context=3.0).apply({"params": values}, ir, vis)
+    np.testing.assert_allclose(image, vivid.vivid_images(ir, vis, 3.0), atol=1e-5)
+
+
+def test_a_reduced_pair_has_a_smaller_context():
+    assert for_reduced(Teacher(0.3, 1.0, 12.0), 4) == Teacher(0.3, 1.0, 3.0)
+    assert for_reduced(Teacher(0.3, 1.0), 2) == Teacher(0.3, 1.0)

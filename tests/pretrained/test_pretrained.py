@@ -145,8 +145,10 @@ def test_names_and_scales():
 
 def test_a_style_chooses_among_the_names(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
-    for name in ("teacher", "teacher_vivid", "lite_x3", "lite_vivid_x3"):
+    for name in ("teacher", "lite_x3", "lite_camera_x3"):
         (tmp_path / name).mkdir()
+        (tmp_path / name.replace("camera", "vivid")).mkdir(exist_ok=True)
+    (tmp_path / "teacher_vivid").mkdir()
     for arguments, name in (
         ((None, 3), "lite_x3"),
         ((None, 3, "vivid"), "lite_vivid_x3"),
@@ -155,8 +157,46 @@ def test_a_style_chooses_among_the_names(monkeypatch, tmp_path):
         ((None, 1, "vivid"), "teacher_vivid"),
         (("teacher", None, "vivid"), "teacher_vivid"),
         (("teacher_vivid", None), "teacher_vivid"),
+        (("lite_camera", 3), "lite_camera_x3"),
     ):
         assert pretrained.locate(*arguments) == tmp_path / name
+    for family, name in (("balanced", "lite_x3"), ("camera", "lite_camera_x3")):
+        assert pretrained.students(family) == {3: tmp_path / name}
+    assert pretrained.students("loud") == {}
+    with pytest.raises(UserError, match="lite_camera is another one"):
+        pretrained.locate("lite_camera", 3, "vivid")
+
+
+def test_further_students_work_like_the_others(monkeypatch, tmp_path, pair, capsys):
+    """Whoever ships one copies its folder, and adds its rows to the model card."""
+    for name, source in (
+        ("teacher", "teacher"),
+        ("teacher_vivid", "teacher"),
+        ("lite_x2", "lite_x2"),
+        ("lite_vivid_x2", "lite_x2"),
+    ):
+        config, params = file_format.load_model(pretrained._HERE / source)
+        if name == "teacher_vivid":
+            config["context"] = 12.0
+        if name == "lite_vivid_x2":
+            config["model"]["skip_context"] = 6.0
+        file_format.save_model(tmp_path / name, config, params)
+    rows = "| tno | x2 | 1 dB | **40.00 dB, 0.9000** |\n"
+    rows += "| tno, vivid | x2 | 1 dB | **30.00 dB, 0.8000** |\n"
+    (tmp_path / "README.md").write_text(rows)
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    for name, psnr in (("lite_x2", 40.0), ("lite_vivid_x2", 30.0)):
+        assert pretrained.card(tmp_path / name)["tno"]["psnr"] == psnr
+    scenes.write_pairs(tmp_path, 7, 0, 1, 36, 64)
+    files = [f"--{m}={tmp_path / m / 'scene_0000.png'}" for m in ("ir", "vis")]
+    for scale in (1, 2):
+        flags = [f"--scale={scale}", "--style=vivid", f"--out={tmp_path / 'o.png'}"]
+        assert fuse.main([*files, *flags]) == 0
+        picture = read_gray(tmp_path / "o.png").astype(int)
+        vivid = hkdnet_jax.load(scale, style="vivid")
+        assert np.abs(picture - fuse_pair(vivid, *pair)).max() <= 1
+        assert np.abs(picture - fuse_pair(hkdnet_jax.load(scale), *pair)).max() > 20
+    assert capsys.readouterr().err.count("error") == 0
 
 
 def test_a_style_that_is_not_shipped_is_one_sentence(monkeypatch, tmp_path):

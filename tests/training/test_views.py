@@ -83,7 +83,7 @@ def test_the_label_is_a_part_of_the_whole_pairs(drawn):
     fuse = jax.jit(teacher.apply)
     whole, _ = fuse({"params": params}, *pair)
     for view in seen[:4]:
-        assert view.high[0].shape == (2, 46, 46, 1)
+        assert view.high[0].shape == (2, 48, 48, 1)
         part = view.cut(fuse({"params": params}, *view.high)[0])
         top, left = map(int, view.window[:2])
         want = whole[:, top : top + 24, left : left + 24]

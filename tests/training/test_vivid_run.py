@@ -36,16 +36,10 @@ def taken(tiny_teacher):
     return vivid, before, jax.device_get(state.params), scalars, batch
 
 
-def test_it_starts_with_the_fusion_of_its_source(taken, tiny_teacher):
+def test_it_starts_with_the_weights_of_its_source(taken, tiny_teacher):
     _, before, _, _, _ = taken
     source = Model.load(tiny_teacher)
-    wide = source.network.clone(context=CONTEXT)
-    ir, vis = np.random.default_rng(0).random((2, 1, 24, 30, 1), np.float32)
-    expected, _ = source.network.apply({"params": source.params}, ir, vis)
-    image, _ = wide.apply({"params": before}, ir, vis)
-    np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
-    kernel = before["decoder"]["conv1"]["kernel"]
-    assert kernel.shape == (3, 3, 3 * 64 + 2, 64)
+    jax.tree.map(np.testing.assert_array_equal, before, dict(source.params))
 
 
 def test_a_step_learns_the_pair(taken):
@@ -115,6 +109,7 @@ def test_a_sound_configuration_passes():
         ({"loss__percep": 1.0}, r"loss\.percep is 1\.0: .*set it to 0"),
         ({"loss__gradient": -1.0}, r"loss\.gradient is -1\.0: .*at least 0"),
         ({"teacher__context": 100.0}, r"teacher\.context is 100\.0: .*below 100"),
+        ({"teacher__context": 0.0}, r"teacher\.context is 0\.0: .*such as 12"),
         ({"data__degradation": "camera"}, r"data\.degradation is 'camera': a teacher"),
     ],
 )
@@ -168,3 +163,23 @@ def test_a_camera_student_takes_a_step_and_is_validated(tiny_teacher):
     # What the pair is compared with stays the same.
     drawn = [r.val_step()(params, r.frozen, crops)[1]["label"] for r in (plain, camera)]
     np.testing.assert_array_equal(*drawn)
+
+
+# Single images as pairs of themselves.
+
+
+def test_a_share_of_the_samples_are_single_images():
+    config = student_config("a teacher")
+    pair = tuple(to_float(x) for x in random_batch(2, 200, 4).values())
+    key = steps.step_key(config, 0, stream=4)
+    for before, after in zip(pair, steps._single(config, key, pair), strict=True):
+        assert before is after
+    config.data.single = 0.4
+    ir, vis = steps._single(config, key, pair)
+    alike = np.all(ir == vis, axis=(1, 2, 3))
+    assert 0.25 < alike.mean() < 0.55
+    of_ir = np.all(ir == pair[0], axis=(1, 2, 3))
+    of_vis = np.all(vis == pair[1], axis=(1, 2, 3))
+    assert np.all(of_ir[~alike] & of_vis[~alike])
+    assert np.all(of_ir[alike] != of_vis[alike])
+    assert 0.25 < of_ir[alike].mean() < 0.75
