@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
