@@ -26,7 +26,7 @@ test: $(STAMP)
 
 # HKDNET_DATA: folder with tno/, vifb/ and hkdnet_demo/; HKDNET_VGG: VGG16 weights.
 results: $(STAMP)
-	$(BIN)/python -m hkdnet_jax.results --data "$(HKDNET_DATA)" --vgg "$(HKDNET_VGG)" --out docs/results.md
+	$(BIN)/python -m hkdnet_jax.results --data "$(HKDNET_DATA)" --vgg "$(HKDNET_VGG)" --rows out/results --out docs/results.md
 
 # The site, in docs/_build/html. A link that leads nowhere is an error.
 docs: $(STAMP)

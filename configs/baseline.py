@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-_VARIANTS = (
+VARIANTS = (
     *("edsr_x2", "edsr_x3", "edsr_x4", "rcan_x2", "rcan_x3", "rcan_x4"),
     *("densefuse", "cnn", "cen"),
 )
@@ -51,6 +51,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.train.epochs = 6  # of 100 steps each
         config.optim.lr = 5e-4
     else:
-        known = ", ".join(_VARIANTS)
+        known = ", ".join(VARIANTS)
         raise ValueError(f"variant {variant!r} is not one of: {known}")
     return config

@@ -43,15 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hkdnet_jax.fuse",
-        description="Fuse infrared and visible pictures into one picture of 1, 2, 3 "
-        "or 4 times\ntheir size, in the colour of the visible one. Each side needs at "
+        description="Fuse infrared and visible pictures into one picture of 1 to 4 "
+        "times\ntheir size, in the colour of the visible one. Each side needs at "
         f"least {MIN_SIDE} pixels.",
         epilog="example:\n"
         "  python -m hkdnet_jax.fuse --ir data/ir --vis data/vis --out fused --scale 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_job_arguments(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, any_scale=True)
     add_style_argument(parser)
     add_computing_arguments(parser)
     add_option_arguments(parser)
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         height, width = image_size(args.out)
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
-        print(describe_tiling(jobs, args.tile))
+        print(describe_tiling(jobs, args.tile, model.scale))
     for sentence in collected.problems + failures:
         print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
     return 1 if collected.problems or failures else 0

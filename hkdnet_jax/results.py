@@ -3,7 +3,8 @@
     python -m hkdnet_jax.results --data DATA --vgg vgg16.npz --out docs/results.md
 
 DATA holds the folders tno, vifb and hkdnet_demo.  Besides the tables of means, the
-scores of every image are written to the JSON file of the same name.
+scores of every image are written to the JSON file of the same name.  With --rows, the
+same command goes on where it was cut.
 """
 
 import argparse
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--metrics", default="paper", help=scores)
     add("--vgg", default="", help="file of VGG16 weights, for the VGG distance")
     add("--out", type=Path, help="FILE.md to write; FILE.json is written beside it")
+    rows = "folder for the result of each pair, from which the same command goes on"
+    add("--rows", type=Path, metavar="DIR", help=rows)
     args = parser.parse_args(argv)
     compile_cache.enable()
     return exit_code(lambda: _run(args))
@@ -60,10 +63,14 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out} does not end in .md: give a FILE.md.")
     names = () if args.metrics == "none" else metrics.select(args.metrics)
     vgg_params = vgg.load(args.vgg) if args.vgg else None
+    if args.rows:
+        atomic_files.make_writable(args.rows)
     found = {}
     for family in args.families.split(","):
         models = Models.shipped(family)
-        for name, pairs in measure(models, args.data, sets, names, vgg_params).items():
+        rows = args.rows and args.rows / family
+        scores = measure(models, args.data, sets, names, vgg_params, rows)
+        for name, pairs in scores.items():
             found[name if family == FAMILIES[0] else f"{name}, {family}"] = pairs
     text = to_markdown(found)
     print(text, end="")

@@ -274,11 +274,15 @@ def keys_cubic(t):
     return np.where(t < 1.0, near, np.where(t < 2.0, far, 0.0))
 
 
-def bicubic(x, scale: int):
-    """Upsampling by weights that are renormalised where the border cuts them."""
+def bicubic(x, scale: float):
+    """Upsampling by weights that are renormalised where the border cuts them.
+
+    A half of a pixel too many is dropped.
+    """
 
     def matrix(size):
-        centres = (np.arange(size * scale) + 0.5) / scale - 0.5
+        count = int(np.ceil(size * scale - 0.5))
+        centres = (np.arange(count) + 0.5) / scale - 0.5
         weights = keys_cubic(centres[:, None] - np.arange(size)[None, :])
         return weights / weights.sum(axis=1, keepdims=True)
 
@@ -314,7 +318,7 @@ def fusion_part(p: Params, ir, vis, config):
     return x, f_ir, f_vis, fused
 
 
-def student(p: Params, ir, vis, config, scale: int):
+def student(p: Params, ir, vis, config, scale: float, upsampler=upsampler):
     """Returns the image and the outputs that a loss or a user may look at, by name."""
     decoded, f_ir, f_vis, fused = fusion_part(p["fusion"], ir, vis, config)
     sr = p["sr"]

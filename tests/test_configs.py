@@ -1,5 +1,6 @@
 """Every shipped config is sound and trains a real step, with its own network."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import baseline
 from hkdnet_jax.models.presets import PRESETS, StudentConfig
 from hkdnet_jax.ops import conv
 from hkdnet_jax.runtime import sharding
@@ -21,9 +23,10 @@ SHIPPED = {
     "student_x2": (None, "short", "base", "lite", "tiny"),
     "student_x3": (None, "short", "base", "lite", "tiny"),
     "student_x4": (None, "short", "base", "lite", "tiny"),
+    "student_any": (None, "tiny"),
     "quickstart": (None, "teacher"),
     # Its variants train in tests/baselines/test_training.py.
-    "baseline": ("edsr_x2", "edsr_x4", "rcan_x3", "densefuse", "cnn", "cen"),
+    "baseline": baseline.VARIANTS,
 }
 # Variants of the full network, which student_x2 trains whole, and of one like lite's.
 SAME_NETWORK = {
@@ -56,10 +59,12 @@ def test_is_accepted_as_shipped(name, variant, tiny_teacher):
     check_config(config)
     full = (None, "short", "teacher")
     preset = "full" if variant in full else variant
-    if name == "quickstart" and variant is None:
+    if name in ("quickstart", "student_any") and variant is None:
         preset = "lite"
     if config.kind == "student":
-        assert StudentConfig(**config.model) == PRESETS[preset]
+        upsampler = "continuous" if name == "student_any" else "subpixel"
+        want = dataclasses.replace(PRESETS[preset], upsampler=upsampler)
+        assert StudentConfig(**config.model) == want
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -105,7 +110,8 @@ def test_trains_one_step(name, variant, tiny_teacher):
     config = load(name, variant, tiny_teacher)
     with config.unlocked():
         config.mesh.data = config.train.batch_size = 1
-        config.data.crop = config.data.val_crop = 16 * config.scale
+        if name != "student_any":
+            config.data.crop = config.data.val_crop = 16 * config.scale
         config.data.scenes = config.data.val_scenes = 1
         config.loss.percep = 0.0  # the weights of VGG16 are not shipped
         config.optim.warmup_steps = 0

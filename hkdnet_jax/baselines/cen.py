@@ -33,7 +33,7 @@ from jax import lax
 from hkdnet_jax.baselines.recipe import Params, Recipe, Scalars
 from hkdnet_jax.baselines.types import Image, Method
 from hkdnet_jax.baselines.weights import Weights
-from hkdnet_jax.common.arrays import resize_bicubic
+from hkdnet_jax.common.arrays import degrade, degrade_corner, resize_bicubic
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import quality
 from hkdnet_jax.ops.conv import Conv3x3
@@ -274,19 +274,6 @@ def _run(network, params, ir, vis, rows: int, columns: int, factor: float):
     return network.apply({"params": params}, ir, vis, *grid, factor)[0]
 
 
-def _reduced(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """The first 24x24 pixels of [N, H, W, 1] reduced by a factor, as 8 bits hold them.
-
-    This is the triangle filter of `arrays.degrade`, for a factor that is traced.
-    """
-    shape = (image.shape[0], _SMALL, _SMALL, 1)
-    scale = jnp.full(2, 1.0 / factor, jnp.float32)
-    small = jax.image.scale_and_translate(
-        image, shape, (1, 2), scale, jnp.zeros(2), "linear", antialias=True
-    )
-    return jnp.round(jnp.clip(small, 0.0, 1.0) * 255.0) / 255.0
-
-
 def _loss(
     network: nn.Module, params: Params, ir: jax.Array, vis: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, Scalars]:
@@ -300,7 +287,7 @@ def _loss(
         lax.dynamic_slice(x, (0, *corner, 0), (x.shape[0], _SMALL, _SMALL, 1))
         for x in (ir, vis)
     ]
-    low = [_reduced(x, factor) for x in (ir, vis)]
+    low = [degrade_corner(x, factor, _SMALL) for x in (ir, vis)]
     fused, *sources = network.apply({"params": params}, *low, *grid, factor)
     terms = {
         "source": sum(map(_distance, sources, truth)),
@@ -320,7 +307,7 @@ def _validate(
     side = 2 * _SMALL
     values: Scalars = {}
     large = [x[:, :side, :side] for x in (ir, vis)]
-    low = [_reduced(x, 2.0) for x in large]
+    low = [degrade(x, 2) for x in large]
     grid = jnp.arange(side)
     fused, *sources = network.apply({"params": params}, *low, grid, grid, 2.0)
     bicubic = [resize_bicubic(x, 2) for x in low]

@@ -12,6 +12,7 @@ import numpy as np
 
 from hkdnet_jax import pretrained
 from hkdnet_jax.baselines.types import Image, Method
+from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
@@ -33,6 +34,24 @@ def lite() -> Method:
         if scale not in SCALES:
             raise UserError(f"lite cannot enlarge {scale} times: give one of {SCALES}.")
         return _fuse(load(scale), ir, vis)
+
+    return fuse
+
+
+def lite_any(weights: Weights) -> Method:
+    """The student of every factor from 1.5 to 4, and the teacher at scale 1.
+
+    Raises:
+      UserError: it is neither in the folder of weights nor in the package.
+    """
+    own = weights.folder and weights.folder / pretrained.ANY
+    model = pretrained.load(own if own and own.exists() else pretrained.ANY)
+
+    def fuse(ir: Image, vis: Image, scale: float) -> Image:
+        try:
+            return _fuse(pretrained.load(1) if scale == 1 else model.at(scale), ir, vis)
+        except ValueError as error:
+            raise UserError(f"{pretrained.ANY} {error}: give another scale.") from error
 
     return fuse
 

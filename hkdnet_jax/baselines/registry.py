@@ -38,10 +38,11 @@ JOINT: dict[str, Callable[[Weights], Method]] = {
     "li": lambda weights: li.fuse,
     "cen": cen.load,
     "lite": lambda weights: ours.lite(),
+    "lite_any": ours.lite_any,
 }
 # The rows of Table I that exist here, the paper's order; ours is the last.
 TABLE1 = ("cnn+edsr", "cnn+rcan", "densefuse+rcan", "yin", "li", "cen", "lite")
-ANY_SCALE = ("+bicubic", "cen")  # endings of the names that do halves too
+ANY_SCALE = ("+bicubic", "cen", "lite_any")  # endings of the names that do halves too
 ALL = (*(f"{a}+{b}" for a in FUSIONS for b in ENLARGEMENTS), *JOINT)
 
 
@@ -79,7 +80,7 @@ def find(name: str, weights: Weights) -> Method:
         if scale % 1 and not name.endswith(ANY_SCALE):
             raise UserError(
                 f"{name} cannot enlarge {scale} times: give a whole scale; others are "
-                f"for {' and '.join(ANY_SCALE)}."
+                f"for {', '.join(ANY_SCALE)}."
             )
         return method(ir, vis, scale)
 

@@ -33,11 +33,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def run_class(config: ConfigDict) -> type[Run]:
-    """The class of the run that a configuration describes."""
-    return BaselineRun if config.kind == "baseline" else Run
-
-
 class BaselineRun(Run):
     """A run that trains a compared system."""
 

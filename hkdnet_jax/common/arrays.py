@@ -29,11 +29,12 @@ def to_uint8(image: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
 
 
 def _shrink(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Resizes to `shape`, bilinear and anti-aliased, and rounds to multiples of 1/255.
+    """Resizes to `shape`, bilinear and anti-aliased, and rounds as `_as_bytes` does."""
+    return _as_bytes(jax.image.resize(image, shape, method="linear", antialias=True))
 
-    Values outside [0, 1] are clipped.
-    """
-    small = jax.image.resize(image, shape, method="linear", antialias=True)
+
+def _as_bytes(small: jax.Array) -> jax.Array:
+    """Rounds to multiples of 1/255; values outside [0, 1] are clipped."""
     # Half is rounded up, as PIL does.  Where PIL's integer arithmetic meets an exact
     # half, float32 may fall short of it by a rounding error, hence the small excess.
     return jnp.floor(jnp.clip(small, 0.0, 1.0) * 255.0 + (0.5 + 1e-4)) / 255.0
@@ -64,6 +65,30 @@ def degrade(
         raise ValueError(f"degrade: {h}x{w} is not divisible by the scale {scale}")
     narrow = _shrink(image, (n, h, w // scale, c))
     return _shrink(narrow, (n, h // scale, w // scale, c))
+
+
+def degrade_corner(
+    image: Float32[Array, "n h w 1"], scale: jax.Array | float, side: int
+) -> Float32[Array, "n {side} {side} 1"]:
+    """Makes the top left of the low-resolution image, for a factor that may be traced.
+
+    Args:
+      image: float32 [N, H, W, 1] in [0, 1]; both sides are at least `scale * side`.
+      scale: at least 1; for 1, 2, 3 or 4 the result is that of `degrade`, up to
+        rounding, except that pixels beyond `scale * side` count for the last ones.
+      side: pixels of the result along each side.
+
+    Returns:
+      float32 [N, side, side, 1], multiples of 1/255.
+    """
+    for axis in (2, 1):
+        shape = (*image.shape[:axis], side, *image.shape[axis + 1 :])
+        factor = jnp.full(1, 1.0 / scale, jnp.float32)
+        small = jax.image.scale_and_translate(
+            image, shape, (axis,), factor, jnp.zeros(1), "linear", antialias=True
+        )
+        image = _as_bytes(small)
+    return image
 
 
 def resize_bicubic(

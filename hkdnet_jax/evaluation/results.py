@@ -1,12 +1,14 @@
 """Scores the models that come with the package, and the methods to compare with."""
 
 import dataclasses
+import hashlib
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+import hkdnet_jax
 from hkdnet_jax import metrics, pretrained
+from hkdnet_jax.common import trees
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import image_size, read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, match_folders, read_pair
+from hkdnet_jax.evaluation import rows
 from hkdnet_jax.evaluation.pictures import (
     Picture,
     as_batch,
@@ -28,6 +33,7 @@ from hkdnet_jax.evaluation.pictures import (
     enlarge,
     stretch,
 )
+from hkdnet_jax.evaluation.rows import Row
 from hkdnet_jax.evaluation.scoring import PROTOCOLS, fuse_options
 from hkdnet_jax.inference import programs
 from hkdnet_jax.inference.pair import fuse_pair
@@ -46,6 +52,8 @@ OURS, TEACHER, AVERAGE = "ours", "teacher, bicubic", "2/3 + 1/3, bicubic"
 REDUCED = "teacher of context / scale, bicubic"
 ORACLE, RELEASED = "2/3 + 1/3 of the high-resolution pair", "released"
 Fuse = Callable[[Picture, Picture], Picture]
+# Set, scale, pair, and the authors' picture of it if there is one.
+_Task = tuple[str, int, Pair, Path | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +215,7 @@ def measure(
     sets: Sequence[str],
     names: Sequence[str],
     vgg_params: Mapping[str, Any] | None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Measures every pair of the sets at every scale, with a progress bar on stderr.
 
@@ -216,6 +225,8 @@ def measure(
       sets: keys of SETS.
       names: fusion metrics to compute.
       vgg_params: see `vgg.load`; None omits the VGG distance.
+      folder: keeps the result of each pair as soon as it is complete, and gives those
+        that it holds of the same files, models and metrics; None for no such folder.
 
     Returns:
       set -> scale (a string, for JSON) -> pair -> the result of `measure_pair`.
@@ -227,6 +238,20 @@ def measure(
     scales = tuple(models.students)
     tasks = [task for name in sets for task in _tasks(data, name, scales)]
     found: dict[str, Any] = {name: {} for name in sets}
+    fingerprint = _fingerprint(models, names, vgg_params)
+
+    def result_of(task: _Task) -> Row:
+        name, scale, pair, released = task
+        result = partial(measure_pair, models, pair, scale, names, vgg_params, released)
+        if folder is None:
+            return result()
+        file = folder / name / f"x{scale}" / f"{pair.name}.json"
+        key = _key(fingerprint, pair, released)
+        if (known := rows.read(file, key)) is None:
+            known = result()
+            rows.save(file, key, known)
+        return {kind: values for kind, values in known.items() if kind != "key"}
+
     sizes: dict[tuple[int, int], list] = {}
     for task in tasks:
         sizes.setdefault(image_size(task[2].ir), []).append(task)
@@ -235,12 +260,7 @@ def measure(
         tqdm(total=len(tasks), unit="picture", file=sys.stderr) as bar,
     ):
         for group in sizes.values():
-            results = pool.map(
-                lambda task: measure_pair(
-                    models, task[2], task[1], names, vgg_params, task[3]
-                ),
-                group,
-            )
+            results = pool.map(result_of, group)
             for (name, scale, pair, _), result in zip(group, results, strict=True):
                 found[name].setdefault(str(scale), {})[pair.name] = result
                 bar.update()
@@ -248,9 +268,27 @@ def measure(
     return found
 
 
-def _tasks(
-    data: Path, name: str, scales: Sequence[int]
-) -> Iterator[tuple[str, int, Pair, Path | None]]:
+def _fingerprint(
+    models: Models, names: Sequence[str], vgg_params: Mapping[str, Any] | None
+) -> str:
+    """What all results of a measurement depend on."""
+    networks = models.teacher, *models.students.values()
+    weights = [trees.fingerprint(model.params) for model in networks]
+    if vgg_params is not None:
+        weights.append(trees.fingerprint(vgg_params))
+    rules = [repr(model.network) for model in networks]
+    return " ".join([hkdnet_jax.__version__, *names, *weights, *rules])
+
+
+def _key(fingerprint: str, pair: Pair, released: Path | None) -> str:
+    digest = hashlib.sha256(fingerprint.encode())
+    for file in (pair.ir, pair.vis, released):
+        content = b"" if file is None else file.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _tasks(data: Path, name: str, scales: Sequence[int]) -> Iterator[_Task]:
     folder = data / SETS[name]
     pairs, problems = match_folders(folder / "ir", folder / "vis")
     if problems or not pairs:

@@ -5,13 +5,11 @@ are complete; a second run takes them from there.
 """
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,14 +21,14 @@ from hkdnet_jax.common import atomic_files, image_files
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray, to_8_bit
 from hkdnet_jax.common.pair_files import Pair, read_pair
+from hkdnet_jax.evaluation import rows
 from hkdnet_jax.evaluation.contenders import Contender, Running, multiple_of
 from hkdnet_jax.evaluation.pictures import Picture, crop_to_multiple, degrade_picture
 from hkdnet_jax.evaluation.results import full_reference
+from hkdnet_jax.evaluation.rows import Row
 from hkdnet_jax.evaluation.scoring import PROTOCOLS
 from hkdnet_jax.inference.pair import explain_out_of_memory
 from hkdnet_jax.runtime import memory
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -123,7 +121,7 @@ def measure(
     """
     file = _row_file(out, scale, contender.name, pair)
     key = _key(ir, vis)
-    known = _read_row(file, key)
+    known = rows.read(file, key)
     if known is not None:
         return known
     low = [np.asarray(degrade_picture(image, scale)) for image in (ir, vis)]
@@ -135,7 +133,7 @@ def measure(
         before, start = memory.rss(), time.perf_counter()
         paper = contender.fuse(pair, *low, scale, "paper")
         seconds, peak = time.perf_counter() - start, memory.peak_rss()
-        row: Row = {"key": key}
+        row: Row = {}
         if isinstance(contender, Running):
             own = _own_fusion(contender, pair, ir, vis, _own_scale(scale), out, key)
             row |= {
@@ -147,7 +145,7 @@ def measure(
             row[protocol] = _scores(ir, vis, fused, metrics.PAPER, scale)
         row["detail"] = _scores(ir, vis, plain, metrics.DETAIL, scale)
     _save_picture(plain, picture_file(out, scale, contender.name, pair))
-    _save_row(row, file)
+    rows.save(file, key, row)
     return row
 
 
@@ -163,11 +161,11 @@ def _own_fusion(
     """The method's fusion of the high-resolution pair, made once for all such pairs."""
     file = picture_file(out, folder, contender.name, pair)
     row = _row_file(out, folder, contender.name, pair)
-    if _read_row(row, key) is not None and file.exists():
+    if rows.read(row, key) is not None and file.exists():
         return read_gray(file)
     picture = contender.fuse(pair, ir, vis, 1, "plain")
     _save_picture(picture, file)
-    _save_row({"key": key}, row)
+    rows.save(row, key, {})
     return picture
 
 
@@ -183,10 +181,6 @@ def _row_file(out: Path, scale: float | str, method: str, pair: Pair) -> Path:
 def picture_file(out: Path, scale: float | str, method: str, pair: Pair) -> Path:
     """Where the picture of a method is, below the folder of the comparison."""
     return out / "pictures" / f"x{scale}" / method / f"{pair.name}.png"
-
-
-def _save_row(row: Row, file: Path) -> None:
-    atomic_files.write_atomically(file, atomic_files.to_json(row).encode())
 
 
 def _save_picture(picture: Picture, file: Path) -> None:
@@ -206,11 +200,3 @@ def _key(ir: Picture, vis: Picture) -> str:
     digest = hashlib.sha256(f"{hkdnet_jax.__version__} {ir.shape}".encode())
     digest.update(ir.tobytes() + vis.tobytes())
     return digest.hexdigest()
-
-
-def _read_row(file: Path, key: str) -> Row | None:
-    try:
-        row = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return row if row.get("key") == key else None

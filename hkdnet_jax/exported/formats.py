@@ -37,6 +37,11 @@ def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
         package of an extra is missing.
     """
     model = pretrained.load_directory(directory)  # which checks it
+    if model.any_scale and kind in ("stablehlo", "onnx"):
+        raise UserError(
+            f"{directory} takes any scale, of which {kind} programs hold none: export "
+            "a student of one scale, or the weights as safetensors or npz."
+        )
     if kind == "stablehlo":
         return stablehlo.convert(model)
     config, params = file_format.load_model(directory)

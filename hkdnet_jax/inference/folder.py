@@ -73,6 +73,7 @@ def fuse_jobs(
     Raises:
       UserError: see `fuse_files`.
     """
+    tiles.check(options.tile, model.scale)
     devices = jax.local_devices()[: options.devices]
     groups, failures = by_size(jobs, options, model.scale)
     # Measured once: later images reuse the memory that earlier ones leave allocated.

@@ -98,7 +98,7 @@ def by_program(groups: Sequence[Group], tile: int | None, pads: bool) -> list[Sh
 
 
 def by_size(
-    jobs: Sequence[Job], options: Options, scale: int
+    jobs: Sequence[Job], options: Options, scale: float
 ) -> tuple[list[Group], dict[Job, str]]:
     """Groups jobs by their sizes.
 
@@ -130,7 +130,7 @@ def by_size(
     return groups, failures
 
 
-def _plan(job: Job, ir: Size, vis: Size, match: bool, scale: int) -> Plan | None:
+def _plan(job: Job, ir: Size, vis: Size, match: bool, scale: float) -> Plan | None:
     """How a job's pictures get one size, or None if they have it.
 
     Raises:

@@ -232,13 +232,14 @@ def skip_existing(collected: Collected) -> Collected:
     )
 
 
-def describe_tiling(jobs: Sequence[Job], tile: int) -> str:
+def describe_tiling(jobs: Sequence[Job], tile: int, scale: float = 1) -> str:
     """A sentence on how --tile cut these pictures."""
     counts = []
     for job in jobs:
         with contextlib.suppress(UserError):  # a broken file, reported elsewhere
             shape = image_size(job.pair.ir)
-            counts.append(len(tiles.corners(shape, tiles.tile_shape(shape, tile))))
+            piece = tiles.tile_shape(shape, tile, scale)
+            counts.append(len(tiles.corners(shape, piece, scale)))
     cut = [count for count in counts if count > 1]
     if not cut:
         return f"No input is larger than {tile}x{tile} pixels: none was cut into tiles."

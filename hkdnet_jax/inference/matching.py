@@ -18,6 +18,7 @@ from PIL import Image
 from hkdnet_jax import pretrained
 from hkdnet_jax.inference import programs
 from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.ops.places import enlarged
 
 Size = tuple[int, int]  # height, width
 Unit = Float32[np.ndarray, "h w"]
@@ -45,7 +46,7 @@ class Plan:
     scales: tuple[int, int]
 
 
-def plan(ir: Size, vis: Size, scale: int | None = None) -> Plan:
+def plan(ir: Size, vis: Size, scale: float | None = None) -> Plan:
     """Says how images of two sizes become one.
 
     Args:
@@ -76,7 +77,7 @@ def plan(ir: Size, vis: Size, scale: int | None = None) -> Plan:
             )
         )
     small, large = sorted((ir, crop), key=math.prod)
-    size = large if scale is None else tuple(side * scale for side in small)
+    size = large if scale is None else tuple(enlarged(side, scale) for side in small)
     return Plan(size, crop, (_student(ir, size), _student(crop, size)))
 
 

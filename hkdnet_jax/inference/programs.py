@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from hkdnet_jax.model_files import call
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.ops.extent import Extent
+from hkdnet_jax.ops.places import enlarged
 from hkdnet_jax.runtime import memory, sharding
 
 _PIXELS_AT_ONCE = call.PIXELS_AT_ONCE
@@ -111,7 +112,7 @@ def choose(
       DoesNotFit: every program takes more than `free` bytes.
     """
     problem, shapes = None, _shapes(model.params)
-    for batch, mesh in _candidates(size, count, devices):
+    for batch, mesh in _candidates(size, count, devices, model.scale):
         program = _compile(model.network, shapes, size, batch, mesh, padded)
         needed = program.needed() + (beside if _on_cpu(devices[0]) else 0)
         if free is None or needed <= free:
@@ -122,7 +123,7 @@ def choose(
 
 
 def _candidates(
-    size: tuple[int, int], count: int, devices: Sequence[jax.Device]
+    size: tuple[int, int], count: int, devices: Sequence[jax.Device], scale: float = 1
 ) -> Iterator[tuple[int, Mesh]]:
     """Yields (batch, mesh), the best one first; later ones need less memory.
 
@@ -138,7 +139,11 @@ def _candidates(
         if each > 1:
             yield len(used), mesh
     height = size[0]
-    parts = [n for n in range(len(devices), 1, -1) if height % n == 0]
+    # All parts of the image are equal, and so are those of the result.
+    sides = height, enlarged(height, scale)
+    parts = [
+        n for n in range(len(devices), 1, -1) if not any(side % n for side in sides)
+    ]
     for part in parts:
         if height >= part * _MIN_ROWS:
             yield 1, sharding.mesh_over(devices[:part], sharding.HEIGHT)

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.ops.places import UNIT, enlarged, in_units
+
 MIN_TILE = 64  # pixels per side; most of a smaller tile would be overlap
 _OVERLAP = 4  # neighbours share at least a quarter of their side
 # The share of the overlap, along a tile's own edge, that is not used at all, because
@@ -19,32 +22,64 @@ _MARGIN = 1 / 8
 Corner = tuple[int, int]  # top, left
 
 
-def tile_shape(shape: tuple[int, int], tile: int | None) -> tuple[int, int]:
+def tile_shape(
+    shape: tuple[int, int], tile: int | None, scale: float = 1
+) -> tuple[int, int]:
     """(height, width) of the tiles of an image; the image's own if one tile is enough.
 
     Args:
       shape: (height, width) of the image, in pixels.
       tile: longest side of a tile, in pixels; None if the image is not cut.
+      scale: factor by which the tiles are enlarged; one that is not whole, such as 2.5,
+        makes them up to `step(scale)` pixels shorter.
     """
-    return shape if tile is None else (min(shape[0], tile), min(shape[1], tile))
+    if tile is None:
+        return shape
+    # The last tile begins at a multiple of the step too.
+    each = step(scale)
+    height, width = (
+        side if side <= tile else tile - (tile - side) % each for side in shape
+    )
+    return height, width
 
 
-def corners(shape: tuple[int, int], tile: tuple[int, int]) -> list[Corner]:
+def step(scale: float) -> int:
+    """The fewest pixels that become whole ones when they are enlarged; 1 or more."""
+    return UNIT // math.gcd(UNIT, in_units(scale))
+
+
+def check(tile: int | None, scale: float) -> None:
+    """Raises UserError if tiles of this size cannot be enlarged by this factor."""
+    if tile is not None and 3 * step(scale) > tile:
+        raise UserError(
+            f"Tiles of {tile} pixels cannot be put together at scale {scale:g}, at "
+            f"which they begin on whole pixels only every {step(scale)}: give a scale "
+            f"in steps of 0.05, such as {round(scale * 20) / 20:g}."
+        )
+
+
+def corners(
+    shape: tuple[int, int], tile: tuple[int, int], scale: float = 1
+) -> list[Corner]:
     """(top, left) corners of the tiles, which are evenly spaced and of one size.
 
     Args:
       shape: (height, width) of the image, in pixels.
       tile: (height, width) of a tile, in pixels; at most the image's.
+      scale: factor by which the tiles are enlarged, at which corners are whole pixels.
     """
-    tops, lefts = (_starts(*sides) for sides in zip(shape, tile, strict=True))
+    each = step(scale)
+    tops, lefts = (_starts(*sides, each) for sides in zip(shape, tile, strict=True))
     return list(itertools.product(tops, lefts))
 
 
-def _starts(length: int, tile: int) -> list[int]:
+def _starts(length: int, tile: int, each: int) -> list[int]:
     if length == tile:
         return [0]
-    count = 1 + math.ceil((length - tile) / (tile - tile // _OVERLAP))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    # In steps, which `tile_shape` makes exact.
+    last, farthest = (length - tile) // each, (tile - tile // _OVERLAP) // each
+    count = 1 + math.ceil(last / farthest)
+    return [each * round(i * last / (count - 1)) for i in range(count)]
 
 
 def cut(
@@ -58,7 +93,7 @@ def cut(
 
 
 def blend(
-    tiles: np.ndarray, places: Sequence[Corner], shape: tuple[int, int], scale: int
+    tiles: np.ndarray, places: Sequence[Corner], shape: tuple[int, int], scale: float
 ) -> np.ndarray:
     """Reassembles tiles; where they overlap, one fades into the other.
 
@@ -72,11 +107,11 @@ def blend(
       float32 [scale * H, scale * W].
     """
     height, width = tiles.shape[1:]
-    full_size = (shape[0] * scale, shape[1] * scale)
+    full_size = enlarged(shape[0], scale), enlarged(shape[1], scale)
     total = np.zeros(full_size, np.float32)
     weights = np.zeros(full_size, np.float32)
     for tile, (top, left) in zip(tiles, places, strict=True):
-        top, left = top * scale, left * scale
+        top, left = enlarged(top, scale), enlarged(left, scale)
         rows = _fade(top, height, full_size[0])
         weight = rows[:, None] * _fade(left, width, full_size[1])[None, :]
         window = np.s_[top : top + height, left : left + width]

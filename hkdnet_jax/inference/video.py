@@ -45,6 +45,7 @@ from hkdnet_jax.inference.video_sources import (
 )
 from hkdnet_jax.model_files.call import finish, gray_levels, is_flat
 from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.ops.places import enlarged
 
 _SAMPLES = 32  # frames that levels are taken from
 _APART = 10  # frames between those that the offset is found in
@@ -226,7 +227,7 @@ class _Video:
             self.view = dataclasses.replace(self.view, rig=rig)
             self.notes.append(f"The infrared video was off by {rig}.")
         size = plan.size if plan else ir.size
-        self.out_size = tuple(model.scale * side for side in size)
+        self.out_size = tuple(enlarged(side, model.scale) for side in size)
         many = 64  # frames, of which the program takes as many as keep a device busy
         try:
             self.program = programs.choose(model, size, many, devices, free)
@@ -250,7 +251,7 @@ class _Video:
                 self.notes.append(f"Levels of {side}: {ranges[f'{side}_range']}.")
         return dataclasses.replace(options, **ranges)
 
-    def _plan(self, ir: tuple, vis: tuple, scale: int) -> matching.Plan:
+    def _plan(self, ir: tuple, vis: tuple, scale: float) -> matching.Plan:
         first, second = self.names
         both = f"{first} is {ir[1]}x{ir[0]} but {second} is {vis[1]}x{vis[0]}"
         if not self.options.match:

@@ -23,6 +23,7 @@ from hkdnet_jax.inference.report import Listener
 from hkdnet_jax.model_files.call import finish, is_flat
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.ops.extent import Extent, stack
+from hkdnet_jax.ops.places import enlarged
 from hkdnet_jax.runtime import memory
 
 
@@ -68,8 +69,8 @@ class Work:
         self.options = options
         self.view = view
         self.groups = {job: group for group in shared.groups for job in group.jobs}
-        self.tile = tiles.tile_shape(shared.shape, options.tile)
-        self.places = tiles.corners(shared.shape, self.tile)
+        self.tile = tiles.tile_shape(shared.shape, options.tile, model.scale)
+        self.places = tiles.corners(shared.shape, self.tile, model.scale)
         tiled = len(self.places) > 1
         # One image in tiles at a time.
         count = len(self.places) if tiled else len(shared.jobs)
@@ -83,7 +84,7 @@ class Work:
         tiled = len(self.places) * math.prod(self.tile)
         # All tiles, twice for a moment; the image's sum, weights and quotient.
         pixels = 2 * tiled + 3 * math.prod(self.shared.shape)
-        return 4 * pixels * self.model.scale**2
+        return round(4 * pixels * self.model.scale**2)
 
     def do(self, report: Listener) -> None:
         """Fuses all pairs, and reports each.
@@ -109,7 +110,8 @@ class Work:
                     report.wrote(job, inputs, shape, seconds)
 
     def _out_shape(self, inputs: Inputs) -> tuple[int, ...]:
-        size = tuple(self.model.scale * side for side in inputs.ir.shape[:2])
+        scale = self.model.scale
+        size = tuple(enlarged(side, scale) for side in inputs.ir.shape[:2])
         return size if inputs.colour is None else (*size, 3)
 
     def _read(self, jobs: Sequence[Job], report: Listener) -> dict[Job, Inputs]:

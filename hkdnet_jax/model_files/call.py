@@ -23,6 +23,7 @@ from hkdnet_jax.model_files.ensemble import Ensemble, symmetric_mean
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops.extent import Extent, stack
+from hkdnet_jax.ops.places import enlarged
 from hkdnet_jax.released.network import Released
 from hkdnet_jax.runtime import sharding
 
@@ -236,9 +237,10 @@ def _run(
         return np.asarray(finish(image, flat, stretch, depth))
     extent = Extent.of(ir)
     image = _forward(network, params, stack(ir, pad_to), stack(vis, pad_to), extent)
-    scale = image.shape[1] // pad_to[0]
+    scale = getattr(network, "scale", 1)
     pictures = np.asarray(finish(image, flat, stretch, depth, extent.scaled(scale)))
-    return pictures[:, : scale * ir.shape[1], : scale * ir.shape[2]]
+    height, width = (enlarged(side, scale) for side in ir.shape[1:3])
+    return pictures[:, :height, :width]
 
 
 def _in_colour(

@@ -16,9 +16,16 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.levels import AUTO, Range
 from hkdnet_jax.model_files import call, file_format
 from hkdnet_jax.model_files.ensemble import Ensemble
-from hkdnet_jax.models.presets import MIN_SIDE, SCALES, StudentConfig
+from hkdnet_jax.models.presets import (
+    LARGEST_SCALE,
+    LEAST_SCALE,
+    MIN_SIDE,
+    SCALES,
+    StudentConfig,
+)
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.ops.places import UNIT, in_units
 from hkdnet_jax.released.network import CORNER_SKIPS, Released
 from hkdnet_jax.runtime import devices
 from hkdnet_jax.runtime.precision import DTYPES
@@ -32,12 +39,13 @@ class Model:
       network: a Teacher, a Student, or the authors' Released network; or an Ensemble
         of one, see `ensembled`.
       params: its parameters, on the device.
-      scale: output pixels per input pixel along each side; 1 for a teacher.
+      scale: output pixels per input pixel along each side; 1 for a teacher.  Sides that
+        are no whole pixels then are rounded, see `ops.places.enlarged`.
     """
 
     network: nn.Module | Ensemble
     params: Mapping[str, Any]
-    scale: int
+    scale: float
 
     @classmethod
     def load(cls, directory: Path | str, *, check_shapes: bool = True) -> "Model":
@@ -167,6 +175,38 @@ class Model:
             color=color,
             pad_to=pad_to,
         )
+
+    @property
+    def any_scale(self) -> bool:
+        """Whether `at` takes every factor from 1.5 to 4."""
+        network = self.network
+        return isinstance(network, Student) and (
+            network.config.upsampler == "continuous"
+        )
+
+    def at(self, scale: float) -> "Model":
+        """Returns the same model, enlarging `scale` times.
+
+        Args:
+          scale: the model's own; or, if it takes any, from 1.5 to 4, which is rounded
+            to four decimals.
+
+        Raises:
+          ValueError: it is another; the message is the part of a sentence that follows
+            the model's name.
+        """
+        if scale == self.scale:
+            return self
+        if not self.any_scale:
+            raise ValueError(f"has scale {self.scale}, not {scale:g}")
+        if not LEAST_SCALE <= scale <= LARGEST_SCALE:
+            raise ValueError(
+                f"enlarges {LEAST_SCALE} to {LARGEST_SCALE} times, not {scale:g}"
+            )
+        units = in_units(scale)
+        scale = units // UNIT if units % UNIT == 0 else units / UNIT
+        network = self.network.clone(scale=scale)
+        return dataclasses.replace(self, network=network, scale=scale)
 
     def on(self, device: jax.Device) -> "Model":
         """Returns the same model with its parameters on `device`, where it will run."""

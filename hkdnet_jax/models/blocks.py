@@ -1,10 +1,13 @@
 """Residual channel-attention blocks and the sub-pixel upsampler, as in RCAN.
 
+Beside it stands our upsampler for any factor.
+
 Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention
 Networks", ECCV 2018.  Arrays are [N, H, W, C]; there are no normalisation layers.
 """
 
 from functools import partial
+from typing import ClassVar
 
 import dm_pix
 import jax
@@ -14,7 +17,10 @@ from flax import linen as nn
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, spatial_mean
+from hkdnet_jax.ops.places import UNIT, Places
 from hkdnet_jax.runtime.precision import FULL
+
+_HIDDEN = 32  # units of the network that mixes the continuous upsampler's filters
 
 
 class ChannelGate(nn.Module):
@@ -128,3 +134,66 @@ class Upsampler(nn.Module):
             x = dm_pix.depth_to_space(x, r)
             extent = extent and extent.scaled(r)
         return x
+
+
+class ContinuousUpsampler(nn.Module):
+    """Computes features at any places, by 3x3 kernels that depend on the place.
+
+    This is the position-to-weight of Hu et al., "Meta-SR", CVPR 2019, in a cheaper
+    form: the kernel of a place is a mixture of 4x4 kernels that are learned, so all of
+    these are applied to the small image, and the results are mixed for each pixel of
+    the large one.  The weights of the mixture are products of a row's and a column's,
+    which a small network makes of the place within the small pixel, and of the factor.
+    They start as linear interpolation between the four filters; at factor 4 that is
+    sub-pixel convolution.
+    """
+
+    # Along each axis, as many as the sub-pixel upsampler has at the largest factor.
+    FILTERS: ClassVar[int] = 4
+
+    dtype: jnp.dtype = jnp.float32
+    precision: str = FULL
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, rows: Places, columns: Places, units: int | jax.Array
+    ) -> jax.Array:
+        """Maps [N, H, W, C] to [N, rows, columns, C].
+
+        Args:
+          x: features, 0 beyond the border of images that do not fill their arrays.
+          rows: places along H; `nearest` counts from the first row of x.
+          columns: places along W, alike.
+          units: the factor in ten-thousandths.
+        """
+        n, h, w, c = x.shape
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        filters = self.FILTERS
+        x = Conv3x3(c * filters**2, **arithmetic, name="filters")(x)
+        of_rows, of_columns = (
+            _Mixture(filters, name=name)(places.phase, units).astype(self.dtype)
+            for name, places in (("rows", rows), ("columns", columns))
+        )
+        mix = partial(jnp.einsum, precision=self.precision)
+        x = x.reshape(n, h, w, filters, filters * c)[:, rows.nearest]
+        x = mix("nrwac,ra->nrwc", x, of_rows)
+        x = x.reshape(n, -1, w, filters, c)[:, :, columns.nearest]
+        return mix("nrqac,qa->nrqc", x, of_columns)
+
+
+class _Mixture(nn.Module):
+    """The weights of the filters along one axis."""
+
+    filters: int
+
+    @nn.compact
+    def __call__(self, phase: jax.Array, units: int | jax.Array) -> jax.Array:
+        """Maps phases [P] in a pixel, -1/2 to 1/2, to weights float32 [P, filters]."""
+        centres = jnp.arange(self.filters)
+        at = jnp.clip(self.filters * (phase + 0.5) - 0.5, 0, self.filters - 1)
+        linear = jnp.maximum(0.0, 1.0 - jnp.abs(at[:, None] - centres[None]))
+        share = jnp.full_like(phase, UNIT / units)
+        x = jnp.stack([2 * phase, 2 * share - 1], -1)
+        x = nn.relu(Conv1x1(_HIDDEN, name="hidden")(x))
+        start = {"kernel_init": nn.initializers.zeros, "name": "weights"}
+        return linear + Conv1x1(self.filters, **start)(x)

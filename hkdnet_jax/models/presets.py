@@ -8,6 +8,9 @@ from hkdnet_jax.models.attention import DFA_AXES
 from hkdnet_jax.ops.position_attention import SOFTMAX
 
 SCALES = (1, 2, 3, 4)  # output pixels per input pixel along a side; 1 for a teacher
+# The factors of a student with a continuous upsampler.
+LEAST_SCALE, LARGEST_SCALE = 1.5, 4
+UPSAMPLERS = ("subpixel", "continuous")
 # How a teacher fuses, and the students that learn from it; the paper's is the first.
 STYLES = ("balanced", "vivid")
 # Smallest side of an input in pixels: in a smaller image nearly every pixel is close to
@@ -39,6 +42,13 @@ class StudentConfig:
     sr_groups: int = key(5, "residual groups of the super-resolution part", at_least=1)
     sr_rcabs: int = key(
         20, "RCABs in each group of the super-resolution part", at_least=1
+    )
+    upsampler: str = key(
+        "subpixel",
+        "how features are enlarged: subpixel, the paper's, by one factor; continuous, "
+        "by any factor from 1.5 to 4, all of which one network learns; not in the "
+        "paper",
+        choices=UPSAMPLERS,
     )
     reduction: int = key(16, "channel reduction of the RCABs' gates", at_least=1)
     dfag: bool = key(True, "whether the infrared branch has a DFAG (Table II)")

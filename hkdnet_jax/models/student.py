@@ -7,25 +7,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.models.attention import CEA, DFAG
-from hkdnet_jax.models.blocks import ResidualGroup, Upsampler
+from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
+from hkdnet_jax.models.super_resolution import SuperResolutionPart
 from hkdnet_jax.models.vivid import vivid_images
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
+from hkdnet_jax.ops.places import Window, resize_cubic
 from hkdnet_jax.runtime.precision import FULL
 
 # Channels of F_f^s, which Eq. 22 compares with the teacher's decoder.
 FUSED_CHANNELS = 16
 # Channels of the teacher's feature that the upsampler's output learns from.
 TEACHER_CHANNELS = 64
-# Bytes of the upsampler's output in one strip.  It has C channels where the image has
-# one, and as a whole it would take most of the memory.
-STRIP_BYTES = 64 * 2**20
-# How far a row of the small image reaches up and down: by one row in the upsampler's
-# first convolution, and by at most one in all those that work on larger images.
-_STRIP_HALO = 2
 
 
 class InfraredBranch(nn.Module):
@@ -118,94 +114,6 @@ class FusionPart(nn.Module):
         return x, out
 
 
-def _strips(shape: tuple[int, int, int, int], scale: int) -> int:
-    """The number of strips in which features [N, H, W, C] are enlarged."""
-    number, height, width, channels = shape
-    row = 4 * channels * scale**2 * width * number
-    return -(-height // max(STRIP_BYTES // row, 8 * _STRIP_HALO))
-
-
-class SuperResolutionPart(nn.Module):
-    """The part of Sec. III-C: residual groups, sub-pixel upsampler and tail."""
-
-    config: StudentConfig
-    scale: int
-    dtype: jnp.dtype = jnp.float32
-    precision: str = FULL
-    in_strips: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, extent: Extent | None = None
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Maps F_f^s [N, H, W, 16] to an image [N, scale * H, scale * W, 1].
-
-        `extent` is that of F_f^s.  The second result holds `upsampled` (C channels) and
-        `tail` (16 channels), both high-resolution: the student's side of Eq. 23.  They
-        are missing if the image is made in strips.
-        """
-        cfg = self.config
-        arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        conv = partial(Conv3x3, **arithmetic)
-        head = y = conv(cfg.width, name="head")(x, extent)
-        for i in range(cfg.sr_groups):
-            group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
-            y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
-        y = head + conv(cfg.width, name="body")(y, extent)
-        if self.in_strips and (strips := _strips(y.shape, self.scale)) > 1:
-            return self._enlarged_in_strips(y, extent, strips), {}
-        return self._enlarged(y, extent)
-
-    def _enlarged(
-        self, y: jax.Array, extent: Extent | None
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The upsampler and all that follows it, on [N, H, W, C]."""
-        arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        up = Upsampler(self.scale, **arithmetic, name="upsampler")(y, extent)
-        large = extent and extent.scaled(self.scale)
-        tail = Conv3x3(FUSED_CHANNELS, **arithmetic, name="tail")(up, large)
-        # This is float32 whatever the dtype, because bfloat16 has no more levels than a
-        # picture.
-        image = Conv3x3(1, precision=self.precision, name="image")(
-            tail.astype(jnp.float32), large
-        )
-        return image, {"upsampled": up, "tail": tail}
-
-    def _enlarged_in_strips(
-        self, y: jax.Array, extent: Extent | None, strips: int
-    ) -> jax.Array:
-        """The image of `_enlarged`, made one of at least two strips after the other.
-
-        A strip reaches beyond its rows, but never beyond y: at an edge of y the padding
-        of its convolutions is right, and at its other edges what the padding spoils is
-        cut off.
-        """
-        n, height, width, _ = y.shape
-        rows, scale = -(-height // strips), self.scale
-        length = rows + 2 * _STRIP_HALO
-
-        def enlarge(part, image, first):
-            start = jnp.clip(first - _STRIP_HALO, 0, height - length)
-            strip = jax.lax.dynamic_slice_in_dim(y, start, length, axis=1)
-            inside = extent and extent._replace(height=extent.height - start)
-            large, _ = part._enlarged(strip, inside)
-            own = jax.lax.dynamic_slice_in_dim(
-                large, scale * (first - start), scale * rows, axis=1
-            )
-            image = jax.lax.dynamic_update_slice_in_dim(
-                image, own, scale * first, axis=1
-            )
-            return image, None
-
-        # The last strip begins earlier than it would have to, so that all are equal.
-        firsts = jnp.minimum(jnp.arange(0, height, rows), height - rows)
-        image = jnp.zeros((n, scale * height, scale * width, 1), jnp.float32)
-        over_strips = nn.scan(
-            enlarge, variable_broadcast="params", split_rngs={"params": False}
-        )
-        return over_strips(self, image, firsts)[0]
-
-
 class Student(nn.Module):
     """Fuses a low-resolution pair to one image at `scale` times the resolution.
 
@@ -213,7 +121,8 @@ class Student(nn.Module):
 
     Attributes:
       config: sizes and readings of the paper.
-      scale: 2, 3 or 4.
+      scale: 2, 3 or 4; with a continuous upsampler any factor from 1.5 to 4, which
+        does not change the parameters.
       dtype: dtype of the arithmetic; parameters, softmax, the last convolution and the
         image are float32.
       attention: implementation of the position attention, which changes the result only
@@ -228,7 +137,7 @@ class Student(nn.Module):
     """
 
     config: StudentConfig
-    scale: int
+    scale: float
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
@@ -244,7 +153,11 @@ class Student(nn.Module):
         )
 
     def __call__(
-        self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None
+        self,
+        ir: jax.Array,
+        vis: jax.Array,
+        extent: Extent | None = None,
+        window: Window | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Fuses float [N, H, W, 1] images in [0, 1].
 
@@ -252,9 +165,12 @@ class Student(nn.Module):
           ir: infrared images.
           vis: visible images.
           extent: the sizes of images that do not fill their arrays; see `ops.extent`.
+          window: with a continuous upsampler: the part of the enlarged image that is
+            made, at its own factor, as training does; None for the whole at `scale`.
 
         Returns:
-          image: float32 [N, scale * H, scale * W, 1], nominally in [0, 1], not clipped.
+          image: float32 [N, scale * H, scale * W, 1], with sides as in
+            `places.enlarged`, or the window; nominally in [0, 1], not clipped.
           out: named intermediates: `corner`, `position`, `channel`, `corner_mask`
             (when CEA is on), `branch_ir`, `branch_vis`, `fused`, `decoded` (F_f^s) and
             `decoded_linear` (the same before its ReLU), `upsampled`, `tail`.
@@ -262,7 +178,7 @@ class Student(nn.Module):
         ir, vis = clear(ir, extent), clear(vis, extent)
         with portable.form(self.portable):
             decoded, out = self.fusion(ir, vis, extent)
-            image, sr_out = self.sr(decoded, extent)
+            image, sr_out = self.sr(decoded, extent, window)
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
@@ -272,7 +188,9 @@ class Student(nn.Module):
             else:
                 rule = cfg.skip_alpha, cfg.skip_damping
                 fused = fuse_images(ir, vis, *rule, extent)
-            if self.portable:
+            if window is not None:
+                image = image + resize_cubic(fused, window)
+            elif self.portable:
                 image = image + portable.resize_bicubic(fused, self.scale)
             else:
                 image = image + enlarge_bicubic(fused, self.scale, extent)

@@ -20,7 +20,7 @@ Files of models rely on the constants, which therefore stay as they are.
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.ops.extent import Extent, local_mean
+from hkdnet_jax.ops.extent import Extent, local_mean, reach_of_mean
 
 # Sigma in pixels of the low part of a high-resolution image.  The neighbourhood that
 # details compete in is NEAR times as wide.
@@ -62,6 +62,11 @@ def low_parts(
       extent: of the images; see `ops.extent`.
     """
     return local_mean(jnp.concatenate([ir, vis], axis=-1), sigma, extent)
+
+
+def reach(sigma: float) -> int:
+    """How far the shares of a pixel look along each axis, in pixels."""
+    return reach_of_mean(sigma) + reach_of_mean(NEAR * sigma)
 
 
 def shares(

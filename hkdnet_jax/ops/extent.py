@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hkdnet_jax.common.arrays import resize_bicubic
 from hkdnet_jax.ops.filters import gaussian, window_sum
+from hkdnet_jax.ops.places import cubic, enlarged, in_units
 
 # A Gaussian window reaches this many standard deviations.
 _REACH = 2.5
@@ -59,9 +59,9 @@ class Extent(NamedTuple):
         area = self.height.astype(jnp.float32) * self.width.astype(jnp.float32)
         return area[:, None, None, None]
 
-    def scaled(self, factor: int) -> "Extent":
-        """The extent of the images enlarged `factor` times."""
-        return Extent(self.height * factor, self.width * factor)
+    def scaled(self, factor: float) -> "Extent":
+        """The extent of the images enlarged `factor` times, see `places.enlarged`."""
+        return Extent(enlarged(self.height, factor), enlarged(self.width, factor))
 
 
 def stack(images: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -87,6 +87,11 @@ def spatial_mean(x: jax.Array, extent: Extent | None) -> jax.Array:
     return jnp.sum(x, axis=(1, 2), keepdims=True) / extent.pixels()
 
 
+def reach_of_mean(sigma: float) -> int:
+    """How far `local_mean` looks along each axis, in pixels."""
+    return int(_REACH * sigma)
+
+
 def local_mean(x: jax.Array, sigma: float, extent: Extent | None = None) -> jax.Array:
     """Averages [N, H, W, C], which is 0 beyond the border, around each pixel.
 
@@ -99,7 +104,7 @@ def local_mean(x: jax.Array, sigma: float, extent: Extent | None = None) -> jax.
     Returns:
       An array of the same shape and dtype, also 0 beyond the border.
     """
-    reach = int(_REACH * sigma)
+    reach = reach_of_mean(sigma)
     window = gaussian(2 * reach + 1, sigma)
     around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     ones = jnp.ones_like(x[:, :, :, :1])
@@ -134,18 +139,32 @@ def reflect(x: jax.Array, extent: Extent | None) -> jax.Array:
     return x
 
 
-def enlarge_bicubic(x: jax.Array, scale: int, extent: Extent | None) -> jax.Array:
-    """Computes `resize_bicubic` of [N, H, W, C], which is 0 beyond the border."""
-    large = resize_bicubic(x, scale)
+def enlarge_bicubic(x: jax.Array, scale: float, extent: Extent | None) -> jax.Array:
+    """Enlarges [N, H, W, C], which is 0 beyond the border, as `resize_bicubic` does.
+
+    Args:
+      x: the images.
+      scale: any factor; the sides of the result are `places.enlarged`.
+      extent: of the images.
+    """
+    n, h, w, c = x.shape
+    height, width = enlarged(h, scale), enlarged(w, scale)
+    large = _cubic(x, (n, height, width, c), (1, 2), scale)
     if extent is None:
         return large
     # At an edge, the weights of the samples that are there are scaled to the sum 1.
     rows, columns = (
-        side.astype(x.dtype)
-        for side in (extent.rows(x.shape[1]), extent.columns(x.shape[2]))
+        side.astype(x.dtype) for side in (extent.rows(h), extent.columns(w))
     )
-    n, h, w, _ = large.shape
-    of_rows = jax.image.resize(rows, (n, h, 1, 1), method="cubic")
-    of_columns = jax.image.resize(columns, (n, 1, w, 1), method="cubic")
+    of_rows = _cubic(rows, (n, height, 1, 1), (1,), scale)
+    of_columns = _cubic(columns, (n, 1, width, 1), (2,), scale)
     share = jnp.where(extent.scaled(scale).inside(large), of_rows * of_columns, 1)
     return large / share
+
+
+def _cubic(
+    x: jax.Array, shape: tuple[int, ...], axes: tuple[int, ...], scale: float
+) -> jax.Array:
+    if scale == int(scale):
+        return jax.image.resize(x, shape, method="cubic")
+    return cubic(x, shape, axes, in_units(scale), (0,) * len(axes))

@@ -10,9 +10,10 @@ from pathlib import Path
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import hub
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import SCALES, STYLES
+from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
 
 TEACHER, STUDENT = "teacher", "lite"
+ANY = "lite_any"  # the student of every factor from 1.5 to 4
 NAMES = (STUDENT, TEACHER)
 # What the package's students learned: the first of STYLES, another one, or the first
 # from pairs as real cameras take them.  It follows a model's name, unless it is the
@@ -23,14 +24,14 @@ _HERE = Path(__file__).parent
 _STUDENT_SCALES = SCALES[1:]
 
 
-def locate(model: str | None, scale: int | None, style: str = STYLES[0]) -> Path:
+def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Path:
     """Returns the model directory that a model and a scale stand for.
 
     Args:
-      model: one of NAMES, or of them with `_vivid` appended, or `lite_camera`, or else
-        the path of a directory (`./lite` for one of that name) or of exported weights,
-        or an address `hf://OWNER/NAME`, which is fetched; None for the model that comes
-        with the package for `scale` and `style`.
+      model: one of NAMES, or of them with `_vivid` appended, or `lite_camera`, or ANY;
+        or the path of a directory (`./lite` for one of that name) or of exported
+        weights, or an address `hf://OWNER/NAME`, which is fetched; None for the model
+        that comes with the package for `scale` and `style`.
       scale: the requested scale, or None for the model's own.
       style: one of STYLES, in which the package's models fuse.
 
@@ -50,18 +51,25 @@ def locate(model: str | None, scale: int | None, style: str = STYLES[0]) -> Path
                 "already) to use the models that come with the package, or --model DIR."
             )
         model = TEACHER if scale == 1 else STUDENT
+        if scale not in SCALES and not family:
+            model = ANY
     if model in (TEACHER + _VIVID, STUDENT + _VIVID, STUDENT + _CAMERA):
         model, _, family = model.partition("_")
         family = f"_{family}"
     if model == TEACHER:
         return _shipped(TEACHER + family)
+    if model == ANY:
+        return _shipped(ANY)
     if hub.is_address(model):
         return hub.fetch(model)
     if model != STUDENT:
         return Path(model)
     if scale not in _STUDENT_SCALES:
         given = "without --scale" if scale is None else f"at --scale {scale}"
-        raise UserError(f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4.")
+        raise UserError(
+            f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4, or the model "
+            f"for every scale, {ANY}."
+        )
     return _shipped(f"{STUDENT}{family}_x{scale}")
 
 
@@ -74,6 +82,12 @@ def students(family: str) -> dict[int, Path]:
 
 def _shipped(name: str) -> Path:
     directory = _HERE / name
+    if name == ANY and not directory.is_dir():
+        raise UserError(
+            f"The package holds no model {ANY} yet, the one for every scale: train it "
+            "with configs/student_any.py and give its folder as the model, or give a "
+            "scale of 1, 2, 3 or 4."
+        )
     if not directory.is_dir():
         raise UserError(
             f"The package holds no model {name} yet: train one with "
@@ -113,9 +127,9 @@ def load_directory(directory: Path) -> Model:
 
 
 def load(
-    model: int | str | os.PathLike[str] | None = None,
+    model: float | str | os.PathLike[str] | None = None,
     *,
-    scale: int | None = None,
+    scale: float | None = None,
     style: str = STYLES[0],
 ) -> Model:
     """Loads a model: `load(2)`, `load("runs/x2")`, `load("hf://owner/name")`.
@@ -126,7 +140,8 @@ def load(
         weights (.safetensors or .npz), or an address `hf://OWNER/NAME[@REVISION]` on
         the Hugging Face Hub.  By default the package's own model of `scale`, or of 2.
       scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for a
-        teacher, which fuses pairs that are already high-resolution.  Optional where
+        teacher, which fuses pairs that are already high-resolution; any number from
+        1.5 to 4 for a model that `configs/student_any.py` trained.  Optional where
         `model` says it.
       style: how the package's models fuse.  `balanced`, as in the paper, is nearly a
         fixed average; `vivid` shows hot targets and visible texture at full contrast.
@@ -145,17 +160,24 @@ def load(
         raise UserError(f"style is {style!r}; give one of {', '.join(STYLES)}.")
     directory = locate(None if model is None else os.fspath(model), scale, style)
     loaded = load_directory(directory)
-    if scale not in (None, loaded.scale):
+    if scale is None:
+        return loaded
+    try:
+        return loaded.at(scale)
+    except ValueError as error:
         remedy = "leave scale out" if model else "install the package again"
-        raise UserError(f"{directory} has scale {loaded.scale}, not {scale}: {remedy}.")
-    return loaded
+        raise UserError(f"{directory} {error}: {remedy}.") from error
 
 
-def _checked(scale: object) -> int:
-    if isinstance(scale, bool) or not hasattr(scale, "__index__"):
+def _checked(scale: object) -> float:
+    if isinstance(scale, bool) or not hasattr(scale, "__float__"):
         raise TypeError(
-            f"scale must be an integer, one of {SCALES}, not {scale!r}: write load(2)"
+            f"scale must be a number, one of {SCALES} or from {LEAST_SCALE} to "
+            f"{LARGEST_SCALE}, not {scale!r}: write load(2)"
         )
-    if scale not in SCALES:
-        raise UserError(f"scale is {scale}; give one of {SCALES}.")
-    return scale
+    if scale != 1 and not LEAST_SCALE <= scale <= LARGEST_SCALE:
+        raise UserError(
+            f"scale is {scale}; give one of {SCALES}, or any from {LEAST_SCALE} to "
+            f"{LARGEST_SCALE} for a model that takes any."
+        )
+    return int(scale) if scale == int(scale) else float(scale)

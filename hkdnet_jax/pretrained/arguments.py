@@ -5,12 +5,19 @@ import argparse
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.models.presets import SCALES, STYLES
+from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
 from hkdnet_jax.runtime.precision import DTYPES
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --model and --scale, the arguments of `load_model`."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser, any_scale: bool = False
+) -> None:
+    """Adds --model and --scale, the arguments of `load_model`.
+
+    Args:
+      parser: gets the flags.
+      any_scale: whether --scale takes more than whole numbers.
+    """
     parser.add_argument(
         "--model",
         metavar="NAME_OR_DIR",
@@ -20,13 +27,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "hf://OWNER/NAME on the Hugging Face Hub (default: the one that comes with the "
         "package for --scale)",
     )
+    accepted = {"type": int, "choices": SCALES}
+    more = ""
+    if any_scale:
+        accepted = {"type": _scale, "metavar": "1|2|3|4|NUMBER"}
+        more = f"; any number from {LEAST_SCALE} to {LARGEST_SCALE} for a model that "
+        more += "configs/student_any.py trained"
     parser.add_argument(
         "--scale",
-        type=int,
-        choices=SCALES,
         help="output pixels per input pixel along each side: 2 to 4, or 1 for a "
-        "teacher, which fuses pairs that are already high-resolution (default: that of "
-        "the model in DIR)",
+        f"teacher, which fuses pairs that are already high-resolution{more} (default: "
+        "that of the model in DIR)",
+        **accepted,
     )
 
 
@@ -70,7 +82,20 @@ def set_up(model: Model, args: argparse.Namespace) -> Model:
     return model.ensembled() if args.tta else model
 
 
-def load_model(name: str | None, scale: int | None, style: str = STYLES[0]) -> Model:
+def _scale(text: str) -> float:
+    """Reads --scale, an int if it is a whole number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value != 1 and not LEAST_SCALE <= value <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not 1 or a number from {LEAST_SCALE} to {LARGEST_SCALE}"
+        )
+    return int(value) if value.is_integer() else value
+
+
+def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:
     """Loads the model that --model, --scale and --style stand for.
 
     Raises:
@@ -78,10 +103,16 @@ def load_model(name: str | None, scale: int | None, style: str = STYLES[0]) -> M
     """
     directory = pretrained.locate(name, scale, style)
     model = pretrained.load_directory(directory)
-    if scale not in (None, model.scale):
+    if scale is None:
+        return model
+    try:
+        return model.at(scale)
+    except ValueError as error:
         kind = "teacher" if model.scale == 1 else "student"
+        wanted = f"of scale {scale}"
+        if scale not in SCALES:
+            wanted = "that takes any scale, which configs/student_any.py trains"
         raise UserError(
             f"--scale {scale} does not fit {directory}, a {kind} of scale "
-            f"{model.scale}: drop --scale, or give a model of scale {scale}."
-        )
-    return model
+            f"{model.scale}: drop --scale, or give a model {wanted}."
+        ) from error

@@ -19,7 +19,7 @@ from jax import lax
 
 from hkdnet_jax.models.blocks import RCAB, ResidualGroup
 from hkdnet_jax.models.presets import StudentConfig
-from hkdnet_jax.models.student import SuperResolutionPart
+from hkdnet_jax.models.super_resolution import SuperResolutionPart
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.harris import harris_response

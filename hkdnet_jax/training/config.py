@@ -321,7 +321,8 @@ class Run:
     )
     scale: int = key(
         2,
-        "super-resolution factor of a student, edsr or rcan",
+        "super-resolution factor of a student, edsr or rcan; of a student with a "
+        "continuous upsampler, the one that it has unless another is asked for",
         choices=SCALES[1:],
     )
     seed: int = key(

@@ -1,5 +1,7 @@
 """Checks a configuration before anything is compiled; a mistake is one sentence."""
 
+import math
+
 import jax
 from ml_collections import ConfigDict
 
@@ -8,9 +10,10 @@ from hkdnet_jax.common import keys
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.losses import vgg
-from hkdnet_jax.models.presets import MIN_CROP
+from hkdnet_jax.models.presets import LARGEST_SCALE, MIN_CROP, SCALES
 from hkdnet_jax.ops.position_attention import KERNELS, has_kernel
 from hkdnet_jax.training.config import groups, model_of
+from hkdnet_jax.training.views import is_continuous
 
 
 def _require(condition: bool, key: str, value, remedy: str) -> None:
@@ -106,6 +109,12 @@ def _check_degradation(config: ConfigDict) -> None:
         degradation,
         "a teacher's run degrades nothing; leave it bilinear",
     )
+    _require(
+        not is_continuous(config) or degradation == "bilinear",
+        "data.degradation",
+        degradation,
+        "a continuous upsampler learns from clean pairs alone; leave it bilinear",
+    )
 
 
 def _check_milestones(config: ConfigDict) -> None:
@@ -176,12 +185,18 @@ def _check_data(config: ConfigDict) -> None:
 
 
 def _check_crops(config: ConfigDict) -> None:
+    continuous = is_continuous(config)
     scale = 1 if config.kind == "teacher" else config.scale
     for name in ("crop", "val_crop"):
         key, value = f"data.{name}", config.data[name]
-        _require(
-            value % scale == 0, key, value, f"it must be divisible by the scale {scale}"
-        )
+        divisor, why = scale, f"the scale {scale}"
+        if continuous:
+            scale = divisor = LARGEST_SCALE
+            why = f"{divisor}, the largest factor of a continuous upsampler"
+            if name == "val_crop":
+                divisor = math.lcm(*SCALES)
+                why = f"{divisor}, for a continuous upsampler is judged at all scales"
+        _require(value % divisor == 0, key, value, f"it must be divisible by {why}")
         smallest = MIN_CROP * scale
         _require(
             value >= smallest, key, value, f"at least {smallest} pixels are needed"

@@ -102,18 +102,15 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
     return {"kind": "student", "scale": config.scale, "model": fields}
 
 
-def load_start(
-    directory: Path | str, scale: int, wanted: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Reads the parameters of a model that a run starts from.
 
     A teacher's run takes all parameters of a teacher; a student's takes the
     super-resolution part of a release, and all parameters of a student, except the
-    upsampler's if the scales differ.
+    upsampler's if that is another, as for another scale.
 
     Args:
       directory: model directory of a teacher, a student or a converted release.
-      scale: super-resolution factor of the run.
       wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
 
     Returns:
@@ -130,7 +127,8 @@ def load_start(
     else:
         parts = ("fusion", "sr") if is_student else ("sr",)
     params = model.params
-    left_out = "upsampler" if is_student and model.scale != scale else None
+    other = is_student and "sr" in wanted and _upsamplers_differ(params, wanted)
+    left_out = "upsampler" if other else None
 
     def select(params: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -140,10 +138,7 @@ def load_start(
         }
 
     start = select(params)
-    have, want = (
-        {name: trees.describe_array(leaf) for name, leaf in trees.flatten(tree).items()}
-        for tree in (start, select(wanted))
-    )
+    have, want = _described(start), _described(select(wanted))
     differences = trees.list_differences(have, want)
     if differences:
         raise UserError(
@@ -152,6 +147,16 @@ def load_start(
             "student of the same config.model, or a release of the same config.scale."
         )
     return start
+
+
+def _described(tree: Mapping[str, Any]) -> dict[str, str]:
+    flat = trees.flatten(tree)
+    return {name: trees.describe_array(leaf) for name, leaf in flat.items()}
+
+
+def _upsamplers_differ(params: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    own, other = (_described(tree["sr"]["upsampler"]) for tree in (params, wanted))
+    return own != other
 
 
 def load_teacher(directory: str | Path) -> tuple[Teacher, Params]:

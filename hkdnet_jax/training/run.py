@@ -220,11 +220,11 @@ class Run:
           UserError: `config.init_from` does not fit the run.
         """
         config = self.config
-        start = load_start(config.init_from, config.scale, wanted)
+        start = load_start(config.init_from, wanted)
         if config.init_freeze and "upsampler" not in start["sr"]:
             raise UserError(
                 "config.init_freeze would keep an upsampler with random weights: "
-                f"config.init_from={config.init_from} is of another scale."
+                f"config.init_from={config.init_from} has another one."
             )
         return self._revived(start) if config.init_revive else start
 

@@ -12,21 +12,22 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float, to_uint8
+from hkdnet_jax.common.arrays import to_float, to_uint8
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
 from hkdnet_jax.losses.teacher import idleness, teacher_loss
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
+from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher, for_reduced
-from hkdnet_jax.ops.camera import camera_pair
+from hkdnet_jax.training import views
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
+from hkdnet_jax.training.views import Pair, View
 
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
-Pair = tuple[jax.Array, jax.Array]  # infrared and visible
 # (state, frozen parameters, batch) -> (state, scalars)
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
 # (params, frozen parameters, batch)
@@ -76,19 +77,6 @@ def _single(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
     one = jnp.where(jax.random.bernoulli(coin, shape=shape), ir, vis)
     alike = jax.random.bernoulli(chance, config.data.single, shape)
     return jnp.where(alike, one, ir), jnp.where(alike, one, vis)
-
-
-def _clean(config: ConfigDict, pair: Pair) -> Pair:
-    """The pair at the student's resolution, without any flaw of a camera."""
-    ir, vis = (degrade(image, config.scale) for image in pair)
-    return ir, vis
-
-
-def _taken(config: ConfigDict, key: jax.Array, pair: Pair) -> Pair:
-    """The low-resolution pair that the student sees."""
-    if config.data.degradation == "camera":
-        return camera_pair(key, *pair, config.scale)
-    return _clean(config, pair)
 
 
 def train_step(
@@ -231,28 +219,32 @@ def student_train_step(
       teacher: the frozen teacher.
       phase: 1 or 2.
     """
-    student, small_teacher = build_student(config), for_reduced(teacher, config.scale)
+    student = build_student(config)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
-    def phase1_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
-        _, label = small_teacher.apply({"params": frozen}, *_clean(config, pair))
-        _, out = student.apply({"params": params}, *taken, method=Student.fuse_only)
+    def phase1_loss(params: Params, frozen: Params, seen: View):
+        small_teacher = for_reduced(teacher, seen.scale)
+        _, label = small_teacher.apply({"params": frozen}, *seen.clean)
+        fuse = partial(student.apply, method=Student.fuse_only)
+        _, out = fuse({"params": params}, *seen.taken)
         fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
         return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
 
-    def phase2_loss(params: Params, frozen: Params, pair: Pair, taken: Pair):
-        image_t, label = teacher.apply({"params": frozen}, *pair)
-        image_s, out = student.apply({"params": params}, *taken)
+    def phase2_loss(params: Params, frozen: Params, seen: View):
+        image_t, label = teacher.apply({"params": frozen}, *seen.high)
+        image_s, out = student.apply(
+            {"params": params}, *seen.taken, window=seen.window
+        )
         features_t, features_s = [], []
         if config.loss.phi:
             low_label = {}
             if config.model.global_skip:
-                low = _clean(config, pair)
-                _, low_label = small_teacher.apply({"params": frozen}, *low)
-            features_t = features_to_add(config, label, low_label)
+                small_teacher = for_reduced(teacher, seen.scale)
+                _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
+            features_t = features_to_add(config, label, low_label, seen)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
         return student_phase2_loss(
-            image_t,
+            seen.cut(image_t),
             image_s,
             features_t,
             features_s,
@@ -269,10 +261,11 @@ def student_train_step(
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         pair = augmented(config, state.step, batch)
         pair = _single(config, step_key(config, state.step, stream=4), pair)
-        taken = _taken(config, step_key(config, state.step, stream=2), pair)
+        key = step_key(config, state.step, stream=2)
+        seen = views.view(config, key, pair, teacher)
 
         def loss_fn(trained: Params):
-            return loss_of_phase({**state.params, **trained}, frozen, pair, taken)
+            return loss_of_phase({**state.params, **trained}, frozen, seen)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
         return descend(config, optimizer, state, trained, loss_fn)
@@ -289,6 +282,7 @@ def features_to_add(
     config: ConfigDict,
     label: Mapping[str, jax.Array],
     low_label: Mapping[str, jax.Array],
+    seen: View,
 ) -> list[jax.Array]:
     """The teacher's side of Eq. 23, for the student's `tail` and `upsampled`.
 
@@ -302,15 +296,15 @@ def features_to_add(
       config: the run's.
       label: the teacher's layers for the high-resolution pair.
       low_label: those for the low-resolution pair; read only with the skip.
+      seen: the view, which says what of them is compared.
 
     Returns:
       [N, H, W, 16] and [N, H, W, 64].
     """
     names = [f"decoder{i}{feature_suffix(config)}" for i in (3, 1)]
     if not config.model.global_skip:
-        return [label[name] for name in names]
-    enlarge = partial(resize_bicubic, scale=config.scale)
-    return [label[name] - enlarge(low_label[name]) for name in names]
+        return [seen.cut(label[name]) for name in names]
+    return [seen.cut(label[name]) - seen.enlarge(low_label[name]) for name in names]
 
 
 def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array:
@@ -419,44 +413,75 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
     one only if `loss.phi` is not 0, and none divided by deviations.
     `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
     nothing reaches the super-resolution part.
-    The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's).
+    A student with a continuous upsampler is judged at each whole scale: these values
+    are means over them, and `psnr_x2`, `psnr_x3` and `psnr_x4` stand beside them.
+    The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's),
+    at `config.scale`.
     """
-    student, suffix = build_student(config), feature_suffix(config)
-    small_teacher = for_reduced(teacher, config.scale)
+    student = build_student(config)
 
     def step_fn(params: Params, frozen: Params, batch: Batch):
-        ir, vis = pair = to_float(batch["ir"]), to_float(batch["vis"])
+        pair = to_float(batch["ir"]), to_float(batch["vis"])
         # Every validation sees the same noise, so that their scores can be compared.
-        low = _taken(config, step_key(config, 0, stream=3), pair)
-        label, high = teacher.apply({"params": frozen}, ir, vis)
-        low_fused, _ = small_teacher.apply({"params": frozen}, *low)
-        _, low_label = small_teacher.apply({"params": frozen}, *_clean(config, pair))
-        image, out = student.apply(
-            {"params": {k: params[k] for k in ("fusion", "sr")}}, *low
-        )
-        bicubic = jnp.clip(resize_bicubic(low_fused, config.scale), 0.0, 1.0)
-        target = jnp.clip(label, 0.0, 1.0)
-
-        def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-            difference = jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32))
-            return jnp.mean(difference, axis=(1, 2, 3))
-
-        values = {
-            **image_quality("", jnp.clip(image, 0.0, 1.0), target),
-            **image_quality("_bicubic", bicubic, target),
-            "loss_fusion": distance(
-                out[f"decoded{suffix}"],
-                config.loss.fused_scale * low_label[f"decoder3{suffix}"],
-            ),
-            "loss_image": distance(image, label),
-            "alive": alive(out["decoded"]),
-        }
-        if config.loss.phi:
-            features_t = features_to_add(config, high, low_label)
-            features_s = [out["tail"], adapt(config, params, out["upsampled"])]
-            values["loss_feature"] = sum(map(distance, features_t, features_s))
-        drawn = (ir, vis, bicubic, image, label)
-        pictures = dict(zip(PICTURES, drawn, strict=True))
+        key = step_key(config, 0, stream=3)
+        if views.is_continuous(config):
+            judged = {
+                scale: _judge(
+                    config,
+                    (teacher, frozen),
+                    (student.clone(scale=scale), params),
+                    views.whole(config, key, pair, scale),
+                )
+                for scale in SCALES[1:]
+            }
+            each = [values for values, _ in judged.values()]
+            values = {k: sum(v[k] for v in each) / len(each) for k in each[0]}
+            values |= {f"psnr_x{k}": v["psnr"] for k, (v, _) in judged.items()}
+            pictures = judged[config.scale][1]
+        else:
+            seen = views.whole(config, key, pair, config.scale)
+            networks = (teacher, frozen), (student, params)
+            values, pictures = _judge(config, *networks, seen)
         return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
 
     return step_fn
+
+
+def _judge(
+    config: ConfigDict,
+    teacher: tuple[Teacher, Params],
+    student: tuple[Student, Params],
+    seen: View,
+) -> tuple[Scalars, dict[str, jax.Array]]:
+    """Values and pictures of `student_val_step` of a view; networks with parameters."""
+    suffix = feature_suffix(config)
+    (network, params), (teacher, frozen) = student, teacher
+    label, high = teacher.apply({"params": frozen}, *seen.high)
+    small_teacher = for_reduced(teacher, seen.scale)
+    low_fused, _ = small_teacher.apply({"params": frozen}, *seen.taken)
+    _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
+    own = {k: params[k] for k in ("fusion", "sr")}
+    image, out = network.apply({"params": own}, *seen.taken)
+    bicubic = jnp.clip(seen.enlarge(low_fused), 0.0, 1.0)
+    target = jnp.clip(label, 0.0, 1.0)
+
+    def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+        difference = jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32))
+        return jnp.mean(difference, axis=(1, 2, 3))
+
+    values = {
+        **image_quality("", jnp.clip(image, 0.0, 1.0), target),
+        **image_quality("_bicubic", bicubic, target),
+        "loss_fusion": distance(
+            out[f"decoded{suffix}"],
+            config.loss.fused_scale * low_label[f"decoder3{suffix}"],
+        ),
+        "loss_image": distance(image, label),
+        "alive": alive(out["decoded"]),
+    }
+    if config.loss.phi:
+        features_t = features_to_add(config, high, low_label, seen)
+        features_s = [out["tail"], adapt(config, params, out["upsampled"])]
+        values["loss_feature"] = sum(map(distance, features_t, features_s))
+    drawn = (*seen.high, bicubic, image, label)
+    return values, dict(zip(PICTURES, drawn, strict=True))

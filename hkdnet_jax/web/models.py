@@ -53,9 +53,9 @@ class Models:
         if name not in self._own:
             return self._shipped(None if name == AUTO else name, scale)
         model = self._own[name]
-        if model.scale != scale:
+        try:
+            return model.at(scale)
+        except ValueError as error:
             raise UserError(
-                f"{name} has scale {model.scale}, not {scale}: choose --scale "
-                f"{model.scale}, or another --model."
-            )
-        return model
+                f"{name} {error}: choose --scale {model.scale}, or another --model."
+            ) from error

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -33,10 +35,16 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report(data, tmp_path_factory):
+def rows(tmp_path_factory):
+    """The folder of the rows of `report`."""
+    return tmp_path_factory.mktemp("rows")
+
+
+@pytest.fixture(scope="module")
+def report(data, rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "results.md"
     argv = ["--data", str(data), "--sets", "hkdnet_demo", "--metrics", "AG,CC"]
-    assert command.main([*argv, "--out", str(out)]) == 0
+    assert command.main([*argv, "--out", str(out), "--rows", str(rows)]) == 0
     found = json.loads(out.with_suffix(".json").read_text())
     return found["sets"]["hkdnet_demo"], out.read_text()
 
@@ -55,6 +63,45 @@ def test_ours_is_better_than_bicubic(report):
         assert 4e-4 < means[results.OURS]["gigabytes"] < 0.5
         row = next(x for x in text.splitlines() if f"{np.mean(gains):+.2f}" in x)
         assert "2 of 2" in row and results.OURS in row
+
+
+def test_a_measurement_that_was_cut_goes_on(report, data, rows, tmp_path, monkeypatch):
+    """Only what is missing, damaged or of other files is measured again."""
+    scales, _ = report
+    kept = tmp_path / "rows"
+    shutil.copytree(rows, kept)
+    files = {file.relative_to(kept).as_posix(): file for file in kept.rglob("*.json")}
+    of = "hkdnet_demo/x{}/scene_000{}.json".format
+    assert set(files) == {of(s, n) for s in (2, 3, 4) for n in (0, 1)}
+    files[of(2, 1)].unlink()
+    files[of(3, 0)].write_text("{")
+    again = []
+
+    def instead(models, pair, scale, names, vgg_params, released):
+        again.append((scale, pair.name))
+        return {"plain": {"fresh": {"AG": 1.0}}}
+
+    monkeypatch.setattr(results, "measure_pair", instead)
+    models, names = results.Models.shipped(), ("AG", "CC")
+    measure = partial(results.measure, models, sets=["hkdnet_demo"], folder=kept)
+    found = measure(data, names=names, vgg_params=None)["hkdnet_demo"]
+    assert sorted(again) == [(2, "scene_0001"), (3, "scene_0000")]
+    assert found["4"] == scales["4"]
+    assert found["2"]["scene_0000"] == scales["2"]["scene_0000"]
+    assert "fresh" in found["2"]["scene_0001"]["plain"]
+    again.clear()
+    measure(data, names=names, vgg_params=None)
+    assert not again
+    # Other pixels, or other metrics, are measured anew.
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    folder = other / "hkdnet_demo" / "hr" / "vis"
+    shutil.copy(folder / "scene_0001.png", folder / "scene_0000.png")
+    measure(other, names=names, vgg_params=None)
+    assert sorted(again) == [(scale, "scene_0000") for scale in (2, 3, 4)]
+    again.clear()
+    measure(data, names=("AG",), vgg_params=None)
+    assert len(again) == 6
 
 
 def test_fusion_metrics_under_both_protocols(report, data):

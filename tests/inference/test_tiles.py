@@ -28,7 +28,7 @@ def test_tiles_cover_the_image_and_blend_to_it(shape, tile, scale):
 
 @pytest.mark.parametrize("length", range(64, 400, 7))
 def test_neighbours_overlap_by_a_fourth(length):
-    starts = tiles._starts(length, 64)
+    starts = tiles._starts(length, 64, 1)
     assert starts[0] == 0 and starts[-1] == length - 64
     steps = np.diff(starts)
     assert np.all(steps > 0) and np.all(steps <= 48)

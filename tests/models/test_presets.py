@@ -110,6 +110,7 @@ def test_full_preset_is_the_papers():
         "decoder": (64, 64, 32),
         "sr_groups": 5,
         "sr_rcabs": 20,
+        "upsampler": "subpixel",
         "reduction": 16,
         "dfag": True,
         "cea": True,

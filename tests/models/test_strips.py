@@ -9,7 +9,7 @@ import numpy_reference as ref
 import pytest
 
 from hkdnet_jax.model_files import call
-from hkdnet_jax.models import student
+from hkdnet_jax.models import super_resolution
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops.extent import Extent
@@ -34,7 +34,7 @@ def images(height, number=1):
 def strips_of(monkeypatch, rows, scale, number=1):
     """Makes strips of about so many rows."""
     row = 4 * TINY.width * scale**2 * number * W
-    monkeypatch.setattr(student, "STRIP_BYTES", rows * row)
+    monkeypatch.setattr(super_resolution, "STRIP_BYTES", rows * row)
 
 
 def run(network, *arguments):

@@ -231,15 +231,15 @@ def test_no_such_scale(scale):
         hkdnet_jax.load(scale)
 
 
-@pytest.mark.parametrize("scale", ["2", 2.0, True])
-def test_a_scale_is_an_integer(scale):
-    says = r"scale must be an integer.*: write load\(2\)"
+@pytest.mark.parametrize("scale", ["2", True])
+def test_a_scale_is_a_number(scale):
+    says = r"scale must be a number.*: write load\(2\)"
     with pytest.raises(TypeError, match=says):
         hkdnet_jax.load(scale=scale)
     if not isinstance(scale, str):  # the name of a folder
         with pytest.raises(TypeError, match=says):
             hkdnet_jax.load(scale)
-    assert hkdnet_jax.load(np.int64(1)).scale == 1
+    assert hkdnet_jax.load(np.int64(1)).scale == hkdnet_jax.load(1.0).scale == 1
 
 
 def test_load_takes_what_the_flags_take():

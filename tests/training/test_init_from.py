@@ -134,12 +134,12 @@ def test_a_released_model_starts_a_full_student(scale, tmp_path):
     config = student_x3.get_config()
     wanted = jax.eval_shape(lambda: networks.init_params(config))
     if scale == 3:
-        start = jax.device_get(load_start(tmp_path, 3, wanted))
+        start = jax.device_get(load_start(tmp_path, wanted))
         assert list(start) == ["sr"]
         assert_equal(start["sr"], params["sr"])
         return
     with pytest.raises(UserError, match=r"init_from=.*upsampler/conv1.*config\.scale"):
-        load_start(tmp_path, 3, wanted)
+        load_start(tmp_path, wanted)
 
 
 def test_a_student_of_another_scale_gives_all_but_its_upsampler(config, source):

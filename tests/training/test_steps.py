@@ -20,7 +20,7 @@ from hkdnet_jax.common import arrays
 from hkdnet_jax.measuring.slices import abstract_arguments
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import sharding
-from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training import networks, steps, views
 from hkdnet_jax.training.run import Run
 
 SIZE = 32  # of the high-resolution crops
@@ -196,7 +196,8 @@ def test_without_the_skip_the_features_are_the_teachers():
     config.model.global_skip = False
     rng = np.random.default_rng(0)
     label = {f"decoder{i}": rng.normal(size=(1, 4, 4, 2)) for i in (1, 3)}
-    third, first = steps.features_to_add(config, label, {})
+    seen = views.View((), (), (), config.scale)
+    third, first = steps.features_to_add(config, label, {}, seen)
     assert third is label["decoder3"] and first is label["decoder1"]
 
 

@@ -11,7 +11,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.training import networks, run, steps
+from hkdnet_jax.training import networks, run, steps, views
 from hkdnet_jax.training.config_check import check_values
 
 CONTEXT = 4.0
@@ -70,7 +70,7 @@ def test_a_model_file_keeps_the_context(taken, tmp_path):
     description = networks.describe_network(vivid.config)
     file_format.save_model(tmp_path, description, before)
     assert Model.load(tmp_path).network == networks.build_teacher(vivid.config)
-    start = networks.load_start(tmp_path, 1, before)
+    start = networks.load_start(tmp_path, before)
     jax.tree.map(np.testing.assert_array_equal, start, before)
     file_format.save_model(tmp_path, description | {"context": -1.0}, before)
     with pytest.raises(UserError, match="does not describe a network"):
@@ -133,13 +133,13 @@ def test_the_labels_of_camera_pairs_are_those_of_the_clean_pair(tiny_teacher):
     config.data.degradation = "camera"
     pair = tuple(to_float(x) for x in random_batch(1, 12, 32).values())
     keys = [steps.step_key(config, step, stream=2) for step in (0, 1)]
-    clean = steps._clean(config, pair)
-    seen = [steps._taken(config, key, pair) for key in (*keys, keys[0])]
-    for a, b, again, low in zip(*seen, clean, strict=True):
+    seen = [views.whole(config, key, pair, 2) for key in (*keys, keys[0])]
+    clean = seen[0].clean
+    for a, b, again, low in zip(*(x.taken for x in seen), clean, strict=True):
         assert np.any(a != b) and np.any(a != low)
         np.testing.assert_array_equal(a, again)
     config.data.degradation = "bilinear"
-    for a, b in zip(steps._taken(config, keys[0], pair), clean, strict=True):
+    for a, b in zip(views.whole(config, keys[0], pair, 2).taken, clean, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
