@@ -276,7 +276,8 @@ def _fingerprint(
     weights = [trees.fingerprint(model.params) for model in networks]
     if vgg_params is not None:
         weights.append(trees.fingerprint(vgg_params))
-    return " ".join([hkdnet_jax.__version__, *names, *weights])
+    rules = [repr(model.network) for model in networks]
+    return " ".join([hkdnet_jax.__version__, *names, *weights, *rules])
 
 
 def _key(fingerprint: str, pair: Pair, released: Path | None) -> str:
