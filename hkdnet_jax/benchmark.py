@@ -23,9 +23,10 @@ from hkdnet_jax.measuring.runs import (
     run_exported,
     run_metrics,
     run_parity,
+    run_peers,
     run_subject,
 )
-from hkdnet_jax.measuring.subjects import SUBJECTS
+from hkdnet_jax.measuring.subjects import SUBJECTS, Subject
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +42,7 @@ def _run(args: argparse.Namespace) -> int:
         "metrics": _run_metrics,
         "parity": _run_parity,
         "exported": _run_exported,
+        "peers": _run_peers,
     }
     report = others.get(args.subject, _run_subject)(args)
     for sentence in report.get("failures", ()):
@@ -61,6 +63,12 @@ def _run_exported(args: argparse.Namespace) -> Row:
     return run_exported(args.files, sizes, args.repeats)
 
 
+def _run_peers(args: argparse.Namespace) -> Row:
+    fuse = SUBJECTS["fuse"]
+    sizes = settings.parse_sizes(args.size, scenes.MIN_SIZE)
+    return run_peers(args.programs, _settings(args, fuse), sizes)
+
+
 def _run_metrics(args: argparse.Namespace) -> Row:
     settings.check_count("--repeats", args.repeats)
     least = max(metrics.METRICS[name].min_side for name in metrics.PAPER)
@@ -68,12 +76,17 @@ def _run_metrics(args: argparse.Namespace) -> Row:
 
 
 def _run_subject(args: argparse.Namespace) -> Row:
-    settings.check_count("--repeats", args.repeats)
     subject = SUBJECTS[args.subject]
-    chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
-    settings.check_settings(subject, chosen)
+    chosen = _settings(args, subject)
     sizes = settings.parse_sizes(args.size, subject.least_side)
     return run_subject(args.subject, chosen, sizes)
+
+
+def _settings(args: argparse.Namespace, subject: Subject) -> Settings:
+    settings.check_count("--repeats", args.repeats)
+    chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
+    settings.check_settings(subject, chosen)
+    return chosen
 
 
 if __name__ == "__main__":

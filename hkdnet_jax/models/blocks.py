@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.models.remat import conv_output, rematerialized
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, spatial_mean
@@ -50,8 +51,8 @@ class RCAB(nn.Module):
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
         conv = partial(Conv3x3, c, dtype=self.dtype, precision=self.precision)
-        y = nn.relu(conv(name="conv1")(x, extent))
-        y = conv(name="conv2")(y, extent)
+        y = nn.relu(conv_output(conv(name="conv1")(x, extent)))
+        y = conv_output(conv(name="conv2")(y, extent))
         gate = ChannelGate(self.reduction, self.dtype, self.precision, name="gate")
         return x + gate(y, extent)
 
@@ -80,12 +81,13 @@ class ResidualGroup(nn.Module):
     reduction: int
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         stack = nn.scan(
-            _ScannedRCAB,
+            rematerialized(_ScannedRCAB, self.remat, in_scan=True),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

@@ -43,6 +43,7 @@ class InfraredBranch(nn.Module):
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir, extent)
+        arithmetic["remat"] = cfg.remat
         group = partial(ResidualGroup, cfg.branch_rcabs, cfg.reduction)
         x = group(**arithmetic, name="rg")(x, extent)
         if cfg.dfag:
@@ -73,7 +74,8 @@ class VisibleBranch(nn.Module):
         x = Conv3x3(cfg.width, **arithmetic, name="conv")(vis, extent)
         sizes = cfg.branch_rcabs, cfg.reduction
         for i in (1, 2):
-            x = ResidualGroup(*sizes, **arithmetic, name=f"rg{i}")(x, extent)
+            group = ResidualGroup(*sizes, **arithmetic, remat=cfg.remat, name=f"rg{i}")
+            x = group(x, extent)
         if cfg.cea:
             cea = CEA(
                 cfg.corner_gamma,
@@ -149,7 +151,7 @@ class SuperResolutionPart(nn.Module):
         head = y = conv(cfg.width, name="head")(x, extent)
         for i in range(cfg.sr_groups):
             group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
-            y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
+            y = group(**arithmetic, remat=cfg.remat, name=f"rg{i + 1}")(y, extent)
         y = head + conv(cfg.width, name="body")(y, extent)
         if self.in_strips and (strips := _strips(y.shape, self.scale)) > 1:
             return self._enlarged_in_strips(y, extent, strips), {}
