@@ -1,5 +1,8 @@
 """Which intermediates of the blocks are kept for the backward pass (`model.remat`)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
@@ -35,3 +38,10 @@ def rematerialized(
     if remat == "none":
         return block
     return nn.remat(block, policy=_KEPT[remat], prevent_cse=not in_scan)
+
+
+def checkpointed(body: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """Returns the body of a scan, a function, as `rematerialized` does a module."""
+    if remat == "none":
+        return body
+    return jax.checkpoint(body, policy=_KEPT[remat], prevent_cse=False)

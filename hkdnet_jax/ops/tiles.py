@@ -39,6 +39,13 @@ def from_tiles(tiles: jax.Array, height: int, width: int) -> jax.Array:
     return x.reshape(n, TILE * rows, TILE * columns, c)[:, :height, :width]
 
 
+def transformed_bytes(x: jax.Array) -> int:
+    """The size of features [N, H, W, C] at the 36 places of their windows."""
+    n, h, w, c = x.shape
+    number = n * -(-h // TILE) * -(-w // TILE)
+    return x.dtype.itemsize * WINDOW**2 * number * c
+
+
 def inside(height: int, width: int) -> np.ndarray | None:
     """Marks the pixels of tiles that lie in images of this size by 1, others by 0.
 
@@ -83,7 +90,10 @@ def _backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
     places = _to_places(tiles, kernel)
     grad_products = _mixed(_BOTH_OUTPUTS, grad)
     grad_kernel = lax.dot_general(
-        _flat(places), _flat(grad_products), (((1,), (1,)), ((0,), (0,))), precision=FULL
+        _flat(places),
+        _flat(grad_products),
+        (((1,), (1,)), ((0,), (0,))),
+        precision=FULL,
     )
     kernel_places = jnp.swapaxes(_transformed(kernel), 1, 2)
     grad_places = _products(grad_products, kernel_places)
@@ -171,9 +181,7 @@ def _moved(x: jax.Array, axis: int, tiles: int) -> jax.Array:
     return lax.slice_in_dim(padded, high, high + size, axis=axis)
 
 
-def _combined(
-    matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int
-) -> jax.Array:
+def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
     """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
     total = 0.0
     for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
