@@ -3,6 +3,7 @@
 See `ops.tiles`; `blocks.RCAB` is the plain form.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,10 +18,10 @@ from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import sharding
 
 Params = Mapping[str, Any]
-# The fewest channels for which the products outweigh the transforms.
-_LEAST_CHANNELS = 32
-# The most bytes of transformed features; more of them do not stay in the caches.
-_MOST_BYTES = 96 * 2**20
+# By the fewest channels, the most bytes that features may have: with fewer channels the
+# products save less, and what does not stay in the caches costs more.  Measured; see
+# docs/performance.md.
+_MOST_BYTES = {32: 2 * 2**20, 64: 16 * 2**20}
 
 
 def pays(x: jax.Array, dtype: jnp.dtype, extent: Extent | None) -> bool:
@@ -29,10 +30,12 @@ def pays(x: jax.Array, dtype: jnp.dtype, extent: Extent | None) -> bool:
     In bfloat16 the transforms would lose digits.  Images that do not fill their arrays,
     and images whose rows several devices share, take the plain form.
     """
-    whole = extent is None and not sharding.rows_are_split()
-    many = x.shape[-1] >= _LEAST_CHANNELS
-    single = x.dtype == jnp.dtype(dtype) == jnp.float32
-    return whole and many and single and tiles.transformed_bytes(x) <= _MOST_BYTES
+    if x.dtype != jnp.float32 or jnp.dtype(dtype) != jnp.float32:
+        return False
+    if extent is not None or sharding.rows_are_split():
+        return False
+    limits = [most for least, most in _MOST_BYTES.items() if x.shape[-1] >= least]
+    return 4 * math.prod(x.shape) <= max(limits, default=0)
 
 
 def apply(

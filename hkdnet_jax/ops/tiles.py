@@ -8,6 +8,7 @@ once, and each transform is a sum of whole arrays, a few of them moved by one ti
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,11 @@ from jax import lax
 from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
 from hkdnet_jax.runtime.precision import FULL
 
-ROWS, COLUMNS = 0, 1  # axes of the place in a tile
-_MOVES = {ROWS: 3, COLUMNS: 4}  # the axes along which their tiles lie
+# Bytes of transformed features that are processed at once, so that they stay in the
+# caches.
+CHUNK_BYTES = 5 * 2**19
+# Image and row of tiles at which a chunk begins.
+Start = tuple[jax.Array | int, jax.Array | int]
 
 
 def to_tiles(x: jax.Array) -> jax.Array:
@@ -37,13 +41,6 @@ def from_tiles(tiles: jax.Array, height: int, width: int) -> jax.Array:
     _, _, n, rows, columns, c = tiles.shape
     x = tiles.transpose(2, 3, 0, 4, 1, 5)
     return x.reshape(n, TILE * rows, TILE * columns, c)[:, :height, :width]
-
-
-def transformed_bytes(x: jax.Array) -> int:
-    """The size of features [N, H, W, C] at the 36 places of their windows."""
-    n, h, w, c = x.shape
-    number = n * -(-h // TILE) * -(-w // TILE)
-    return x.dtype.itemsize * WINDOW**2 * number * c
 
 
 def inside(height: int, width: int) -> np.ndarray | None:
@@ -71,9 +68,21 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       kernel: float32 [3, 3, I, O].
 
     Returns:
-      float32 [4, 4, N, R, S, O]; outside the images the values mean nothing.
+      float32 [4, 4, N, R, S, O]; outside the images the values mean nothing, and their
+      gradient has to be 0.
     """
-    return _from_places(_products(_to_places(tiles, kernel), _transformed(kernel)))
+    transformed = _transformed(kernel)
+    *outer, rows, columns, _ = tiles.shape
+    chunks = _Chunks(tiles.shape, max(kernel.shape[2:]))
+    shape = *outer, chunks.all_rows, columns, kernel.shape[-1]
+
+    def step(out: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
+        places = _to_places(bordered, start, chunks, kernel)
+        part = _mixed(_BOTH_OUTPUTS.T, _products(places, transformed))
+        return lax.dynamic_update_slice(out, part, (0, 0, *start, 0, 0))
+
+    out = chunks.fold(step, jnp.zeros(shape, tiles.dtype), chunks.bordered(tiles))
+    return out[:, :, :, :rows]
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -81,27 +90,83 @@ def _forward(tiles: jax.Array, kernel: jax.Array):
 
 
 def _backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
-    """The adjoint of each step, in the opposite order.
-
-    The transformed input is computed again: it would be 2.25 times as large as the
-    input, and takes a tenth of the time of the rest.
-    """
     tiles, kernel = residuals
-    places = _to_places(tiles, kernel)
-    grad_products = _mixed(_BOTH_OUTPUTS, grad)
-    grad_kernel = lax.dot_general(
-        _flat(places),
-        _flat(grad_products),
-        (((1,), (1,)), ((0,), (0,))),
-        precision=FULL,
-    )
-    kernel_places = jnp.swapaxes(_transformed(kernel), 1, 2)
-    grad_places = _products(grad_products, kernel_places)
-    taps = _mixed(_BOTH_TAPS.T, grad_kernel.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
-    return _summed_places(grad_places, kernel), taps
+    grad_tiles = conv(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    return grad_tiles, _kernel_gradient(tiles, grad, kernel)
 
 
 conv.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The gradient [3, 3, I, O]; the kernel itself is only read for `_separate`."""
+    channels = kernel.shape[2:]
+    chunks = _Chunks(tiles.shape, max(channels))
+    grad = chunks.filled(grad)
+    numbers = (((1,), (1,)), ((0,), (0,)))
+
+    def step(total: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
+        inputs = _to_places(bordered, start, chunks, kernel)
+        outputs = _mixed(_BOTH_OUTPUTS, chunks.part(grad, start))
+        return total + lax.dot_general(
+            _flat(inputs), _flat(outputs), numbers, precision=FULL
+        )
+
+    zero = jnp.zeros((WINDOW**2, *channels), tiles.dtype)
+    total = chunks.fold(step, zero, chunks.bordered(tiles))
+    return _mixed(_BOTH_TAPS.T, total.reshape(WINDOW, WINDOW, *channels))
+
+
+class _Chunks:
+    """Parts of tiles whose transformed features stay in a core's caches.
+
+    A chunk is some whole images, or some rows of tiles of one image.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int):
+        """Cuts [4, 4, N, R, S, C]; `channels` is the larger number before and after."""
+        _, _, self.number, self.rows, columns, _ = shape
+        row_bytes = 4 * WINDOW**2 * columns * channels
+        fitting = max(1, CHUNK_BYTES // row_bytes)  # rows of tiles
+        self.bands = -(-self.rows // fitting)
+        self.height = -(-self.rows // self.bands)
+        self.all_rows = self.bands * self.height
+        most = max(1, fitting // self.rows)
+        self.images = max(
+            k for k in range(1, most + 1) if self.number % k == 0 or k == 1
+        )
+
+    def bordered(self, tiles: jax.Array) -> jax.Array:
+        """Adds a row of zero tiles above, and one below the last chunk."""
+        return _padded(tiles, 1, 1 + self.all_rows - self.rows)
+
+    def filled(self, tiles: jax.Array) -> jax.Array:
+        """Adds rows of zero tiles until the last chunk is full."""
+        return _padded(tiles, 0, self.all_rows - self.rows)
+
+    def part(self, tiles: jax.Array, start: Start, more: int = 0) -> jax.Array:
+        """The tiles of a chunk with `more` rows below them."""
+        sizes = *tiles.shape[:2], self.images, self.height + more, *tiles.shape[4:]
+        return lax.dynamic_slice(tiles, (0, 0, *start, 0, 0), sizes)
+
+    def fold(self, step: Callable[..., Any], first: Any, bordered: jax.Array) -> Any:
+        """Calls step(carry, bordered, start) for each chunk, one after the other."""
+        count = self.number // self.images * self.bands
+        if count == 1:
+            return step(first, bordered, (0, 0))
+
+        def body(carry: Any, index: jax.Array) -> tuple[Any, None]:
+            start = index // self.bands * self.images, index % self.bands * self.height
+            return step(carry, bordered, start), None
+
+        return lax.scan(body, first, jnp.arange(count))[0]
+
+
+def _padded(tiles: jax.Array, above: int, below: int) -> jax.Array:
+    padding = [(0, 0)] * tiles.ndim
+    padding[3] = above, below
+    return jnp.pad(tiles, padding)
+
 
 # Both directions at once: [36, 16] and [36, 9].
 _BOTH_OUTPUTS = np.kron(OUTPUTS, OUTPUTS).astype(np.float32)
@@ -132,53 +197,36 @@ def _products(places: jax.Array, kernel: jax.Array) -> jax.Array:
     return products.reshape(*places.shape[:-1], kernel.shape[-1])
 
 
-def _from_places(products: jax.Array) -> jax.Array:
-    return _mixed(_BOTH_OUTPUTS.T, products)
+def _to_places(
+    bordered: jax.Array, start: Start, chunks: _Chunks, kernel: jax.Array
+) -> jax.Array:
+    """The windows of 6x6 pixels around a chunk's tiles, transformed.
 
+    A window has a pixel of the tile before and one of the tile after on each axis.
 
-def _to_places(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The windows of 6x6 pixels around the tiles, transformed: [6, 6, N, R, S, C]."""
-    down = _separate(kernel, lambda x: _windows(x, ROWS), tiles)
-    return _windows(down, COLUMNS)
-
-
-def _windows(x: jax.Array, axis: int) -> jax.Array:
-    """Transforms windows along one axis, from four pixels of each tile to six places.
-
-    A window has a pixel of the tile before and one of the tile after.
+    Returns:
+      [6, 6, N, R, S, C].
     """
-    pixels = [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(TILE)]
-    before, after = _moved(pixels[-1], axis, 1), _moved(pixels[0], axis, -1)
-    return _combined(INPUTS, [before, *pixels, after], axis)
+
+    def down(bordered: jax.Array, *start: jax.Array) -> jax.Array:
+        part, height = chunks.part(bordered, start, more=2), chunks.height
+        windows = [part[-1, :, :, :height]]
+        windows += [part[i, :, :, 1 : height + 1] for i in range(TILE)]
+        windows += [part[0, :, :, 2 : height + 2]]
+        return _combined(INPUTS, windows, axis=0)
+
+    x = _separate(kernel, down, bordered, *start)
+    columns = [x[:, i] for i in range(TILE)]
+    return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
 
 
-def _summed_places(places: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The adjoint of `_to_places`."""
-    down = _separate(kernel, lambda x: _summed_windows(x, ROWS), places)
-    return _summed_windows(down, COLUMNS)
+def _right(x: jax.Array) -> jax.Array:
+    """Moves [6, N, R, S, C] by one tile to the right; zeros enter."""
+    return jnp.pad(x, ((0, 0),) * 3 + ((1, 0), (0, 0)))[:, :, :, :-1]
 
 
-def _summed_windows(x: jax.Array, axis: int) -> jax.Array:
-    """The adjoint of `_windows`.
-
-    Only the first place has a share of the pixel before, only the last of that after.
-    """
-    places = [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(WINDOW)]
-    beyond = [_moved(places[0], axis, -1), _moved(places[-1], axis, 1)]
-    shares = np.zeros((TILE, 2))
-    shares[-1, 0], shares[0, 1] = INPUTS[0, 0], INPUTS[-1, -1]
-    matrix = np.hstack([INPUTS[:, 1:-1].T, shares])
-    return _combined(matrix, [*places, *beyond], axis)
-
-
-def _moved(x: jax.Array, axis: int, tiles: int) -> jax.Array:
-    """Moves [4 or 6, N, R, S, C] by one tile; zeros enter."""
-    axis = _MOVES[axis] - 1  # one axis, that of the place, has been taken out
-    size, low, high = x.shape[axis], max(tiles, 0), max(-tiles, 0)
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (low, high, 0)
-    padded = lax.pad(x, jnp.zeros((), x.dtype), padding)
-    return lax.slice_in_dim(padded, high, high + size, axis=axis)
+def _left(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0),) * 3 + ((0, 1), (0, 0)))[:, :, :, 1:]
 
 
 def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
@@ -192,7 +240,7 @@ def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax
 
 
 def _separate(
-    kernel: jax.Array, function: Callable[[jax.Array], jax.Array], x: jax.Array
+    kernel: jax.Array, function: Callable[..., jax.Array], *args: Any
 ) -> jax.Array:
     """Calls a function so that its result is computed once, and not for each reader.
 
@@ -201,7 +249,8 @@ def _separate(
     It does not fuse across a condition.  This one is always true, which the compiler
     does not know: no 32-bit number has 64 bits.
     """
-    shape = jax.eval_shape(function, x)
+    shape = jax.eval_shape(function, *args)
     bits = lax.bitcast_convert_type(kernel[0, 0, 0, 0], jnp.uint32)
     always = lax.population_count(bits) < 64
-    return lax.cond(always, function, lambda _: jnp.zeros(shape.shape, shape.dtype), x)
+    never = jnp.zeros(shape.shape, shape.dtype)
+    return lax.cond(always, function, lambda *_: never, *args)

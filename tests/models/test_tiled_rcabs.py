@@ -80,8 +80,10 @@ def test_where_tiles_do_not_pay():
     assert not tiled_rcabs.pays(x, jnp.bfloat16, None)
     assert not tiled_rcabs.pays(x.astype(jnp.bfloat16), jnp.bfloat16, None)
     assert not tiled_rcabs.pays(x, single, Extent(jnp.array([8]), jnp.array([5])))
-    huge = jax.ShapeDtypeStruct((1, 2000, 2000, C), single)
-    assert not tiled_rcabs.pays(huge, single, None)
+    sizes = {(32, 128): True, (32, 129): False, (64, 512): True, (64, 513): False}
+    for (channels, side), pay in sizes.items():
+        image = jax.ShapeDtypeStruct((1, 128, side, channels), single)
+        assert tiled_rcabs.pays(image, single, None) == pay
 
 
 def test_rows_that_devices_share_take_the_plain_form():

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from hkdnet_jax.ops import tiles
+from hkdnet_jax.ops.winograd import weight_gradient
 
 
 def arrays(shape, o, seed=0):
@@ -57,6 +58,38 @@ def test_tiles_and_back(h, w):
     np.testing.assert_array_equal(tiles.from_tiles(jnp.asarray(cut), h, w), x)
 
 
+# One row of tiles of the two images, of 12 columns: 4 * 36 * 3 * 8 bytes.
+ROW = 4 * 36 * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "chunks"),
+    [(12, 1), (6, 2), (5, 4), (3, 4), (2, 8), (1, 12)],
+)
+def test_chunks_change_nothing(monkeypatch, rows, chunks):
+    """Four images of 3 rows of tiles; of two bands the second is half empty."""
+    x, kernel, grad = arrays((4, 10, 12, 7), 8)
+    monkeypatch.setattr(tiles, "CHUNK_BYTES", rows * ROW + 1)
+    jaxpr = jax.make_jaxpr(lambda *args: tiles.conv(*args))(tiles.to_tiles(x), kernel)
+    loops = [int(part.split()[0]) for part in str(jaxpr).split("length=")[1:]]
+    assert loops == ([] if chunks == 1 else [chunks])
+
+    @jax.jit
+    def both(grad, x, kernel):
+        output, pull = jax.vjp(in_tiles, x, kernel)
+        return output, *pull(grad)
+
+    output, grad_x, grad_kernel = both(grad, x, kernel)
+    want = direct(x, kernel)
+    np.testing.assert_allclose(output, want, rtol=0, atol=5e-6 * np.abs(want).max())
+    want = direct(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    np.testing.assert_allclose(grad_x, want, rtol=0, atol=5e-6 * np.abs(want).max())
+    want = weight_gradient(x, grad)
+    np.testing.assert_allclose(
+        grad_kernel, want, rtol=0, atol=1e-5 * np.abs(want).max()
+    )
+
+
 @pytest.mark.parametrize(("shape", "o"), SHAPES)
 def test_values_are_the_direct_sum(shape, o):
     x, kernel, _ = arrays(shape, o)
@@ -96,8 +129,3 @@ def test_the_first_half_of_a_transform_is_not_computed_again():
     x, kernel, _ = arrays((1, 16, 16, 8), 8)
     text = jax.jit(tiles.conv).lower(tiles.to_tiles(x), kernel).compile().as_text()
     assert " conditional(" in text
-
-
-def test_bytes_at_all_places():
-    x = jnp.zeros((2, 9, 8, 5), jnp.float32)
-    assert tiles.transformed_bytes(x) == 4 * 36 * 2 * 3 * 2 * 5
