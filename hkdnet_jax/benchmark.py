@@ -27,6 +27,7 @@ from hkdnet_jax.measuring.runs import (
     run_subject,
 )
 from hkdnet_jax.measuring.subjects import SUBJECTS, Subject
+from hkdnet_jax.runtime import start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,4 +91,5 @@ def _settings(args: argparse.Namespace, subject: Subject) -> Settings:
 
 
 if __name__ == "__main__":
+    start.tune()
     sys.exit(main())
