@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hkdnet_jax.ops.barriers import separate
 from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
 from hkdnet_jax.runtime.precision import FULL
 
@@ -99,7 +100,7 @@ conv.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The gradient [3, 3, I, O]; the kernel itself is only read for `_separate`."""
+    """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
     channels = kernel.shape[2:]
     chunks = _Chunks(tiles.shape, max(channels))
     grad = chunks.filled(grad)
@@ -215,7 +216,8 @@ def _to_places(
         windows += [part[0, :, :, 2 : height + 2]]
         return _combined(INPUTS, windows, axis=0)
 
-    x = _separate(kernel, down, bordered, *start)
+    # Or each of the six terms below would compute the sums above again.
+    x = separate(kernel[0, 0, 0, 0], down, bordered, *start)
     columns = [x[:, i] for i in range(TILE)]
     return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
 
@@ -237,20 +239,3 @@ def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax
         shape[axis] = -1
         total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
     return total
-
-
-def _separate(
-    kernel: jax.Array, function: Callable[..., jax.Array], *args: Any
-) -> jax.Array:
-    """Calls a function so that its result is computed once, and not for each reader.
-
-    XLA's CPU compiler drops optimization barriers before it fuses, and then computes
-    the first half of a transform again for each of the six terms of the second half.
-    It does not fuse across a condition.  This one is always true, which the compiler
-    does not know: no 32-bit number has 64 bits.
-    """
-    shape = jax.eval_shape(function, *args)
-    bits = lax.bitcast_convert_type(kernel[0, 0, 0, 0], jnp.uint32)
-    always = lax.population_count(bits) < 64
-    never = jnp.zeros(shape.shape, shape.dtype)
-    return lax.cond(always, function, lambda *_: never, *args)

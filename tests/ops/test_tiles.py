@@ -122,10 +122,3 @@ def test_no_number_switches_the_transform_off():
         got = np.asarray(in_tiles(x, odd))
         # The corner's first output does not see this tap, and Winograd's sums do.
         assert np.isfinite(got).all() == np.isfinite(first)
-
-
-def test_the_first_half_of_a_transform_is_not_computed_again():
-    """A condition keeps the halves apart, which the compiler must not see through."""
-    x, kernel, _ = arrays((1, 16, 16, 8), 8)
-    text = jax.jit(tiles.conv).lower(tiles.to_tiles(x), kernel).compile().as_text()
-    assert " conditional(" in text
