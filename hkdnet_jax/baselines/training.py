@@ -83,13 +83,13 @@ class BaselineRun(Run):
 
         def step_fn(state: TrainState, frozen: Params, batch: steps.Batch):
             del frozen
-            ir, vis = steps.augmented(config, state.step, batch)
+            pair = steps.augmented(config, state.step, batch)
             key = steps.step_key(config, state.step, stream=1)
 
-            def loss_fn(params: Params):
-                return self._recipe.loss(network, params, ir, vis, key)
+            def loss_fn(params: Params, pair: steps.Pair):
+                return self._recipe.loss(network, params, *pair, key)
 
-            return steps.descend(config, optimizer, state, state.params, loss_fn)
+            return steps.descend(config, optimizer, state, state.params, loss_fn, pair)
 
         return step_fn
 

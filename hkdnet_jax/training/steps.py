@@ -7,6 +7,7 @@ teacher are computed here, on the device.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from hkdnet_jax.models.presets import SCALES
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher, for_reduced
 from hkdnet_jax.training import views
+from hkdnet_jax.training.accumulation import Loss, gradients
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
@@ -115,12 +117,12 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         )
         image = jnp.where(coin, ir, vis)
 
-        def loss_fn(params: Params):
+        def loss_fn(params: Params, image: jax.Array):
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
             return _with_idleness(config, loss, terms, out)
 
-        return descend(config, optimizer, state, state.params, loss_fn)
+        return descend(config, optimizer, state, state.params, loss_fn, image)
 
     return step_fn
 
@@ -136,14 +138,14 @@ def vivid_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         del frozen
-        ir, vis = augmented(config, state.step, batch)
 
-        def loss_fn(params: Params):
-            output, out = model.apply({"params": params}, ir, vis)
-            loss, terms = vivid_loss(output, ir, vis, **weights)
+        def loss_fn(params: Params, pair: Pair):
+            output, out = model.apply({"params": params}, *pair)
+            loss, terms = vivid_loss(output, *pair, **weights)
             return _with_idleness(config, loss, terms, out)
 
-        return descend(config, optimizer, state, state.params, loss_fn)
+        pair = augmented(config, state.step, batch)
+        return descend(config, optimizer, state, state.params, loss_fn, pair)
 
     return step_fn
 
@@ -153,22 +155,25 @@ def descend(
     optimizer: Optimizer,
     state: TrainState,
     trained: Params,
-    loss_fn: Callable[[Params], tuple[jax.Array, Scalars]],
+    loss_fn: Loss,
+    images: Any,
 ) -> tuple[TrainState, Scalars]:
     """Takes a step down the gradient of a loss.
 
     Args:
-      config: the run's configuration.
+      config: the run's configuration; `train.accumulate` is read.
       optimizer: that of the run.
       state: the state before the step.
       trained: the groups of its parameters that the loss is a function of.
-      loss_fn: maps them to the loss and its terms by name.
+      loss_fn: maps them and the images to the loss and its terms by name.
+      images: a pytree of arrays [N, ...].
 
     Returns:
       The state after the step, and the scalars to be logged.
     """
-    (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-    state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+    parts = config.train.accumulate
+    (loss, terms), gradient = gradients(loss_fn, trained, images, parts)
+    state, scalars = apply_gradients(config, optimizer, state, gradient, loss)
     return state, scalars | {"loss": loss} | _named(terms)
 
 
@@ -262,11 +267,13 @@ def student_train_step(
         key = step_key(config, state.step, stream=2)
         seen = views.view(config, key, pair, teacher)
 
-        def loss_fn(trained: Params):
-            return loss_of_phase({**state.params, **trained}, frozen, seen)
+        def loss_fn(trained: Params, pairs: Mapping[str, Pair]):
+            part = seen._replace(**pairs)
+            return loss_of_phase({**state.params, **trained}, frozen, part)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
-        return descend(config, optimizer, state, trained, loss_fn)
+        pairs = {"high": seen.high, "clean": seen.clean, "taken": seen.taken}
+        return descend(config, optimizer, state, trained, loss_fn, pairs)
 
     return step_fn
 
