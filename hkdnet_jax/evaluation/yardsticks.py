@@ -114,8 +114,10 @@ _TITLES = {
 
 
 def to_markdown(values: Values) -> str:
-    """A table for each scale."""
-    parts = []
+    """A table for each scale, after what its columns mean."""
+    rows_of_all = [row for methods in values.values() for row in methods.values()]
+    asked = [n for n in NAMES if any(n in row for row in rows_of_all)]
+    parts = [_INTRODUCTION, *(_MEANINGS[name] for name in asked)]
     for scale, methods in values.items():
         names = [n for n in _TITLES if any(n in row for row in methods.values())]
         rows = [
@@ -124,7 +126,7 @@ def to_markdown(values: Values) -> str:
         ]
         titles = ["method", *(_TITLES[n] for n in names)]
         parts.append(f"## x{scale}\n\n{markdown_table(titles, rows)}")
-    return "\n".join([_INTRODUCTION, *parts])
+    return "\n".join(parts)
 
 
 def _said(value: float) -> str:
@@ -134,8 +136,15 @@ def _said(value: float) -> str:
 _INTRODUCTION = """\
 # Other yardsticks
 
-Weak ones, to which nothing was tuned.  "Natural" is the distance of the picture's
-statistics from those of undistorted pictures (our model of our training pairs), which
-sees noise, blur and blocks.  People are what OpenCV's HOG detector finds in either
-high-resolution source, and those of them that it finds again in the picture.
+Weak ones, to which nothing was tuned (docs/comparison.md).
 """
+_MEANINGS = {
+    "natural": """\
+"Distance from natural" is that of a picture's statistics from those of undistorted
+pictures (our model of our training pairs); it sees noise, blur and blocks.
+""",
+    "people": """\
+People are what OpenCV's HOG detector finds in either high-resolution source; "found"
+are those of them that it finds again in the picture.
+""",
+}
