@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
+from train_fixtures import student_config
 
 from hkdnet_jax.models.attention import DFAG
 from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.models.remat import REMAT
+from hkdnet_jax.training.networks import describe_network
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 12, 4)), jnp.float32)
 BLOCKS = {
@@ -47,3 +49,11 @@ def test_gradients_stay_and_memory_falls(name):
 def test_an_unknown_choice():
     with pytest.raises(ValueError, match=r"model.remat is 'some': .*none, convs, full"):
         StudentConfig(remat="some")
+
+
+def test_a_model_file_does_not_hold_it():
+    """A run may change it between starts, and it is nothing that others load."""
+    config = student_config("unused")
+    plain = describe_network(config)
+    config.model.remat = "full"
+    assert describe_network(config) == plain and "remat" not in plain["model"]
