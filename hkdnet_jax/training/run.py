@@ -20,7 +20,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import memory, sharding
-from hkdnet_jax.training import networks, schedules, steps, validation, views
+from hkdnet_jax.training import networks, schedules, steps, val_steps, validation, views
 from hkdnet_jax.training.networks import load_start, load_teacher
 from hkdnet_jax.training.optimizer import make_optimizer
 from hkdnet_jax.training.revive import revive_units
@@ -253,7 +253,7 @@ class Run:
         """The training step of a phase, to which the state is donated."""
         return self._program(f"phase {phase}")
 
-    def val_step(self) -> steps.ValStep:
+    def val_step(self) -> val_steps.ValStep:
         """The validation step."""
         return self._program("validation")
 
@@ -274,11 +274,11 @@ class Run:
         """The training step of a phase, not yet jitted."""
         return steps.train_step(self.config, self.optimizer, self.teacher, phase)
 
-    def make_val_step(self) -> steps.ValStep:
+    def make_val_step(self) -> val_steps.ValStep:
         """The validation step, not yet jitted."""
         if self.config.kind == "teacher":
-            return steps.teacher_val_step(self.config)
-        return steps.student_val_step(self.config, self.teacher)
+            return val_steps.teacher_val_step(self.config)
+        return val_steps.student_val_step(self.config, self.teacher)
 
     def compile(self, start: int) -> None:
         """Compiles every program that the run needs from step `start` on.

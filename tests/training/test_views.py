@@ -20,7 +20,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.training import networks, steps, views
+from hkdnet_jax.training import networks, steps, val_steps, views
 from hkdnet_jax.training.config_check import check_values
 from hkdnet_jax.training.networks import describe_network, load_start
 
@@ -111,7 +111,7 @@ def test_it_learns_all_factors(tiny_teacher):
     state = create_state(config, jax.jit(lambda: networks.init_params(config))())
     step = steps.train_step(config, optimizer_of(config), model.network, 2)
     step = jax.jit(step, donate_argnums=0)
-    validate = jax.jit(steps.student_val_step(config, model.network))
+    validate = jax.jit(val_steps.student_val_step(config, model.network))
     batch, others = random_batch(0, 4, 64), random_batch(3, 2, 72)
 
     def judge(params):
