@@ -55,9 +55,9 @@ class Checkpoints:
     folder.
 
     Args:
-      workdir: the run's folder, created if it is missing. Remains of a save that was
-        killed are removed. A step that lacks files is renamed to `STEP.incomplete`,
-        reported on stderr, and never restored.
+      workdir: the run's folder, created if it is missing. Remains of a save or of a
+        deletion that was killed are removed. Another step that lacks files is renamed
+        to `STEP.incomplete`, reported on stderr, and never restored.
 
     Raises:
       UserError: the folder cannot be created or written to, or is in an object store
@@ -271,13 +271,21 @@ def _handlers() -> Any:
 
 
 def _set_incomplete_aside(directory: Any) -> None:
-    """Renames every step's folder in which a needed file is missing or empty."""
-    for folder in sorted(directory.glob("*")):
-        if not folder.name.isdigit():
-            continue
+    """Renames every step's folder in which a needed file is missing or empty.
+
+    One that is older than all that are kept is what remains of a deletion that was
+    killed, and is deleted.
+    """
+    whole = 0
+    steps = (folder for folder in directory.glob("*") if folder.name.isdigit())
+    for folder in sorted(steps, key=lambda folder: int(folder.name), reverse=True):
         files = [folder / name for name in _NEEDED_FILES]
         bad = [f for f in files if not f.is_file() or f.stat().st_size == 0]
-        if bad:
+        if not bad:
+            whole += 1
+        elif whole >= _KEPT:
+            shutil.rmtree(folder)
+        else:
             _set_aside(folder, "incomplete", f"lacks {bad[0].relative_to(folder)}")
 
 

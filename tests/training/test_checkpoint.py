@@ -259,6 +259,20 @@ def test_a_step_that_lacks_files_is_never_picked(tmp_path, opened, lost, capsys)
     assert opened(tmp_path).restore(abstract(make_state()))[2] == {"at": "2 again"}
 
 
+def test_what_remains_of_a_killed_deletion_is_removed(tmp_path, opened, capsys):
+    """Orbax deletes the third newest step file by file once the newest is complete."""
+    first = opened(tmp_path)
+    for step in (9, 10):
+        first.save(step, make_state(step), {}, {"at": step})
+    first.close()
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "9", folder / "8")
+    shutil.rmtree(folder / "8" / "state")
+    assert opened(tmp_path).latest_step() == 10
+    assert {p.name for p in folder.iterdir()} == {"9", "10"}
+    assert not capsys.readouterr().err
+
+
 def test_an_unfinished_save_is_never_picked_and_is_removed(tmp_path, opened):
     first = opened(tmp_path)
     first.save(1, make_state(1), {}, {"at": 1})
