@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import hkdnet_jax
+from hkdnet_jax.runtime import start
 
 # Subcommand -> (its module, what it does).
 COMMANDS = {
@@ -37,6 +38,8 @@ COMMANDS = {
         "fuse procedural scenes and draw a comparison sheet",
     ),
 }
+# The commands that train or measure training, whose memory is worth a second start.
+TUNED = ("train", "sweep", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -46,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
       SystemExit: always, with the subcommand's exit code; with 2 if no such subcommand
         exists.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    is_process = argv is None
+    argv = sys.argv[1:] if is_process else list(argv)
     name = argv[0] if argv else None
     if name in ("-h", "--help"):
         print(_help())
@@ -63,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         )
         sys.exit(2)
     sys.argv = [f"hkdnet {name}", *argv[1:]]
+    if is_process and name in TUNED:
+        start.tune()
     _import_jax()
     runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
     raise AssertionError(f"{COMMANDS[name][0]} ended without an exit code")

@@ -25,11 +25,12 @@ from hkdnet_jax.measuring.runs import (
     run_flicker,
     run_metrics,
     run_parity,
+    run_peers,
     run_subject,
 )
-from hkdnet_jax.measuring.subjects import SUBJECTS
+from hkdnet_jax.measuring.subjects import SUBJECTS, Subject
 from hkdnet_jax.pretrained.arguments import load_model
-from hkdnet_jax.runtime import compile_cache
+from hkdnet_jax.runtime import compile_cache, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def _run(args: argparse.Namespace) -> int:
         "parity": _run_parity,
         "exported": _run_exported,
         "flicker": _run_flicker,
+        "peers": _run_peers,
     }
     report = others.get(args.subject, _run_subject)(args)
     for sentence in report.get("failures", ()):
@@ -76,6 +78,12 @@ def _run_flicker(args: argparse.Namespace) -> Row:
     )
 
 
+def _run_peers(args: argparse.Namespace) -> Row:
+    fuse = SUBJECTS["fuse"]
+    sizes = settings.parse_sizes(args.size, scenes.MIN_SIZE)
+    return run_peers(args.programs, _settings(args, fuse), sizes)
+
+
 def _run_metrics(args: argparse.Namespace) -> Row:
     settings.check_count("--repeats", args.repeats)
     least = max(metrics.METRICS[name].min_side for name in metrics.PAPER)
@@ -83,13 +91,19 @@ def _run_metrics(args: argparse.Namespace) -> Row:
 
 
 def _run_subject(args: argparse.Namespace) -> Row:
-    settings.check_count("--repeats", args.repeats)
     subject = SUBJECTS[args.subject]
-    chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
-    settings.check_settings(subject, chosen)
+    chosen = _settings(args, subject)
     sizes = settings.parse_sizes(args.size, subject.least_side)
     return run_subject(args.subject, chosen, sizes)
 
 
+def _settings(args: argparse.Namespace, subject: Subject) -> Settings:
+    settings.check_count("--repeats", args.repeats)
+    chosen = Settings(args.preset, args.scale, args.batch, args.repeats, args.dtype)
+    settings.check_settings(subject, chosen)
+    return chosen
+
+
 if __name__ == "__main__":
+    start.tune()
     sys.exit(main())

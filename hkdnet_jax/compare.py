@@ -13,18 +13,21 @@ from pathlib import Path
 
 from hkdnet_jax.baselines import outside, registry
 from hkdnet_jax.baselines.weights import Weights
-from hkdnet_jax.common.atomic_files import make_writable, write_atomically
+from hkdnet_jax.common.atomic_files import make_writable
 from hkdnet_jax.common.errors import UserError, exit_code
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
 from hkdnet_jax.evaluation import (
     contenders,
+    people,
     side_by_side,
     side_by_side_figures,
     side_by_side_tables,
+    yardsticks,
 )
 from hkdnet_jax.evaluation.comparison import find_sources
 from hkdnet_jax.evaluation.contenders import Running
 from hkdnet_jax.measuring.measure import machine
+from hkdnet_jax.pretrained.arguments import number
 from hkdnet_jax.runtime import compile_cache
 
 
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search_arguments(parser)
     text = "enlargements to measure (default: 2); halves are for few methods"
     scales = {"choices": contenders.SCALES, "default": [2]}
-    add("--scale", type=_number, nargs="+", help=text, **scales)
+    add("--scale", type=number, nargs="+", help=text, **scales)
     add(
         "--methods",
         default="table1",
@@ -72,14 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "a method from outside: a function (ir, vis, scale) -> image, see the docs"
     add("--method", action="append", default=[], metavar="MODULE:FUNCTION", help=text)
+    text = "also write yardsticks.md and .json: natural, the distance from undistorted "
+    text += "pictures; people, how many a detector finds, which needs OpenCV below 5"
+    add("--yardsticks", nargs="+", choices=yardsticks.NAMES, default=[], help=text)
     text = "folder for compare.json, .csv, .md, .tex, figures, pictures, and rows/"
     add("--out", type=Path, required=True, metavar="DIR", help=text)
     return parser
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    return int(value) if value.is_integer() else value
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -100,19 +101,15 @@ def _run(args: argparse.Namespace) -> int:
     contenders.check_names(methods)
     if not methods:
         raise UserError(problems[0])
+    if "people" in args.yardsticks:
+        people.load()  # refused before the work, not after it
     make_writable(args.out)
     measured = side_by_side.compare(found.pairs, methods, scales, args.out)
     measured.errors = [*found.problems, *problems, *measured.errors]
-    text = side_by_side_tables.to_markdown(measured)
-    files = {
-        "compare.json": side_by_side_tables.to_json(measured, machine()),
-        "compare.csv": side_by_side_tables.to_csv(measured),
-        "compare.md": text,
-        "compare.tex": side_by_side_tables.to_latex(measured),
-    }
-    for name, content in files.items():
-        write_atomically(args.out / name, content.encode())
-    print(text, end="")
+    print(side_by_side_tables.write(measured, machine(), args.out), end="")
+    if args.yardsticks:
+        values = yardsticks.measure(measured, found.pairs, args.out, args.yardsticks)
+        print(f"\n{yardsticks.write(values, args.out)}", end="")
     try:
         side_by_side_figures.draw(measured, found.pairs, args.out)
     except (

@@ -14,7 +14,7 @@ import sys
 import jax
 
 from hkdnet_jax.common.errors import exit_code, needs_extra
-from hkdnet_jax.runtime import compile_cache, processes
+from hkdnet_jax.runtime import compile_cache, processes, start
 from hkdnet_jax.runtime.processes import SIGTERM_EXIT
 
 
@@ -61,4 +61,5 @@ def _run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    start.tune()
     processes.end_with(main)

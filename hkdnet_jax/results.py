@@ -69,8 +69,8 @@ def _run(args: argparse.Namespace) -> int:
     for family in args.families.split(","):
         models = Models.shipped(family)
         rows = args.rows and args.rows / family
-        scores = measure(models, args.data, sets, names, vgg_params, rows)
-        for name, pairs in scores.items():
+        measured = measure(models, args.data, sets, names, vgg_params, rows)
+        for name, pairs in measured.items():
             found[name if family == FAMILIES[0] else f"{name}, {family}"] = pairs
     text = to_markdown(found)
     print(text, end="")

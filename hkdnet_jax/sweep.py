@@ -17,7 +17,7 @@ from hkdnet_jax.common.paths import as_path
 from hkdnet_jax.evaluation import ablation
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import SCALES
-from hkdnet_jax.runtime import compile_cache
+from hkdnet_jax.runtime import compile_cache, start
 from hkdnet_jax.runtime.processes import SIGTERM_EXIT
 
 
@@ -115,4 +115,5 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    start.tune()
     sys.exit(main())

@@ -53,6 +53,8 @@ USERS_COMPILE = [
 jax.config.update("jax_num_cpu_devices", 4)
 # Every run compiles anew, and leaves nothing in the user's folders.
 os.environ["HKDNET_CACHE"] = ""
+# No process starts a second time, which only a long run is worth.
+os.environ["HKDNET_TUNE"] = "0"
 # But it compiles equal programs once: compiling takes most of the tests' time, and many
 # commands, runs and files need the same.  Processes that tests start do not share them:
 # one that is killed may leave half a program, which would be a warning here.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import command_fixtures
+import jax
 import numpy as np
 import pytest
 from command_fixtures import TINIEST, make_pair, random_params, write
@@ -15,7 +16,7 @@ from hkdnet_jax.baselines import registry
 from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported import formats
-from hkdnet_jax.inference import groups, tiles
+from hkdnet_jax.inference import groups, programs, tiles
 from hkdnet_jax.inference.shapes import cover
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.models.student import Student
@@ -23,6 +24,13 @@ from hkdnet_jax.ops.places import enlarged
 
 CONFIG = dataclasses.replace(TINIEST, upsampler="continuous")
 H, W = 13, 17
+
+
+@functools.cache
+def jitted_apply(network):
+    return jax.jit(lambda params, *pair: network.apply({"params": params}, *pair)[0])
+
+
 run = functools.partial(command_fixtures.run, fuse)
 fails = functools.partial(command_fixtures.fails, fuse)
 
@@ -105,6 +113,18 @@ def test_a_pair_and_a_folder_of_sizes(directory, tmp_path, capfd, monkeypatch):
         assert off.max() <= 1 and off.mean() < 0.05
 
 
+def test_rows_that_are_split_over_devices(directory, monkeypatch):
+    monkeypatch.setattr(programs, "_MIN_ROWS", 4)
+    model = hkdnet_jax.load(directory, scale=2.5)
+    for height, parts in ((16, 4), (20, 2)):  # 20 rows become 50
+        program = programs.choose(model, (height, W), 1, jax.devices())
+        assert program.mesh.size == parts
+        pair = [np.float32(x)[None, ..., None] / 255 for x in make_pair(0, height, W)]
+        got = np.asarray(program.run(model.params, *pair))
+        want = np.asarray(jitted_apply(model.network)(model.params, *pair))
+        np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+
 def test_tiles(directory, tmp_path, capfd):
     height, width = 71, 101
     ir, vis = files(tmp_path, "large", height, width)
@@ -139,7 +159,7 @@ def test_tiles_begin_on_whole_pixels(scale):
         np.testing.assert_allclose(whole, 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", ["0.5", "4.1", "1.2", "nan", "two"])
+@pytest.mark.parametrize("scale", ["0.5", "4.1", "1.2", "nan"])
 def test_a_flag_out_of_range(scale, directory, tmp_path, capfd):
     ir, vis = files(tmp_path, "a")
     args = "--ir", ir, "--vis", vis, "--out", tmp_path / "o.png"
@@ -148,6 +168,13 @@ def test_a_flag_out_of_range(scale, directory, tmp_path, capfd):
     assert stopped.value.code == 2
     said = capfd.readouterr().err
     assert f"{scale} is not 1 or a number from 1.5 to 4" in said
+
+
+def test_a_flag_that_is_no_number(tmp_path, capfd):
+    ir, vis = files(tmp_path, "a")
+    with pytest.raises(SystemExit):
+        run(capfd, "--ir", ir, "--vis", vis, "--out", "o.png", "--scale", "two")
+    assert "argument --scale: 'two' is not a number" in capfd.readouterr().err
 
 
 def test_another_model_says_what_it_lacks(models, tmp_path, capfd):

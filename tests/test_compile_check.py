@@ -98,6 +98,9 @@ def test_the_batch_must_be_divisible(cpu_as_chip):
     config.train.batch_size = 6
     with pytest.raises(UserError, match=r"batch_size is 6, not divisible by the 4"):
         check(config, jax.devices(), 1)
+    config.train.batch_size, config.train.accumulate = 8, 4
+    with pytest.raises(UserError, match=r"accumulate is 4: .*\(8\).* the 4 chips"):
+        check(config, jax.devices(), 1)
 
 
 def test_an_unknown_chip():

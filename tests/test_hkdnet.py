@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import hkdnet_jax
+from hkdnet_jax import __main__
 from hkdnet_jax.__main__ import COMMANDS, main
+from hkdnet_jax.runtime import start
 
 ROOT = Path(__file__).parents[1]
 # What the command loads before it knows the subcommand.
@@ -82,6 +84,23 @@ def test_a_command_is_its_module(monkeypatch, name):
     with pytest.raises(SystemExit) as ended:
         main([name, "--flag", "value"])
     assert ended.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "times"), [("train", 1), ("sweep", 1), ("benchmark", 1), ("fuse", 0)]
+)
+def test_commands_that_start_again(monkeypatch, name, times):
+    tuned = []
+    monkeypatch.setattr(start, "tune", lambda: tuned.append(sys.argv))
+    monkeypatch.setattr(__main__, "_import_jax", lambda: None)
+    monkeypatch.setattr(runpy, "run_module", lambda *args, **kwargs: sys.exit(0))
+    monkeypatch.setattr(sys, "argv", ["hkdnet", name, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert len(tuned) == times
+    with pytest.raises(SystemExit):
+        main([name, "--help"])  # a call, whose process is not ours
+    assert len(tuned) == times
 
 
 def test_every_command_of_the_package_is_listed():

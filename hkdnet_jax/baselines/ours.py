@@ -45,7 +45,15 @@ def lite_any(weights: Weights) -> Method:
       UserError: it is neither in the folder of weights nor in the package.
     """
     own = weights.folder and weights.folder / pretrained.ANY
-    model = pretrained.load(own if own and own.exists() else pretrained.ANY)
+    try:
+        model = pretrained.load(own if own and own.exists() else pretrained.ANY)
+    except UserError as error:
+        if own and own.exists():
+            raise
+        raise UserError(
+            f"{pretrained.ANY} has no weights here: train configs/student_any.py with "
+            f"--workdir=DIR/{pretrained.ANY}, and give --weights DIR."
+        ) from error
 
     def fuse(ir: Image, vis: Image, scale: float) -> Image:
         try:

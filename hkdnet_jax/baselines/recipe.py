@@ -24,7 +24,7 @@ class Recipe:
       inputs: number of images that the network takes.
       loss: maps (network, params, ir, vis, key) to the loss and its terms.
       validate: maps (network, params, ir, vis) to values of each pair, [N] by name, and
-        pictures, named as in `steps.PICTURES`.
+        pictures, named as in `val_steps.PICTURES`.
       criterion: the value of which the best weights have the highest.
     """
 

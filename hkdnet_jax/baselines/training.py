@@ -20,7 +20,7 @@ from hkdnet_jax.common import trees
 from hkdnet_jax.common.arrays import to_float, to_uint8
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
-from hkdnet_jax.training import networks, steps
+from hkdnet_jax.training import networks, steps, val_steps
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.state import Params, TrainState
 
@@ -83,17 +83,17 @@ class BaselineRun(Run):
 
         def step_fn(state: TrainState, frozen: Params, batch: steps.Batch):
             del frozen
-            ir, vis = steps.augmented(config, state.step, batch)
+            pair = steps.augmented(config, state.step, batch)
             key = steps.step_key(config, state.step, stream=1)
 
-            def loss_fn(params: Params):
-                return self._recipe.loss(network, params, ir, vis, key)
+            def loss_fn(params: Params, pair: steps.Pair):
+                return self._recipe.loss(network, params, *pair, key)
 
-            return steps.descend(config, optimizer, state, state.params, loss_fn)
+            return steps.descend(config, optimizer, state, state.params, loss_fn, pair)
 
         return step_fn
 
-    def make_val_step(self) -> steps.ValStep:
+    def make_val_step(self) -> val_steps.ValStep:
         """The validation step, not yet jitted."""
 
         def step_fn(params: Params, frozen: Params, batch: steps.Batch):
@@ -101,7 +101,7 @@ class BaselineRun(Run):
             images = to_float(batch["ir"]), to_float(batch["vis"])
             values, pictures = self._recipe.validate(self._network, params, *images)
             drawn = jax.tree.map(to_uint8, pictures)
-            return steps.sums(batch["mask"], values), drawn
+            return val_steps.sums(batch["mask"], values), drawn
 
         return step_fn
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,23 @@ def mean(rows: Mapping[str, Row], column: str) -> float | None:
     """The mean over the images; None unless every one has a value."""
     values = [value(row, column) for row in rows.values()]
     return None if None in values or not values else float(np.mean(values))
+
+
+def write(measured: Measured, machine: Mapping[str, Any], out: Path) -> str:
+    """Writes compare.json, .csv, .md and .tex to a folder, and returns the Markdown.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    files = {
+        "compare.json": to_json(measured, machine),
+        "compare.csv": to_csv(measured),
+        "compare.md": to_markdown(measured),
+        "compare.tex": to_latex(measured),
+    }
+    for name, content in files.items():
+        atomic_files.write_atomically(out / name, content.encode())
+    return files["compare.md"]
 
 
 def to_json(measured: Measured, machine: Mapping[str, Any]) -> str:

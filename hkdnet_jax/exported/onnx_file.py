@@ -89,8 +89,23 @@ def read(file: Path) -> tuple["onnxruntime.InferenceSession", dict[str, str]]:
     """Opens a program that `convert` made on the CPU; also returns its metadata.
 
     Raises:
-      UserError: the file is damaged or holds something else, or onnxruntime is not
-        installed.
+      UserError: see `open_session`, or the file holds another program.
+    """
+    session = open_session(file)
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if metadata.get("format") != _FORMAT:
+        raise UserError(
+            f"{file} is the ONNX file of another program: give one that hkdnet export "
+            "wrote."
+        )
+    return session, metadata
+
+
+def open_session(file: Path) -> "onnxruntime.InferenceSession":
+    """Opens any ONNX file on the CPU, with a thread for each core of this process.
+
+    Raises:
+      UserError: the file is damaged or not ONNX, or onnxruntime is not installed.
     """
     with needs_extra("ONNX", "onnx"):
         import onnxruntime
@@ -100,7 +115,7 @@ def read(file: Path) -> tuple["onnxruntime.InferenceSession", dict[str, str]]:
         # It would start threads for the cores, too, that this process may not use.
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             file.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
@@ -109,13 +124,6 @@ def read(file: Path) -> tuple["onnxruntime.InferenceSession", dict[str, str]]:
             f"{file} is damaged, not ONNX, or needs a newer onnxruntime "
             f"({type(error).__name__}): export the model again."
         ) from error
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
-    if metadata.get("format") != _FORMAT:
-        raise UserError(
-            f"{file} is the ONNX file of another program: give one that hkdnet export "
-            "wrote."
-        )
-    return session, metadata
 
 
 @contextlib.contextmanager

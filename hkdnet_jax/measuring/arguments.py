@@ -37,6 +37,16 @@ def make_parser() -> argparse.ArgumentParser:
     files = "exported files of one scale, or model directories"
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     _add_arguments(command, "128x128")
+    what = "other programs that fuse a pair, beside a student of ours, in turns"
+    epilog = f"{example} peers student.onnx student.pt peer.py:fuse --size 128x128"
+    command = add("peers", help=what, description=what, epilog=epilog, **texts)
+    programs = (
+        "ONNX or TorchScript files of two images, or FILE.py:NAME, a function of two "
+        "arrays"
+    )
+    command.add_argument("programs", nargs="+", metavar="PROGRAM", help=programs)
+    _add_arguments(command, "64x64,128x128")
+    _add_settings(command)
     what = "whether an accelerator computes what the CPU does, case by case"
     epilog = f"{example} parity --out parity.json"
     command = add("parity", help=what, description=what, epilog=epilog, **texts)

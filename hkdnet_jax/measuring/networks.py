@@ -43,7 +43,7 @@ def measure_fuse(settings: Settings, size: Size) -> list[Row]:
     Returns:
       One row; `seconds` are for all pairs of the batch.
     """
-    model = _random_model(settings)
+    model = random_model(settings)
     shape = (settings.batch, 2, *size)
     pairs = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
@@ -82,7 +82,8 @@ def fuse_fits(rows: list[Row]) -> list[Row]:
     return [dict(zip(("bytes_per_input_pixel", "fixed_bytes"), fit, strict=True))]
 
 
-def _random_model(settings: Settings) -> Model:
+def random_model(settings: Settings) -> Model:
+    """The teacher (scale 1) or the student of these settings, with random weights."""
     if settings.scale == 1:
         network = Teacher()
     else:

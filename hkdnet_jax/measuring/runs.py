@@ -15,15 +15,17 @@ from hkdnet_jax.measuring.fresh import Skipped, call_fresh
 from hkdnet_jax.measuring.measure import Row, Settings, Size, machine, size_text
 from hkdnet_jax.measuring.metrics import measure_metrics
 from hkdnet_jax.measuring.parity import measure_parity
+from hkdnet_jax.measuring.peers import measure_peers
 from hkdnet_jax.measuring.settings import check_training
 from hkdnet_jax.measuring.subjects import (
     EXPORTED_COLUMNS,
     FLICKER_COLUMNS,
     METRICS_COLUMNS,
     PARITY_COLUMNS,
+    PEERS_COLUMNS,
     SUBJECTS,
 )
-from hkdnet_jax.measuring.table import header, line, listing
+from hkdnet_jax.measuring.table import Column, header, line, listing
 from hkdnet_jax.model_files.model import Model
 
 
@@ -85,14 +87,45 @@ def run_exported(files: Sequence[Path], sizes: Sequence[Size], repeats: int) -> 
     Raises:
       UserError: see `exported.measure_exported`.
     """
+    measured = (
+        call_fresh(measure_exported, files, size, repeats)
+        for size in tqdm(sizes, unit="size", file=sys.stderr)
+    )
+    return _report(EXPORTED_COLUMNS, measured)
+
+
+def run_peers(specs: Sequence[str], settings: Settings, sizes: Sequence[Size]) -> Row:
+    """Measures other programs beside ours, with a new process for each size.
+
+    The table goes to stdout.
+
+    Args:
+      specs: see `peers.open_peer`.
+      settings: settings of all rows, checked by `settings.check_settings`.
+      sizes: (height, width) of the inputs, in pixels.
+
+    Returns:
+      The report: `machine` and `rows`.
+
+    Raises:
+      UserError: see `peers.measure_peers`.
+    """
+    measured = (
+        call_fresh(measure_peers, specs, settings, size)
+        for size in tqdm(sizes, unit="size", file=sys.stderr)
+    )
+    return _report(PEERS_COLUMNS, measured)
+
+
+def _report(columns: Sequence[Column], measured: Iterable[list[Row]]) -> Row:
+    """Prints rows as they are measured, and returns them with their machine."""
     about = call_fresh(machine)
-    print(header(EXPORTED_COLUMNS), flush=True)
+    print(header(columns), flush=True)
     rows = []
-    for size in tqdm(sizes, unit="size", file=sys.stderr):
-        found = call_fresh(measure_exported, files, size, repeats)
+    for found in measured:
         rows += found
         for row in found:
-            tqdm.write(line(EXPORTED_COLUMNS, row), file=sys.stdout)
+            tqdm.write(line(columns, row), file=sys.stdout)
     return {"machine": about, "rows": rows}
 
 

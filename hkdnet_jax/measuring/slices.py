@@ -109,6 +109,13 @@ def check(config: ConfigDict, devices: Sequence[jax.Device], phase: int) -> dict
             f"config.train.batch_size is {batch_size}, not divisible by the "
             f"{len(devices)} chips of the slice: give a multiple."
         )
+    parts = config.train.accumulate
+    if batch_size % (len(devices) * parts):
+        raise UserError(
+            f"config.train.accumulate is {parts}: config.train.batch_size "
+            f"({batch_size}) must be a multiple of it times the {len(devices)} chips "
+            "of the slice."
+        )
     chip, mesh = CHIPS[kind], sharding.mesh_over(devices)
     optimizer = _optimizer(config)
     arguments = abstract_arguments(config, optimizer)

@@ -51,6 +51,17 @@ EXPORTED_COLUMNS = (
     Column("file MB", "file_bytes", 8, 2, 1e-6),
     Column("file", "file", 24),
 )
+PEERS_COLUMNS = (
+    _SIZE,
+    _BATCH,
+    Column("kind", "kind", 11),
+    Column("seconds", "seconds", 9, 4),
+    Column("min", "seconds_min", 9, 4),
+    Column("max", "seconds_max", 9, 4),
+    Column("of ours", "relative", 8, 2),
+    Column("start s", "compile_seconds", 8, 2),
+    Column("program", "file", 24),
+)
 METRICS_COLUMNS = (
     _SIZE,
     Column("metric", "metric", 8),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hkdnet_jax.models.blocks import RCAB
+from hkdnet_jax.models.remat import conv_output, rematerialized
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear
@@ -77,7 +78,8 @@ class DFAB(nn.Module):
         d = RCAB(self.reduction, **arithmetic, name="rcab1")(x, extent)
         d = RCAB(self.reduction, **arithmetic, name="rcab2")(d, extent)
         # One convolution to 3 C channels computes the paper's three side by side.
-        d123 = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")(d, extent)
+        conv = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")
+        d123 = conv_output(conv(d, extent))
         d1, d2, d3 = jnp.split(d123, 3, axis=-1)
         weights = dual_frequency_weights(d1, d2, self.softmax, extent)
         delta = self.param("delta", nn.initializers.constant(self.start), ())
@@ -93,14 +95,16 @@ class DFAG(nn.Module):
     start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        block = rematerialized(DFAB, self.remat)
         y = x
         for i in range(self.blocks):
-            dfab = partial(DFAB, self.reduction, self.softmax, self.start)
+            dfab = partial(block, self.reduction, self.softmax, self.start)
             y = dfab(**arithmetic, name=f"dfab{i + 1}")(y, extent)
         return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
 

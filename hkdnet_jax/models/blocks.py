@@ -7,13 +7,16 @@ Networks", ECCV 2018.  Arrays are [N, H, W, C]; there are no normalisation layer
 """
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dm_pix
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
+from hkdnet_jax.models import tiled_rcabs
+from hkdnet_jax.models.remat import conv_output, rematerialized
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, spatial_mean
@@ -33,15 +36,17 @@ class ChannelGate(nn.Module):
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
 
-    @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
-        c = x.shape[-1]
+        return x * self.weights(spatial_mean(x.astype(jnp.float32), extent))
+
+    @nn.compact
+    def weights(self, means: jax.Array) -> jax.Array:
+        """Maps the channels' float32 means, [..., C], to their gates."""
+        c = means.shape[-1]
         conv = partial(Conv1x1, dtype=self.dtype, precision=self.precision)
-        gate = spatial_mean(x.astype(jnp.float32), extent)
-        gate = conv(max(1, c // self.reduction), name="down")(gate)
-        gate = conv(c, name="up")(nn.relu(gate))
-        return x * nn.sigmoid(gate)
+        gate = conv(max(1, c // self.reduction), name="down")(means)
+        return nn.sigmoid(conv(c, name="up")(nn.relu(gate)))
 
 
 class RCAB(nn.Module):
@@ -56,8 +61,8 @@ class RCAB(nn.Module):
         """Maps [N, H, W, C] to the same shape."""
         c = x.shape[-1]
         conv = partial(Conv3x3, c, dtype=self.dtype, precision=self.precision)
-        y = nn.relu(conv(name="conv1")(x, extent))
-        y = conv(name="conv2")(y, extent)
+        y = nn.relu(conv_output(conv(name="conv1")(x, extent)))
+        y = conv_output(conv(name="conv2")(y, extent))
         gate = ChannelGate(self.reduction, self.dtype, self.precision, name="gate")
         return x + gate(y, extent)
 
@@ -86,23 +91,47 @@ class ResidualGroup(nn.Module):
     reduction: int
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        if portable.active():
+            y = self._unrolled(x)
+        elif self.is_initializing() or not tiled_rcabs.pays(x, self.dtype, extent):
+            y, _ = self._scanned(name="rcabs")(x, extent)
+        else:
+            y = self._by_platform(x)
+        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
+
+    def _scanned(self, **module: Any) -> nn.Module:
+        """The RCABs as one module (x, extent) -> (y, None)."""
         stack = nn.scan(
-            _ScannedRCAB,
+            rematerialized(_ScannedRCAB, self.remat, in_scan=True),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.rcabs,
         )
-        arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        if portable.active():
-            y = self._unrolled(x)
-        else:
-            y, _ = stack(self.reduction, **arithmetic, name="rcabs")(x, extent)
-        return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
+        return stack(self.reduction, self.dtype, self.precision, **module)
+
+    def _by_platform(self, x: jax.Array) -> jax.Array:
+        """Applies the RCABs in tiles on a CPU, and as they are elsewhere."""
+        scanned = self._scanned(parent=None)
+        gate = ChannelGate(self.reduction, self.dtype, self.precision, parent=None)
+
+        def weights(params: Any, means: jax.Array) -> jax.Array:
+            return gate.apply({"params": params}, means, method=ChannelGate.weights)
+
+        def default(params: Any, x: jax.Array) -> jax.Array:
+            return scanned.apply({"params": params}, x, None)[0]
+
+        def cpu(params: Any, x: jax.Array) -> jax.Array:
+            return tiled_rcabs.apply(params["rcab"], x, weights, self.remat)
+
+        params = self.get_variable("params", "rcabs")
+        return lax.platform_dependent(params, x, cpu=cpu, default=default)
 
     def _unrolled(self, x: jax.Array) -> jax.Array:
         """Applies the RCABs one by one, each to its share of the parameters."""

@@ -5,6 +5,7 @@ import dataclasses
 from hkdnet_jax.common import keys
 from hkdnet_jax.common.keys import key
 from hkdnet_jax.models.attention import DFA_AXES
+from hkdnet_jax.models.remat import REMAT
 from hkdnet_jax.ops.position_attention import SOFTMAX
 
 SCALES = (1, 2, 3, 4)  # output pixels per input pixel along a side; 1 for a teacher
@@ -110,6 +111,14 @@ class StudentConfig:
         "teacher divided by the scale",
         at_least=0.0,
         below=100.0,
+    )
+
+    remat: str = key(
+        "none",
+        "what training computes again instead of keeping it for the backward pass: "
+        "convs, in RCABs and DFABs all but the outputs of convolutions; full, all "
+        "inside these blocks",
+        choices=REMAT,
     )
 
     def __post_init__(self):

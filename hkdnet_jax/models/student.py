@@ -10,9 +10,10 @@ from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
-from hkdnet_jax.models.super_resolution import SuperResolutionPart
+from hkdnet_jax.models.super_resolution import STRIP_BYTES, SuperResolutionPart
 from hkdnet_jax.models.vivid import vivid_images
 from hkdnet_jax.ops import portable
+from hkdnet_jax.ops.barriers import after
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear, enlarge_bicubic
 from hkdnet_jax.ops.places import Window, resize_cubic
@@ -40,6 +41,7 @@ class InfraredBranch(nn.Module):
         cfg = self.config
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         x = Conv3x3(cfg.width, **arithmetic, name="conv")(ir, extent)
+        arithmetic["remat"] = cfg.remat
         group = partial(ResidualGroup, cfg.branch_rcabs, cfg.reduction)
         x = group(**arithmetic, name="rg")(x, extent)
         if cfg.dfag:
@@ -70,7 +72,8 @@ class VisibleBranch(nn.Module):
         x = Conv3x3(cfg.width, **arithmetic, name="conv")(vis, extent)
         sizes = cfg.branch_rcabs, cfg.reduction
         for i in (1, 2):
-            x = ResidualGroup(*sizes, **arithmetic, name=f"rg{i}")(x, extent)
+            group = ResidualGroup(*sizes, **arithmetic, remat=cfg.remat, name=f"rg{i}")
+            x = group(x, extent)
         if cfg.cea:
             cea = CEA(
                 cfg.corner_gamma,
@@ -88,12 +91,17 @@ class VisibleBranch(nn.Module):
 
 
 class FusionPart(nn.Module):
-    """The part that phase 1 trains: both branches, the fusion layer and the decoder."""
+    """The part that phase 1 trains: both branches, the fusion layer and the decoder.
+
+    Of large images one branch waits for the other if `in_turns` is set, so that the
+    features inside them are not held at the same time.
+    """
 
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
+    in_turns: bool = False
 
     @nn.compact
     def __call__(
@@ -101,9 +109,11 @@ class FusionPart(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to F_f^s, [N, H, W, 16], and intermediates."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir, extent)
         visible = partial(VisibleBranch, attention=self.attention)
         f_vis, out = visible(self.config, **arithmetic, name="vis")(vis, extent)
+        if self.in_turns and 4 * f_vis.size > STRIP_BYTES:
+            ir = after(ir, f_vis[0, 0, 0, 0])
+        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir, extent)
         x = fused = fuse_features(f_ir, f_vis, extent=extent)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
             conv = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")
@@ -131,9 +141,10 @@ class Student(nn.Module):
         too; see `runtime.precision`.
       portable: whether to trace the form for export, see `ops.portable`, in which
         `attention` has no effect.
-      in_strips: whether to enlarge a large image in strips of rows, which changes the
-        result only by rounding and keeps `upsampled` and `tail` from the intermediates;
-        not for training, nor for rows that are split over devices.
+      in_strips: whether to save memory with a large image: to enlarge it in strips of
+        rows, which changes the result only by rounding and keeps `upsampled` and `tail`
+        from the intermediates, and to compute one branch after the other; not for
+        training, nor for rows that are split over devices.
     """
 
     config: StudentConfig
@@ -147,7 +158,12 @@ class Student(nn.Module):
     def setup(self):
         """Declares the two parts."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        self.fusion = FusionPart(self.config, attention=self.attention, **arithmetic)
+        self.fusion = FusionPart(
+            self.config,
+            attention=self.attention,
+            in_turns=self.in_strips,
+            **arithmetic,
+        )
         self.sr = SuperResolutionPart(
             self.config, self.scale, in_strips=self.in_strips, **arithmetic
         )

@@ -70,7 +70,7 @@ class SuperResolutionPart(nn.Module):
         head = y = conv(cfg.width, name="head")(x, extent)
         for i in range(cfg.sr_groups):
             group = partial(ResidualGroup, cfg.sr_rcabs, cfg.reduction)
-            y = group(**arithmetic, name=f"rg{i + 1}")(y, extent)
+            y = group(**arithmetic, remat=cfg.remat, name=f"rg{i + 1}")(y, extent)
         y = head + conv(cfg.width, name="body")(y, extent)
         if cfg.upsampler == "continuous":
             return self._continuous(y, extent, window)

@@ -89,8 +89,8 @@ class Teacher(nn.Module):
     @property
     def reach(self) -> int:
         """How far a pixel of the image looks, along each axis, in pixels."""
-        # Four convolutions before and after the fusion, which looks at 3x3 pixels, or
-        # by the shares of `models.vivid` at means of what is near.
+        # Four convolutions before and after the mean over 3x3 pixels; those after it
+        # also read what the rule of vivid pictures computes.
         return max(9, 4 + vivid.reach(self.context))
 
     def __call__(
@@ -144,10 +144,5 @@ def for_reduced(teacher: Teacher, scale: int) -> Teacher:
 
     What is near in the scene is then as many times fewer pixels away, so a vivid
     teacher's context shrinks with the pair; any other teacher stays as it is.
-
-    Args:
-      teacher: the network.
-      scale: a number of at least 1; or 0 if it is not known while a program is traced,
-        which leaves the teacher as it is.
     """
-    return teacher.clone(context=teacher.context / (scale or 1))
+    return teacher.clone(context=teacher.context / scale)

@@ -50,6 +50,11 @@ def tone(level: jax.Array) -> jax.Array:
     return jnp.where(level < bottom, dark, level)
 
 
+def reach(sigma: float) -> int:
+    """How far the rule looks along each axis, in pixels; see `low_parts` for sigma."""
+    return reach_of_mean(sigma) + reach_of_mean(NEAR * sigma)
+
+
 def low_parts(
     ir: jax.Array, vis: jax.Array, sigma: float, extent: Extent | None = None
 ) -> jax.Array:
@@ -62,11 +67,6 @@ def low_parts(
       extent: of the images; see `ops.extent`.
     """
     return local_mean(jnp.concatenate([ir, vis], axis=-1), sigma, extent)
-
-
-def reach(sigma: float) -> int:
-    """How far the shares of a pixel look along each axis, in pixels."""
-    return reach_of_mean(sigma) + reach_of_mean(NEAR * sigma)
 
 
 def shares(

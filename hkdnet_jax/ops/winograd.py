@@ -19,8 +19,8 @@ from jax import lax
 
 from hkdnet_jax.runtime.precision import FULL
 
-_TILE = 4  # outputs along each side
-_WINDOW = _TILE + 2  # inputs along each side
+TILE = 4  # outputs along each side
+WINDOW = TILE + 2  # inputs along each side
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
 # Bytes of transformed tiles that are processed at once.  If there are more than the
 # caches hold and the allocator keeps, the transform costs more than it saves; if there
@@ -32,24 +32,25 @@ Grid = list[list[jax.Array]]
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes the matrices of outputs, taps and inputs, each with _WINDOW rows.
+    """Computes the matrices of outputs, taps and inputs, each with WINDOW rows.
 
     Together they state every product of an output and a tap once: the sum over j of
     outputs[j, i] * taps[j, k] * inputs[j, l] is 1 for l = i + k, else 0.
     """
-    powers = np.power.outer(np.array(_POINTS), np.arange(_TILE))
+    powers = np.power.outer(np.array(_POINTS), np.arange(TILE))
     outputs, taps = powers, powers[:, :3]
-    outputs = np.vstack([outputs, np.eye(_TILE)[-1]])
+    outputs = np.vstack([outputs, np.eye(TILE)[-1]])
     taps = np.vstack([taps, np.eye(3)[-1]])
-    products = np.einsum("ji,jk->ikj", outputs, taps).reshape(-1, _WINDOW)
+    products = np.einsum("ji,jk->ikj", outputs, taps).reshape(-1, WINDOW)
     wanted = np.equal.outer(
-        np.add.outer(np.arange(_TILE), np.arange(3)).ravel(), np.arange(_WINDOW)
+        np.add.outer(np.arange(TILE), np.arange(3)).ravel(), np.arange(WINDOW)
     )
     inputs = np.linalg.lstsq(products, wanted.astype(float), rcond=None)[0]
     return outputs, taps, inputs
 
 
-_OUTPUTS, _TAPS, _INPUTS = _transforms()
+# Matrices [6, 4], [6, 3] and [6, 6]; see `_transforms`.
+OUTPUTS, TAPS, INPUTS = _transforms()
 
 
 def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax.Array:
@@ -68,7 +69,7 @@ def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax
     n, h, w, i = x.shape
     o = grad.shape[-1]
     images, bands, rows = _chunks(n, h, w, i + o)
-    bottom, right = bands * rows - h, -w % _TILE
+    bottom, right = bands * rows - h, -w % TILE
     x = jnp.pad(x, ((0, 0), (1, 1 + bottom), (1, 1 + right), (0, 0)))
     grad = jnp.pad(grad, ((0, 0), (0, bottom), (0, right), (0, 0)))
     if images == n and bands == 1:
@@ -93,13 +94,13 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
       images: number of images per chunk, a divisor of n; 1 if images are cut into
         bands.
       bands: number of bands per image.
-      rows: output rows per band, a multiple of _TILE.
+      rows: output rows per band, a multiple of TILE.
     """
-    tile_rows = -(-h // _TILE)
-    row_bytes = 4 * _WINDOW**2 * -(-w // _TILE) * channels
+    tile_rows = -(-h // TILE)
+    row_bytes = 4 * WINDOW**2 * -(-w // TILE) * channels
     fitting = max(1, _CACHED_BYTES // row_bytes)  # rows of tiles that fit
     bands = -(-tile_rows // fitting)
-    rows = -(-tile_rows // bands) * _TILE
+    rows = -(-tile_rows // bands) * TILE
     images = fitting // tile_rows if bands == 1 else 1
     images = max(k for k in range(1, n + 1) if n % k == 0 and k <= max(1, images))
     return images, bands, rows
@@ -107,8 +108,8 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
 
 def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
     """Computes `weight_gradient` of complete tiles; x has a border of one pixel."""
-    inputs = _transform_2d(_INPUTS, _places(x, _WINDOW))
-    outputs = _transform_2d(_OUTPUTS, _places(grad, _TILE))
+    inputs = _transform_2d(INPUTS, _places(x, WINDOW))
+    outputs = _transform_2d(OUTPUTS, _places(grad, TILE))
     products = [
         [
             lax.dot_general(
@@ -121,15 +122,15 @@ def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
         ]
         for rows in zip(inputs, outputs, strict=True)
     ]
-    return jnp.stack([jnp.stack(row) for row in _transform_2d(_TAPS.T, products)])
+    return jnp.stack([jnp.stack(row) for row in _transform_2d(TAPS.T, products)])
 
 
 def _places(x: jax.Array, size: int) -> Grid:
-    """Returns x at each place of its tiles of side `size`, one every _TILE pixels."""
-    rows = (x.shape[1] - size) // _TILE * _TILE + 1
-    columns = (x.shape[2] - size) // _TILE * _TILE + 1
+    """Returns x at each place of its tiles of side `size`, one every TILE pixels."""
+    rows = (x.shape[1] - size) // TILE * TILE + 1
+    columns = (x.shape[2] - size) // TILE * TILE + 1
     return [
-        [x[:, i : i + rows : _TILE, j : j + columns : _TILE] for j in range(size)]
+        [x[:, i : i + rows : TILE, j : j + columns : TILE] for j in range(size)]
         for i in range(size)
     ]
 

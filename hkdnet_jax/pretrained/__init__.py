@@ -29,7 +29,7 @@ def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Pa
 
     Args:
       model: one of NAMES, or of them with `_vivid` appended, or `lite_camera`, or ANY;
-        or the path of a directory (`./lite` for one of that name) or of exported
+        or else the path of a directory (`./lite` for one of that name) or of exported
         weights, or an address `hf://OWNER/NAME`, which is fetched; None for the model
         that comes with the package for `scale` and `style`.
       scale: the requested scale, or None for the model's own.

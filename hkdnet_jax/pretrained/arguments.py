@@ -54,6 +54,24 @@ def add_style_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def number(text: str) -> float:
+    """Reads a number, an int if it is whole, for a flag's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    return int(value) if value.is_integer() else value
+
+
+def _scale(text: str) -> float:
+    value = number(text)
+    if value != 1 and not LEAST_SCALE <= value <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not 1 or a number from {LEAST_SCALE} to {LARGEST_SCALE}"
+        )
+    return value
+
+
 def add_computing_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --dtype and --tta, which `set_up` reads."""
     parser.add_argument(
@@ -80,19 +98,6 @@ def set_up(model: Model, args: argparse.Namespace) -> Model:
     """
     model = model.astype(args.dtype)
     return model.ensembled() if args.tta else model
-
-
-def _scale(text: str) -> float:
-    """Reads --scale, an int if it is a whole number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if value != 1 and not LEAST_SCALE <= value <= LARGEST_SCALE:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not 1 or a number from {LEAST_SCALE} to {LARGEST_SCALE}"
-        )
-    return int(value) if value.is_integer() else value
 
 
 def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:

@@ -171,6 +171,12 @@ class Train:
     """Length of the run and size of its batches."""
 
     batch_size: int = key(64, "crops per step, over all devices", at_least=1)
+    accumulate: int = key(
+        1,
+        "student only: parts of a batch that take their turns in a step, so that only "
+        "one part's features are held; the gradients are summed up",
+        at_least=1,
+    )
     epochs: int = key(250, "number of epochs in the run", at_least=1)
     phase1_epochs: int = key(
         60,

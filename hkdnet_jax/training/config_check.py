@@ -50,6 +50,7 @@ def check_values(config: ConfigDict) -> None:
     _check_start(config)
     _check_style(config)
     _check_degradation(config)
+    _check_accumulation(config)
     if config.kind == "student":
         _check_student(config)
 
@@ -114,6 +115,30 @@ def _check_degradation(config: ConfigDict) -> None:
         "data.degradation",
         degradation,
         "a continuous upsampler learns from clean pairs alone; leave it bilinear",
+    )
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+    parts, batch_size = config.train.accumulate, config.train.batch_size
+    key = "train.accumulate"
+    _require(
+        config.kind == "student" or parts == 1,
+        key,
+        parts,
+        f"a {config.kind}'s loss is no mean over the samples; leave it 1",
+    )
+    _require(
+        not config.loss.scale_features or parts == 1,
+        key,
+        parts,
+        "config.loss.scale_features needs the deviation over the whole batch; set one "
+        "of the two back",
+    )
+    _require(
+        batch_size % parts == 0,
+        key,
+        parts,
+        f"config.train.batch_size ({batch_size}) must be a multiple of it",
     )
 
 
@@ -253,6 +278,14 @@ def _check_devices(config: ConfigDict) -> None:
         config.train.batch_size,
         f"it must be divisible by the {devices} devices of the mesh; set "
         "config.mesh.data to use fewer",
+    )
+    parts = config.train.accumulate
+    _require(
+        config.train.batch_size % (devices * parts) == 0,
+        "train.accumulate",
+        parts,
+        f"config.train.batch_size ({config.train.batch_size}) must be a multiple of "
+        f"it times the {devices} devices of the mesh",
     )
 
 

@@ -98,6 +98,7 @@ def describe_network(config: ConfigDict) -> dict[str, Any]:
         name: list(value) if isinstance(value, tuple) else value
         # Keys that an older configuration lacks have their defaults.
         for name, value in dataclasses.asdict(model_of(config)).items()
+        if name != "remat"  # a matter of training, not of the network
     }
     return {"kind": "student", "scale": config.scale, "model": fields}
 

@@ -20,7 +20,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses import vgg
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import memory, sharding
-from hkdnet_jax.training import networks, schedules, steps, validation
+from hkdnet_jax.training import networks, schedules, steps, val_steps, validation, views
 from hkdnet_jax.training.networks import load_start, load_teacher
 from hkdnet_jax.training.optimizer import make_optimizer
 from hkdnet_jax.training.revive import revive_units
@@ -71,8 +71,16 @@ def _copy_fusion_rule(config: ConfigDict, teacher: Teacher) -> None:
     """Writes the teacher's fusion rule into a student's configuration.
 
     Raises:
-      UserError: the configuration sets another rule.
+      UserError: the configuration sets another rule, or a student for every factor
+        would learn from a vivid teacher.
     """
+    if teacher.context and views.is_continuous(config):
+        # For a reduced pair that teacher's context would change with the factor.
+        raise UserError(
+            f"config.model.upsampler is {config.model.upsampler}, but the teacher in "
+            f"{config.teacher.dir} is vivid, from which only students of one scale "
+            "learn: train one of these, or take a balanced teacher."
+        )
     for name in ("alpha", "damping"):
         configured, actual = config.teacher[name], getattr(teacher, name)
         if configured not in (None, actual):
@@ -245,7 +253,7 @@ class Run:
         """The training step of a phase, to which the state is donated."""
         return self._program(f"phase {phase}")
 
-    def val_step(self) -> steps.ValStep:
+    def val_step(self) -> val_steps.ValStep:
         """The validation step."""
         return self._program("validation")
 
@@ -266,11 +274,11 @@ class Run:
         """The training step of a phase, not yet jitted."""
         return steps.train_step(self.config, self.optimizer, self.teacher, phase)
 
-    def make_val_step(self) -> steps.ValStep:
+    def make_val_step(self) -> val_steps.ValStep:
         """The validation step, not yet jitted."""
         if self.config.kind == "teacher":
-            return steps.teacher_val_step(self.config)
-        return steps.student_val_step(self.config, self.teacher)
+            return val_steps.teacher_val_step(self.config)
+        return val_steps.student_val_step(self.config, self.teacher)
 
     def compile(self, start: int) -> None:
         """Compiles every program that the run needs from step `start` on.

@@ -78,12 +78,11 @@ def apply_gradients(
     """
     norm = optax.tree.norm(gradients)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    # The optimizer sees only the gradients, so a bad loss must show up in them.
-    gradients = jax.tree.map(lambda g: jnp.where(good, g, jnp.nan), gradients)
     everywhere = {
         group: gradients.get(group, jax.tree.map(jnp.zeros_like, tree))
         for group, tree in state.params.items()
     }
+    everywhere = _marked(everywhere, good)
     updates, opt_state = optimizer.transformation.update(
         everywhere, state.opt_state, state.params, run_step=state.step
     )
@@ -107,3 +106,15 @@ def apply_gradients(
         "skipped": counted.total_notfinite,
         "bad_row": counted.notfinite_count,
     }
+
+
+def _marked(gradients: Params, good: jax.Array) -> Params:
+    """The gradients, of which one array is NaN unless they are good.
+
+    The optimizer sees only the gradients, so a bad loss must show up in them.  The
+    smallest array shows it as well as all of them would, and needs no second copy.
+    """
+    leaves, tree = jax.tree.flatten(gradients)
+    smallest = min(range(len(leaves)), key=lambda index: leaves[index].size)
+    leaves[smallest] = jnp.where(good, leaves[smallest], jnp.nan)
+    return jax.tree.unflatten(tree, leaves)

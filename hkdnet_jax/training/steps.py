@@ -1,4 +1,4 @@
-"""Pure training and validation steps; `training.run` jits them.
+"""Pure training steps; `training.run` jits them.
 
 A batch, as the host sends it, holds the uint8 high-resolution crops `ir` and `vis`,
 [N, crop, crop, 1].  The flips, the low-resolution images and the labels of the frozen
@@ -7,20 +7,21 @@ teacher are computed here, on the device.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from hkdnet_jax.common.arrays import to_float, to_uint8
-from hkdnet_jax.losses import quality, vgg
+from hkdnet_jax.common.arrays import to_float
+from hkdnet_jax.losses import vgg
 from hkdnet_jax.losses.student import student_phase1_loss, student_phase2_loss
 from hkdnet_jax.losses.teacher import idleness, teacher_loss
-from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
-from hkdnet_jax.models.presets import SCALES
+from hkdnet_jax.losses.vivid import vivid_loss
 from hkdnet_jax.models.student import FeatureAdapter, Student
 from hkdnet_jax.models.teacher import Teacher, for_reduced
 from hkdnet_jax.training import views
+from hkdnet_jax.training.accumulation import Loss, gradients
 from hkdnet_jax.training.networks import build_student, build_teacher
 from hkdnet_jax.training.optimizer import Optimizer
 from hkdnet_jax.training.state import Params, TrainState, apply_gradients
@@ -30,11 +31,6 @@ Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
 # (state, frozen parameters, batch) -> (state, scalars)
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Scalars]]
-# (params, frozen parameters, batch)
-#   -> (sums over the batch, pictures by name, each uint8 [N, H, W, 1])
-ValStep = Callable[[Params, Params, Batch], tuple[Scalars, dict[str, jax.Array]]]
-# In the order in which they are drawn, left to right.
-PICTURES = ("ir", "vis", "bicubic", "fused", "label")
 # What `loss.idle` asks of the teacher's layers: see `idleness`.  Eq. 22 and 23 compare
 # the decoder's features by absolute differences, and a channel that fires at fewer than
 # half of the pixels is then best met by 0.  The encoder's need only stay alive; in
@@ -115,12 +111,12 @@ def teacher_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
         )
         image = jnp.where(coin, ir, vis)
 
-        def loss_fn(params: Params):
+        def loss_fn(params: Params, image: jax.Array):
             output, out = model.apply({"params": params}, image, image)
             loss, terms = _teacher_loss(config, frozen, output, image)
             return _with_idleness(config, loss, terms, out)
 
-        return descend(config, optimizer, state, state.params, loss_fn)
+        return descend(config, optimizer, state, state.params, loss_fn, image)
 
     return step_fn
 
@@ -136,14 +132,14 @@ def vivid_train_step(config: ConfigDict, optimizer: Optimizer) -> TrainStep:
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         del frozen
-        ir, vis = augmented(config, state.step, batch)
 
-        def loss_fn(params: Params):
-            output, out = model.apply({"params": params}, ir, vis)
-            loss, terms = vivid_loss(output, ir, vis, **weights)
+        def loss_fn(params: Params, pair: Pair):
+            output, out = model.apply({"params": params}, *pair)
+            loss, terms = vivid_loss(output, *pair, **weights)
             return _with_idleness(config, loss, terms, out)
 
-        return descend(config, optimizer, state, state.params, loss_fn)
+        pair = augmented(config, state.step, batch)
+        return descend(config, optimizer, state, state.params, loss_fn, pair)
 
     return step_fn
 
@@ -153,22 +149,25 @@ def descend(
     optimizer: Optimizer,
     state: TrainState,
     trained: Params,
-    loss_fn: Callable[[Params], tuple[jax.Array, Scalars]],
+    loss_fn: Loss,
+    images: Any,
 ) -> tuple[TrainState, Scalars]:
     """Takes a step down the gradient of a loss.
 
     Args:
-      config: the run's configuration.
+      config: the run's configuration; `train.accumulate` is read.
       optimizer: that of the run.
       state: the state before the step.
       trained: the groups of its parameters that the loss is a function of.
-      loss_fn: maps them to the loss and its terms by name.
+      loss_fn: maps them and the images to the loss and its terms by name.
+      images: a pytree of arrays [N, ...].
 
     Returns:
       The state after the step, and the scalars to be logged.
     """
-    (loss, terms), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-    state, scalars = apply_gradients(config, optimizer, state, gradients, loss)
+    parts = config.train.accumulate
+    (loss, terms), gradient = gradients(loss_fn, trained, images, parts)
+    state, scalars = apply_gradients(config, optimizer, state, gradient, loss)
     return state, scalars | {"loss": loss} | _named(terms)
 
 
@@ -219,11 +218,10 @@ def student_train_step(
       teacher: the frozen teacher.
       phase: 1 or 2.
     """
-    student = build_student(config)
+    student, small_teacher = build_student(config), for_reduced(teacher, config.scale)
     suffix, scaled = feature_suffix(config), config.loss.scale_features
 
     def phase1_loss(params: Params, frozen: Params, seen: View):
-        small_teacher = for_reduced(teacher, seen.scale)
         _, label = small_teacher.apply({"params": frozen}, *seen.clean)
         fuse = partial(student.apply, method=Student.fuse_only)
         _, out = fuse({"params": params}, *seen.taken)
@@ -239,7 +237,6 @@ def student_train_step(
         if config.loss.phi:
             low_label = {}
             if config.model.global_skip:
-                small_teacher = for_reduced(teacher, seen.scale)
                 _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
             features_t = features_to_add(config, label, low_label, seen)
             features_s = [out["tail"], adapt(config, params, out["upsampled"])]
@@ -264,11 +261,13 @@ def student_train_step(
         key = step_key(config, state.step, stream=2)
         seen = views.view(config, key, pair, teacher)
 
-        def loss_fn(trained: Params):
-            return loss_of_phase({**state.params, **trained}, frozen, seen)
+        def loss_fn(trained: Params, pairs: Mapping[str, Pair]):
+            part = seen._replace(**pairs)
+            return loss_of_phase({**state.params, **trained}, frozen, part)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
-        return descend(config, optimizer, state, trained, loss_fn)
+        pairs = {"high": seen.high, "clean": seen.clean, "taken": seen.taken}
+        return descend(config, optimizer, state, trained, loss_fn, pairs)
 
     return step_fn
 
@@ -327,161 +326,3 @@ def adapt(config: ConfigDict, params: Params, upsampled: jax.Array) -> jax.Array
 def _named(terms: Scalars) -> Scalars:
     """The terms of a loss by the names that they have in the log."""
     return {f"loss_{name}": value for name, value in terms.items()}
-
-
-def sums(mask: jax.Array, values: Scalars) -> Scalars:
-    """Sums of per-image values over the images without fillers, and their count."""
-    totals = {name: jnp.sum(mask * value) for name, value in values.items()}
-    return totals | {"count": jnp.sum(mask)}
-
-
-def image_quality(name: str, image: jax.Array, target: jax.Array) -> Scalars:
-    """PSNR in dB and SSIM of each image, [N], by names that end in `name`."""
-    return {
-        f"psnr{name}": quality.psnr(image, target),
-        f"ssim{name}": quality.ssim(image, target),
-    }
-
-
-def alive(*features: jax.Array) -> jax.Array:
-    """The share of channels that are not 0 everywhere in a picture, [N] float32.
-
-    Args:
-      features: outputs of one ReLU layer, [N, H, W, C] each; a channel is alive if it
-        is not 0 everywhere in all of them.
-    """
-    fires = [jnp.any(x > 0, axis=(1, 2)) for x in features]
-    return jnp.mean(jnp.any(jnp.stack(fires), axis=0), axis=-1)
-
-
-def _alive_in_teacher(out: Mapping[str, jax.Array]) -> Scalars:
-    """The share of live channels in each layer of the teacher, by its name."""
-    layers = zip(
-        *(jnp.split(out[name], 4, axis=-1) for name in ("encoder_ir", "encoder_vis")),
-        strict=True,
-    )
-    shares = {f"alive_encoder{i}": alive(*pair) for i, pair in enumerate(layers, 1)}
-    for name in ("decoder1", "decoder2", "decoder3"):
-        shares[f"alive_{name}"] = alive(out[name])
-    return shares
-
-
-def teacher_val_step(config: ConfigDict) -> ValStep:
-    """The step that measures how well the teacher does what it learns.
-
-    `psnr`, `ssim`: for a vivid teacher PSNR in dB and SSIM of its picture against
-    `vivid_target`; otherwise those of the reconstructions, means over IR and VIS.
-
-    `psnr_ir`, `ssim_ir`, `psnr_vis`, `ssim_vis`: PSNR in dB and SSIM of the
-    reconstructions.
-    `alive_encoder1` to `alive_encoder4`, `alive_decoder1` to `alive_decoder3`: for each
-    ReLU layer, the share of channels that are not 0 everywhere while the pair is fused.
-    The pictures are IR, VIS, fused and, for a vivid teacher, the target as label.
-    """
-    model = build_teacher(config)
-
-    def step_fn(params: Params, frozen: Params, batch: Batch):
-        ir, vis = to_float(batch["ir"]), to_float(batch["vis"])
-        values = {}
-        for name, image in (("_ir", ir), ("_vis", vis)):
-            output, _ = model.apply({"params": params}, image, image)
-            values |= image_quality(name, jnp.clip(output, 0.0, 1.0), image)
-        fused, out = model.apply({"params": params}, ir, vis)
-        values |= _alive_in_teacher(out)
-        pictures = {"ir": ir, "vis": vis, "fused": fused}
-        if config.teacher.style == "vivid":
-            pictures["label"] = vivid_target(ir, vis)
-            fused = jnp.clip(fused, 0.0, 1.0)
-            values |= image_quality("", fused, pictures["label"])
-        else:
-            values["psnr"] = 0.5 * (values["psnr_ir"] + values["psnr_vis"])
-            values["ssim"] = 0.5 * (values["ssim_ir"] + values["ssim_vis"])
-        return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
-
-    return step_fn
-
-
-def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
-    """The step that compares the student with its teacher's high-resolution label.
-
-    Its input is degraded as in training (`data.degradation`).
-    `psnr`, `ssim`: PSNR in dB and SSIM of the student's image; `psnr_bicubic`,
-    `ssim_bicubic`: those of the alternative without a student, in which the teacher
-    (`for_reduced`) fuses the low-resolution pair and bicubic interpolation enlarges the
-    result.
-    `loss_fusion`, `loss_image`, `loss_feature`: the terms of Eq. 22 and 23, the last
-    one only if `loss.phi` is not 0, and none divided by deviations.
-    `alive`: the share of F_f^s's channels that are not 0 everywhere in the image; at 0,
-    nothing reaches the super-resolution part.
-    A student with a continuous upsampler is judged at each whole scale: these values
-    are means over them, and `psnr_x2`, `psnr_x3` and `psnr_x4` stand beside them.
-    The pictures are IR, VIS, bicubic, fused (the student's) and label (the teacher's),
-    at `config.scale`.
-    """
-    student = build_student(config)
-
-    def step_fn(params: Params, frozen: Params, batch: Batch):
-        pair = to_float(batch["ir"]), to_float(batch["vis"])
-        # Every validation sees the same noise, so that their scores can be compared.
-        key = step_key(config, 0, stream=3)
-        if views.is_continuous(config):
-            judged = {
-                scale: _judge(
-                    config,
-                    (teacher, frozen),
-                    (student.clone(scale=scale), params),
-                    views.whole(config, key, pair, scale),
-                )
-                for scale in SCALES[1:]
-            }
-            each = [values for values, _ in judged.values()]
-            values = {k: sum(v[k] for v in each) / len(each) for k in each[0]}
-            values |= {f"psnr_x{k}": v["psnr"] for k, (v, _) in judged.items()}
-            pictures = judged[config.scale][1]
-        else:
-            seen = views.whole(config, key, pair, config.scale)
-            networks = (teacher, frozen), (student, params)
-            values, pictures = _judge(config, *networks, seen)
-        return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)
-
-    return step_fn
-
-
-def _judge(
-    config: ConfigDict,
-    teacher: tuple[Teacher, Params],
-    student: tuple[Student, Params],
-    seen: View,
-) -> tuple[Scalars, dict[str, jax.Array]]:
-    """Values and pictures of `student_val_step` of a view; networks with parameters."""
-    suffix = feature_suffix(config)
-    (network, params), (teacher, frozen) = student, teacher
-    label, high = teacher.apply({"params": frozen}, *seen.high)
-    small_teacher = for_reduced(teacher, seen.scale)
-    low_fused, _ = small_teacher.apply({"params": frozen}, *seen.taken)
-    _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
-    own = {k: params[k] for k in ("fusion", "sr")}
-    image, out = network.apply({"params": own}, *seen.taken)
-    bicubic = jnp.clip(seen.enlarge(low_fused), 0.0, 1.0)
-    target = jnp.clip(label, 0.0, 1.0)
-
-    def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-        difference = jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32))
-        return jnp.mean(difference, axis=(1, 2, 3))
-
-    values = {
-        **image_quality("", jnp.clip(image, 0.0, 1.0), target),
-        **image_quality("_bicubic", bicubic, target),
-        "loss_fusion": distance(
-            out[f"decoded{suffix}"],
-            config.loss.fused_scale * low_label[f"decoder3{suffix}"],
-        ),
-        "loss_image": distance(image, label),
-        "alive": alive(out["decoded"]),
-    }
-    if config.loss.phi:
-        features_t = features_to_add(config, high, low_label, seen)
-        features_s = [out["tail"], adapt(config, params, out["upsampled"])]
-        values["loss_feature"] = sum(map(distance, features_t, features_s))
-    drawn = (*seen.high, bicubic, image, label)
-    return values, dict(zip(PICTURES, drawn, strict=True))

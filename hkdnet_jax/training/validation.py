@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from hkdnet_jax import metrics
 from hkdnet_jax.runtime import sharding
-from hkdnet_jax.training import steps
+from hkdnet_jax.training import val_steps
 
 
 def validate(
@@ -25,7 +25,7 @@ def validate(
     """Runs the validation step over all batches.
 
     Args:
-      val_step: a `steps.ValStep` with its parameters bound.
+      val_step: a `val_steps.ValStep` with its parameters bound.
       batches: this process's rows, as `loader.val_batches` makes them.
       names: names of all pairs, in the order of the batches.
       mesh: the devices that share each batch.
@@ -67,7 +67,7 @@ def _draw(
     pictures: Mapping[str, jax.Array], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """The strips of the first pairs of a batch, one for each of `names` at most."""
-    drawn = [pictures[name] for name in steps.PICTURES if name in pictures]
+    drawn = [pictures[name] for name in val_steps.PICTURES if name in pictures]
     strips = np.concatenate(jax.device_get(drawn), axis=2)[..., 0]
     # `names` is shorter if fillers end the batch, and longer if it goes on with the
     # names of later batches.

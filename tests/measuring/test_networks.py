@@ -38,7 +38,7 @@ def test_a_row_of_fuse(clock, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_network_that_is_timed(dtype):
     settings = dataclasses.replace(SETTINGS, scale=3, dtype=dtype)
-    model = networks._random_model(settings)
+    model = networks.random_model(settings)
     assert model.scale == model.network.scale == 3
     assert model.network.config == PRESETS["tiny"]
     assert model.network.dtype == jnp.dtype(dtype)
@@ -46,13 +46,13 @@ def test_the_network_that_is_timed(dtype):
 
 def test_the_teacher_is_timed_in_float32_only():
     settings = dataclasses.replace(SETTINGS, scale=1, dtype="float32")
-    assert networks._random_model(settings).scale == 1
+    assert networks.random_model(settings).scale == 1
     with pytest.raises(UserError, match="A teacher network computes only in float32"):
-        networks._random_model(dataclasses.replace(settings, dtype="bfloat16"))
+        networks.random_model(dataclasses.replace(settings, dtype="bfloat16"))
 
 
 def test_operations_of_the_teacher():
-    model = networks._random_model(dataclasses.replace(SETTINGS, scale=1))
+    model = networks.random_model(dataclasses.replace(SETTINGS, scale=1))
     # Two images through 1->16 and the dense block, one through the decoder.
     encoder = 9 * 16 * (1 + 16 + 32 + 48)
     decoder = 9 * (64 * 64 + 64 * 32 + 32 * 16 + 16)
@@ -63,7 +63,7 @@ def test_operations_of_the_teacher():
 
 
 def test_operations_are_those_of_the_definition(monkeypatch):
-    model = networks._random_model(SETTINGS)
+    model = networks.random_model(SETTINGS)
     before = networks._forward_flops(model, (64, 64))
     # Blocks would pad the positions and count the padding.
     monkeypatch.setattr(position_attention, "BLOCK_BYTES", 4 * 1000 * 1024)

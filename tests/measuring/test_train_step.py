@@ -22,7 +22,7 @@ def test_a_row_of_train(phase, monkeypatch):
     assert row["compile_seconds"] > 0 and 0 <= row["input_wait_share"] < 1
     assert row["samples_per_second"] == pytest.approx(4 / row["seconds"])
     # The teacher forward, on 4 low-resolution pairs or on 4 of 32x32, is part of it.
-    teacher = networks._random_model(dataclasses.replace(SETTINGS, scale=1))
+    teacher = networks.random_model(dataclasses.replace(SETTINGS, scale=1))
     side = {1: 16, 2: 32}[phase]
     least = 4 * networks._forward_flops(teacher, (side, side))
     assert least < row["gflops"] * row["seconds"] * 1e9 < 3 * least

@@ -125,6 +125,7 @@ def test_full_preset_is_the_papers():
         "global_skip": False,
         "skip_alpha": 0.5,  # of no effect without the skip
         "skip_damping": 0.0,
+        "remat": "none",
     }
 
 
@@ -203,9 +204,10 @@ SAME_PARAMETERS = [
     {"channel_softmax": "joint"},
     {"corner_gamma": 0.2},
 ]
+KEEPS_PARAMETERS = [*SAME_PARAMETERS, {"global_skip": False}, {"remat": "full"}]
 
 
-@pytest.mark.parametrize("fields", [*SAME_PARAMETERS, {"global_skip": False}], ids=str)
+@pytest.mark.parametrize("fields", KEEPS_PARAMETERS, ids=str)
 def test_reading_of_an_equation_keeps_the_parameters(fields):
     assert changed(**fields) == set()
 

@@ -109,3 +109,17 @@ def test_rows_of_several_devices_are_not_cut(monkeypatch, axis):
     jaxpr = jax.make_jaxpr(sharding.on_mesh(forward, mesh))(*images(40, number=4))
     added = str(jaxpr).count(" scan[") - loops(network, *images(40))
     assert added == (axis == sharding.DATA)
+
+
+def test_branches_take_turns_with_large_images_only(monkeypatch):
+    strips_of(monkeypatch, 16, 2)
+    network = Student(TINY, 2)
+    parted = network.clone(in_strips=True)
+
+    def barriers(network, height):
+        apply = functools.partial(network.apply, {"params": params(2)})
+        return str(jax.make_jaxpr(apply)(*images(height))).count("population_count")
+
+    # The branches have the features of the small image, a strip those of the large one.
+    assert barriers(network, 80) == barriers(parted, 60) == 0
+    assert barriers(parted, 80) == 1

@@ -20,7 +20,7 @@ from hkdnet_jax.common import arrays
 from hkdnet_jax.measuring.slices import abstract_arguments
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.runtime import sharding
-from hkdnet_jax.training import networks, steps, views
+from hkdnet_jax.training import networks, steps, val_steps, views
 from hkdnet_jax.training.run import Run
 
 SIZE = 32  # of the high-resolution crops
@@ -319,7 +319,7 @@ def _masked(batch, mask):
 
 
 def test_validation_does_not_count_padding(frozen):
-    step = jax.jit(steps.teacher_val_step(teacher_config()))
+    step = jax.jit(val_steps.teacher_val_step(teacher_config()))
     batch = random_batch(0, 4, SIZE)
     sums, _ = step(frozen, {}, _masked(batch, [1, 1, 0, 0]))
     other = {k: np.concatenate([v[:2], 255 - v[2:]]) for k, v in batch.items()}
@@ -350,7 +350,7 @@ def _quality(a, b):
 def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, student):
     config = student_config("unused")
     params = taken[0][2].params
-    step = jax.jit(steps.student_val_step(config, TEACHER))
+    step = jax.jit(val_steps.student_val_step(config, TEACHER))
     batch = random_batch(5, 3, SIZE)
     sums, drawn = step(params, frozen, _masked(batch, [1, 1, 0]))
 
@@ -383,7 +383,7 @@ def test_validation_scores_the_student_against_the_label(taken, frozen, fuse, st
         assert alive <= 2 * (16 - shut) / 16 and (alive > 0) == (shut < 16)
 
     wanted = {"ir": ir, "vis": vis, "bicubic": bicubic, "fused": image, "label": label}
-    assert drawn.keys() == wanted.keys() == set(steps.PICTURES)
+    assert drawn.keys() == wanted.keys() == set(val_steps.PICTURES)
     for name, want in wanted.items():
         assert drawn[name].dtype == jnp.uint8
         exact = np.clip(np.asarray(want), 0, 1) * 255

@@ -20,7 +20,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.teacher import Teacher
-from hkdnet_jax.training import networks, steps, views
+from hkdnet_jax.training import networks, steps, val_steps, views
 from hkdnet_jax.training.config_check import check_values
 from hkdnet_jax.training.networks import describe_network, load_start
 
@@ -83,7 +83,7 @@ def test_the_label_is_a_part_of_the_whole_pairs(drawn):
     fuse = jax.jit(teacher.apply)
     whole, _ = fuse({"params": params}, *pair)
     for view in seen[:4]:
-        assert view.high[0].shape == (2, 46, 46, 1)
+        assert view.high[0].shape == (2, 48, 48, 1)
         part = view.cut(fuse({"params": params}, *view.high)[0])
         top, left = map(int, view.window[:2])
         want = whole[:, top : top + 24, left : left + 24]
@@ -111,7 +111,7 @@ def test_it_learns_all_factors(tiny_teacher):
     state = create_state(config, jax.jit(lambda: networks.init_params(config))())
     step = steps.train_step(config, optimizer_of(config), model.network, 2)
     step = jax.jit(step, donate_argnums=0)
-    validate = jax.jit(steps.student_val_step(config, model.network))
+    validate = jax.jit(val_steps.student_val_step(config, model.network))
     batch, others = random_batch(0, 4, 64), random_batch(3, 2, 72)
 
     def judge(params):

@@ -11,7 +11,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.losses.vivid import vivid_loss, vivid_target
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.training import networks, run, steps, views
+from hkdnet_jax.training import networks, run, steps, val_steps, views
 from hkdnet_jax.training.config_check import check_values
 
 CONTEXT = 4.0
@@ -80,7 +80,7 @@ def test_a_model_file_keeps_the_context(taken, tmp_path):
 def test_validation_compares_with_the_target(taken):
     vivid, before, _, _, _ = taken
     batch = random_batch(5, 2, 48)
-    step = jax.jit(steps.teacher_val_step(vivid.config))
+    step = jax.jit(val_steps.teacher_val_step(vivid.config))
     sums, drawn = step(before, {}, batch | {"mask": jnp.ones(2)})
     target = vivid_target(*(to_float(batch[name]) for name in ("ir", "vis")))
     np.testing.assert_array_equal(drawn["label"], to_uint8(target))

@@ -1,0 +1,241 @@
+"""3x3 convolutions of features that stay in 4x4 tiles, by minimal filtering, for CPUs.
+
+`ops.winograd` explains the method.  Its transforms read and write pixels that are four
+apart, which costs more than the products save, if every convolution gathers them anew.
+Here the place in a tile comes first: entry [i, j, n, r, s, c] is that of the pixel
+(4 r + i, 4 s + j) of image n.  A stack of convolutions is transformed to this layout
+once, and each transform is a sum of whole arrays, a few of them moved by one tile.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hkdnet_jax.ops.barriers import separate
+from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
+from hkdnet_jax.runtime.precision import FULL
+
+# Bytes of transformed features that are processed at once, so that they stay in the
+# caches.
+CHUNK_BYTES = 5 * 2**19
+# Image and row of tiles at which a chunk begins.
+Start = tuple[jax.Array | int, jax.Array | int]
+
+
+def to_tiles(x: jax.Array) -> jax.Array:
+    """Cuts images [N, H, W, C] into tiles [4, 4, N, ceil(H / 4), ceil(W / 4), C].
+
+    Pixels of the last tiles that lie outside the images are 0.
+    """
+    n, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -h % TILE), (0, -w % TILE), (0, 0)))
+    shape = n, x.shape[1] // TILE, TILE, x.shape[2] // TILE, TILE, c
+    return x.reshape(shape).transpose(2, 4, 0, 1, 3, 5)
+
+
+def from_tiles(tiles: jax.Array, height: int, width: int) -> jax.Array:
+    """Puts tiles together to images [N, height, width, C]."""
+    _, _, n, rows, columns, c = tiles.shape
+    x = tiles.transpose(2, 3, 0, 4, 1, 5)
+    return x.reshape(n, TILE * rows, TILE * columns, c)[:, :height, :width]
+
+
+def inside(height: int, width: int) -> np.ndarray | None:
+    """Marks the pixels of tiles that lie in images of this size by 1, others by 0.
+
+    Returns:
+      float32 [4, 4, 1, R, S, 1], or None if there are no others.
+    """
+    if height % TILE == width % TILE == 0:
+        return None
+    rows, columns = (
+        (np.arange(-(-size // TILE) * TILE) < size).reshape(-1, TILE).T
+        for size in (height, width)
+    )
+    marks = rows[:, None, None, :, None, None] & columns[None, :, None, None, :, None]
+    return marks.astype(np.float32)
+
+
+@jax.custom_vjp
+def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Cross-correlates with stride 1 and zero padding of one pixel.
+
+    Args:
+      tiles: float32 [4, 4, N, R, S, I], 0 outside the images.
+      kernel: float32 [3, 3, I, O].
+
+    Returns:
+      float32 [4, 4, N, R, S, O]; outside the images the values mean nothing, and their
+      gradient has to be 0.
+    """
+    transformed = _transformed(kernel)
+    *outer, rows, columns, _ = tiles.shape
+    chunks = _Chunks(tiles.shape, max(kernel.shape[2:]))
+    shape = *outer, chunks.all_rows, columns, kernel.shape[-1]
+
+    def step(out: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
+        places = _to_places(bordered, start, chunks, kernel)
+        part = _mixed(_BOTH_OUTPUTS.T, _products(places, transformed))
+        return lax.dynamic_update_slice(out, part, (0, 0, *start, 0, 0))
+
+    out = chunks.fold(step, jnp.zeros(shape, tiles.dtype), chunks.bordered(tiles))
+    return out[:, :, :, :rows]
+
+
+def _forward(tiles: jax.Array, kernel: jax.Array):
+    return conv(tiles, kernel), (tiles, kernel)
+
+
+def _backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
+    tiles, kernel = residuals
+    grad_tiles = conv(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    return grad_tiles, _kernel_gradient(tiles, grad, kernel)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
+    channels = kernel.shape[2:]
+    chunks = _Chunks(tiles.shape, max(channels))
+    grad = chunks.filled(grad)
+    numbers = (((1,), (1,)), ((0,), (0,)))
+
+    def step(total: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
+        inputs = _to_places(bordered, start, chunks, kernel)
+        outputs = _mixed(_BOTH_OUTPUTS, chunks.part(grad, start))
+        return total + lax.dot_general(
+            _flat(inputs), _flat(outputs), numbers, precision=FULL
+        )
+
+    zero = jnp.zeros((WINDOW**2, *channels), tiles.dtype)
+    total = chunks.fold(step, zero, chunks.bordered(tiles))
+    return _mixed(_BOTH_TAPS.T, total.reshape(WINDOW, WINDOW, *channels))
+
+
+class _Chunks:
+    """Parts of tiles whose transformed features stay in a core's caches.
+
+    A chunk is some whole images, or some rows of tiles of one image.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int):
+        """Cuts [4, 4, N, R, S, C]; `channels` is the larger number before and after."""
+        _, _, self.number, self.rows, columns, _ = shape
+        row_bytes = 4 * WINDOW**2 * columns * channels
+        fitting = max(1, CHUNK_BYTES // row_bytes)  # rows of tiles
+        self.bands = -(-self.rows // fitting)
+        self.height = -(-self.rows // self.bands)
+        self.all_rows = self.bands * self.height
+        most = max(1, fitting // self.rows)
+        self.images = max(
+            k for k in range(1, most + 1) if self.number % k == 0 or k == 1
+        )
+
+    def bordered(self, tiles: jax.Array) -> jax.Array:
+        """Adds a row of zero tiles above, and one below the last chunk."""
+        return _padded(tiles, 1, 1 + self.all_rows - self.rows)
+
+    def filled(self, tiles: jax.Array) -> jax.Array:
+        """Adds rows of zero tiles until the last chunk is full."""
+        return _padded(tiles, 0, self.all_rows - self.rows)
+
+    def part(self, tiles: jax.Array, start: Start, more: int = 0) -> jax.Array:
+        """The tiles of a chunk with `more` rows below them."""
+        sizes = *tiles.shape[:2], self.images, self.height + more, *tiles.shape[4:]
+        return lax.dynamic_slice(tiles, (0, 0, *start, 0, 0), sizes)
+
+    def fold(self, step: Callable[..., Any], first: Any, bordered: jax.Array) -> Any:
+        """Calls step(carry, bordered, start) for each chunk, one after the other."""
+        count = self.number // self.images * self.bands
+        if count == 1:
+            return step(first, bordered, (0, 0))
+
+        def body(carry: Any, index: jax.Array) -> tuple[Any, None]:
+            start = index // self.bands * self.images, index % self.bands * self.height
+            return step(carry, bordered, start), None
+
+        return lax.scan(body, first, jnp.arange(count))[0]
+
+
+def _padded(tiles: jax.Array, above: int, below: int) -> jax.Array:
+    padding = [(0, 0)] * tiles.ndim
+    padding[3] = above, below
+    return jnp.pad(tiles, padding)
+
+
+# Both directions at once: [36, 16] and [36, 9].
+_BOTH_OUTPUTS = np.kron(OUTPUTS, OUTPUTS).astype(np.float32)
+_BOTH_TAPS = np.kron(TAPS, TAPS).astype(np.float32)
+
+
+def _transformed(kernel: jax.Array) -> jax.Array:
+    """The kernel at each place of a window, [36, I, O]."""
+    return _mixed(_BOTH_TAPS, kernel).reshape(-1, *kernel.shape[2:])
+
+
+def _mixed(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """Multiplies a matrix [P * P, Q * Q] with an array [Q, Q, ...] to [P, P, ...]."""
+    side = round(matrix.shape[0] ** 0.5)
+    mixed = jnp.dot(matrix, x.reshape(matrix.shape[1], -1), precision=FULL)
+    return mixed.reshape(side, side, *x.shape[2:])
+
+
+def _flat(places: jax.Array) -> jax.Array:
+    """[6, 6, N, R, S, C] as [36, N * R * S, C]."""
+    return places.reshape(WINDOW**2, -1, places.shape[-1])
+
+
+def _products(places: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiplies the channels of each place with the kernel there."""
+    numbers = (((2,), (1,)), ((0,), (0,)))
+    products = lax.dot_general(_flat(places), kernel, numbers, precision=FULL)
+    return products.reshape(*places.shape[:-1], kernel.shape[-1])
+
+
+def _to_places(
+    bordered: jax.Array, start: Start, chunks: _Chunks, kernel: jax.Array
+) -> jax.Array:
+    """The windows of 6x6 pixels around a chunk's tiles, transformed.
+
+    A window has a pixel of the tile before and one of the tile after on each axis.
+
+    Returns:
+      [6, 6, N, R, S, C].
+    """
+
+    def down(bordered: jax.Array, *start: jax.Array) -> jax.Array:
+        part, height = chunks.part(bordered, start, more=2), chunks.height
+        windows = [part[-1, :, :, :height]]
+        windows += [part[i, :, :, 1 : height + 1] for i in range(TILE)]
+        windows += [part[0, :, :, 2 : height + 2]]
+        return _combined(INPUTS, windows, axis=0)
+
+    # Or each of the six terms below would compute the sums above again.
+    x = separate(kernel[0, 0, 0, 0], down, bordered, *start)
+    columns = [x[:, i] for i in range(TILE)]
+    return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
+
+
+def _right(x: jax.Array) -> jax.Array:
+    """Moves [6, N, R, S, C] by one tile to the right; zeros enter."""
+    return jnp.pad(x, ((0, 0),) * 3 + ((1, 0), (0, 0)))[:, :, :, :-1]
+
+
+def _left(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0),) * 3 + ((0, 1), (0, 0)))[:, :, :, 1:]
+
+
+def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
+    total = 0.0
+    for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
+        shape = [1] * (array.ndim + 1)
+        shape[axis] = -1
+        total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
+    return total
