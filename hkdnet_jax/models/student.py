@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.models import super_resolution
 from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
 from hkdnet_jax.models.presets import StudentConfig
-from hkdnet_jax.models.super_resolution import STRIP_BYTES, SuperResolutionPart
+from hkdnet_jax.models.super_resolution import SuperResolutionPart
 from hkdnet_jax.models.vivid import vivid_images
 from hkdnet_jax.ops import portable
 from hkdnet_jax.ops.barriers import after
@@ -111,7 +112,7 @@ class FusionPart(nn.Module):
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         visible = partial(VisibleBranch, attention=self.attention)
         f_vis, out = visible(self.config, **arithmetic, name="vis")(vis, extent)
-        if self.in_turns and 4 * f_vis.size > STRIP_BYTES:
+        if self.in_turns and 4 * f_vis.size > super_resolution.STRIP_BYTES:
             ir = after(ir, f_vis[0, 0, 0, 0])
         f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir, extent)
         x = fused = fuse_features(f_ir, f_vis, extent=extent)

@@ -11,7 +11,7 @@ import pytest
 from hkdnet_jax.model_files import call
 from hkdnet_jax.models import super_resolution
 from hkdnet_jax.models.presets import PRESETS
-from hkdnet_jax.models.student import Student
+from hkdnet_jax.models.student import FusionPart, Student
 from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import sharding
 
@@ -113,13 +113,11 @@ def test_rows_of_several_devices_are_not_cut(monkeypatch, axis):
 
 def test_branches_take_turns_with_large_images_only(monkeypatch):
     strips_of(monkeypatch, 16, 2)
-    network = Student(TINY, 2)
-    parted = network.clone(in_strips=True)
+    part = FusionPart(TINY, in_turns=True)
 
-    def barriers(network, height):
-        apply = functools.partial(network.apply, {"params": params(2)})
+    def barriers(height):
+        apply = functools.partial(part.apply, {"params": params(2)["fusion"]})
         return str(jax.make_jaxpr(apply)(*images(height))).count("population_count")
 
     # The branches have the features of the small image, a strip those of the large one.
-    assert barriers(network, 80) == barriers(parted, 60) == 0
-    assert barriers(parted, 80) == 1
+    assert (barriers(60), barriers(80)) == (0, 1)
