@@ -28,6 +28,9 @@ SHA256 = {
     "lite_x2": "d40d16c9c0ef17ada7eccd7af886eaaee2e6b6f7f4da13f0962f7498964314f7",
     "lite_x3": "37746142b69dbf2de61aac3248064c18b76c565925a682ca8b636dff5c49ec37",
     "lite_x4": "6a8a9b7693fb2598c1ab440d6c4cca137a6e43891241e46ad35899876279697a",
+    "lite_vivid_x2": "404fe68cc81f7c2f5ce66ae8a765309558d4dea795c2e34dbba921bb9cf8f479",
+    "lite_vivid_x4": "c11b7f49e98895e25cdd2466e3d31c1dc62ef0a238ac04315f30871bd66aaa01",
+    "teacher_vivid": "5ee9dcd75039cd73099e9639e094af9f08280ef5c70f632085e1f33cec126bcc",
     "teacher": "3f7c359697cec9b02054d48416b3259a2d1b5d337855635a00be9b857a82c7fc",
 }
 # Levels of the pictures of one made scene: every 9th row and 16th column of its pixels.
