@@ -206,7 +206,7 @@ def test_bad_sizes(processes, capsys, subject, size, says):
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("--preset", "huge", "full, lite, tiny"),
+        ("--preset", "huge", "full, base, lite, tiny"),
         ("--dtype", "float64", "float32, bfloat16"),
         ("--scale", "5", "2, 3, 4"),
         ("--batch", "0", "1 or more"),

@@ -149,7 +149,8 @@ def measure_pairs(
         found: dict[str, dict[str, float]] = {}
         for name, low in zip(INPUTS, (clean, taken), strict=True):
             shown = {key: fuse_pair(model, *low) for key, model in models.items()}
-            shown[BICUBIC] = enlarge(fuse_pair(teacher, *low), scale)
+            small = fuse_pair(teacher.for_reduced(scale), *low)
+            shown[BICUBIC] = enlarge(small, scale)
             found[name] = {
                 key: float(quality.psnr(as_batch(picture), label)[0])
                 for key, picture in shown.items()

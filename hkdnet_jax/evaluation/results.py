@@ -40,7 +40,6 @@ from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.losses import quality, vgg
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import SCALES, STYLES
-from hkdnet_jax.models.teacher import for_reduced
 
 # Name -> folder below the data folder that holds its ir/ and vis/.
 SETS = {"tno": "tno", "vifb": "vifb", "hkdnet_demo": "hkdnet_demo/hr"}
@@ -97,8 +96,7 @@ def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
     def mean(ir: Picture, vis: Picture) -> Picture:
         return average(stretched(ir), stretched(vis))
 
-    network = for_reduced(models.teacher.network, scale)
-    reduced = dataclasses.replace(models.teacher, network=network)
+    reduced = models.teacher.for_reduced(scale)
 
     def near(ir: Picture, vis: Picture) -> Picture:
         return stretched(enlarge(fuse_pair(reduced, ir, vis, **options), scale))
@@ -109,7 +107,7 @@ def methods_of(models: Models, scale: int, protocol: str) -> dict[str, Fuse]:
         AVERAGE: lambda ir, vis: stretched(enlarge(mean(ir, vis), scale)),
         ORACLE: lambda ir, vis: stretched(mean(ir, vis)),
     }
-    return methods | ({REDUCED: near} if network.context else {})
+    return methods | ({REDUCED: near} if reduced.network.context else {})
 
 
 def measure_pair(

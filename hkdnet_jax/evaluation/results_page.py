@@ -23,11 +23,11 @@ from hkdnet_jax.evaluation.scoring import PROTOCOLS
 _INTRODUCTION = f"""# Results of the models that come with the package
 
 This page is written by `make results` (`hkdnet_jax/results.py`); results.json holds the
-scores of each image. No weights were fitted to these pairs or picked by them, but two
+scores of each image. No weights were fitted to these pairs or picked by them, but three
 choices of the recipe were made while looking at some of them: alpha = 0.3 on the demo
-pairs, and the global skip on ten pairs of `tno` and `vifb`
-([training-log.md](training-log.md)). `hkdnet_demo` shows the scenes of two pairs of
-`tno`.
+pairs, the global skip on ten pairs of `tno` and `vifb`, and the rule of the vivid
+pictures on every third pair of `tno` ([training-log.md](training-log.md)).
+`hkdnet_demo` shows the scenes of two pairs of `tno`.
 
 - Pairs are cropped at the right and bottom to multiples of {MULTIPLE}. The
   low-resolution pairs are made from them by anti-aliased bilinear downsampling, rounded

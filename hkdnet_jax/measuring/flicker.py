@@ -206,5 +206,6 @@ def _pictures(
     """The pictures of each method, and the label."""
     ir, vis = (crop_to_multiple(image, student.scale) for image in frame)
     low = [degrade_picture(image, student.scale) for image in (ir, vis)]
-    fused = fuse_pair(student, *low), enlarge(fuse_pair(teacher, *low), student.scale)
+    small = fuse_pair(teacher.for_reduced(student.scale), *low)
+    fused = fuse_pair(student, *low), enlarge(small, student.scale)
     return dict(zip(METHODS, fused, strict=True)), fuse_pair(teacher, ir, vis)

@@ -24,7 +24,7 @@ from hkdnet_jax.models.presets import (
     StudentConfig,
 )
 from hkdnet_jax.models.student import Student
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import Teacher, for_reduced
 from hkdnet_jax.ops.places import UNIT, in_units
 from hkdnet_jax.released.network import CORNER_SKIPS, Released
 from hkdnet_jax.runtime import devices
@@ -208,6 +208,10 @@ class Model:
         network = self.network.clone(scale=scale)
         return dataclasses.replace(self, network=network, scale=scale)
 
+    def for_reduced(self, scale: int) -> "Model":
+        """Returns a teacher for pairs that are `scale` times smaller than its own."""
+        return dataclasses.replace(self, network=for_reduced(self.network, scale))
+
     def on(self, device: jax.Device) -> "Model":
         """Returns the same model with its parameters on `device`, where it will run."""
         params = jax.device_put(self.params, device)
@@ -217,7 +221,16 @@ class Model:
         """Returns a model whose pictures are means over the eight views of each pair.
 
         It takes eight times as long; see `ensemble`.  Call it after `astype`.
+
+        Raises:
+          UserError: the scale is not a whole number.  The sides of the picture are then
+            rounded, and a mirrored view would be off by a part of a pixel.
         """
+        if self.scale % 1:
+            raise UserError(
+                f"The mean over eight views needs a whole scale, not {self.scale:g}: "
+                "give 2, 3 or 4, or leave it out."
+            )
         return dataclasses.replace(self, network=Ensemble(self.network))
 
     def astype(self, dtype: str) -> "Model":

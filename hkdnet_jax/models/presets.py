@@ -112,7 +112,6 @@ class StudentConfig:
         at_least=0.0,
         below=100.0,
     )
-
     remat: str = key(
         "none",
         "what training computes again instead of keeping it for the backward pass: "

@@ -19,6 +19,9 @@ from hkdnet_jax.ops.extent import Extent
 _conv = partial(
     Conv3x3, padding="reflect", kernel_init=nn.initializers.he_normal(), mean=0.0
 )
+# How far a pixel of a picture looks along each axis, in pixels, if the teacher is not
+# vivid: by four convolutions before and after the mean over 3x3 pixels.
+REACH = 9
 # The mean level of a picture.  If the network had to find it first, that would shift
 # the sums of all kernels at once, and units would die of it.
 _MEAN_LEVEL = 0.5
@@ -85,13 +88,6 @@ class Teacher(nn.Module):
     damping: float = 0.0
     context: float = 0.0
     portable: bool = False
-
-    @property
-    def reach(self) -> int:
-        """How far a pixel of the image looks, along each axis, in pixels."""
-        # Four convolutions before and after the mean over 3x3 pixels; those after it
-        # also read what the rule of vivid pictures computes.
-        return max(9, 4 + vivid.reach(self.context))
 
     def __call__(
         self, ir: jax.Array, vis: jax.Array, extent: Extent | None = None

@@ -20,7 +20,7 @@ Files of models rely on the constants, which therefore stay as they are.
 import jax
 import jax.numpy as jnp
 
-from hkdnet_jax.ops.extent import Extent, local_mean, reach_of_mean
+from hkdnet_jax.ops.extent import Extent, local_mean
 
 # Sigma in pixels of the low part of a high-resolution image.  The neighbourhood that
 # details compete in is NEAR times as wide.
@@ -48,11 +48,6 @@ def tone(level: jax.Array) -> jax.Array:
     level = jnp.where(level > top, top + KNEE * jnp.tanh((level - top) / KNEE), level)
     dark = bottom + KNEE * jnp.tanh((level - bottom) / KNEE)
     return jnp.where(level < bottom, dark, level)
-
-
-def reach(sigma: float) -> int:
-    """How far the rule looks along each axis, in pixels; see `low_parts` for sigma."""
-    return reach_of_mean(sigma) + reach_of_mean(NEAR * sigma)
 
 
 def low_parts(

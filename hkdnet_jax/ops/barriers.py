@@ -34,9 +34,11 @@ def after(x: jax.Array, number: jax.Array) -> jax.Array:
     """Returns x, once the scalar has been computed.
 
     Otherwise the compiler interleaves computations that do not depend on each other,
-    and holds the intermediates of both.
+    and holds the intermediates of both.  Elsewhere than on a CPU it returns x.
     """
-    return separate(number, lambda x: x, x)
+    return lax.platform_dependent(
+        x, number, cpu=lambda x, n: separate(n, lambda x: x, x), default=lambda x, n: x
+    )
 
 
 def _always(number: jax.Array) -> jax.Array:

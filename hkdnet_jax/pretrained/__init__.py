@@ -66,9 +66,10 @@ def locate(model: str | None, scale: float | None, style: str = STYLES[0]) -> Pa
         return Path(model)
     if scale not in _STUDENT_SCALES:
         given = "without --scale" if scale is None else f"at --scale {scale}"
+        has_any = not family and (_HERE / ANY).is_dir()
+        more = f", or the model for every scale, {ANY}" if has_any else ""
         raise UserError(
-            f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4, or the model "
-            f"for every scale, {ANY}."
+            f"{STUDENT} cannot be used {given}: give --scale 2, 3 or 4{more}."
         )
     return _shipped(f"{STUDENT}{family}_x{scale}")
 

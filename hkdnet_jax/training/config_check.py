@@ -51,6 +51,7 @@ def check_values(config: ConfigDict) -> None:
     _check_style(config)
     _check_degradation(config)
     _check_accumulation(config)
+    _check_additions(config)
     if config.kind == "student":
         _check_student(config)
 
@@ -118,6 +119,26 @@ def _check_degradation(config: ConfigDict) -> None:
     )
 
 
+def _check_additions(config: ConfigDict) -> None:
+    """What would be ignored in silence."""
+    for name, value in (
+        ("data.single", config.data.single),
+        ("loss.frequency", config.loss.frequency),
+    ):
+        _require(
+            config.kind == "student" or not value,
+            name,
+            value,
+            f"it is for a student's run, and this is a {config.kind}'s; leave it 0",
+        )
+    _require(
+        bool(config.data.roots or config.data.tfds) or not config.data.added_scenes,
+        "data.added_scenes",
+        config.data.added_scenes,
+        "there are no stored pairs to add scenes to; name some in config.data.roots",
+    )
+
+
 def _check_accumulation(config: ConfigDict) -> None:
     parts, batch_size = config.train.accumulate, config.train.batch_size
     key = "train.accumulate"
@@ -125,7 +146,7 @@ def _check_accumulation(config: ConfigDict) -> None:
         config.kind == "student" or parts == 1,
         key,
         parts,
-        f"a {config.kind}'s loss is no mean over the samples; leave it 1",
+        f"a {config.kind}'s loss is not a mean over the samples; leave it 1",
     )
     _require(
         not config.loss.scale_features or parts == 1,

@@ -6,7 +6,6 @@ teacher are computed here, on the device.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -218,58 +217,74 @@ def student_train_step(
       teacher: the frozen teacher.
       phase: 1 or 2.
     """
-    student, small_teacher = build_student(config), for_reduced(teacher, config.scale)
-    suffix, scaled = feature_suffix(config), config.loss.scale_features
-
-    def phase1_loss(params: Params, frozen: Params, seen: View):
-        _, label = small_teacher.apply({"params": frozen}, *seen.clean)
-        fuse = partial(student.apply, method=Student.fuse_only)
-        _, out = fuse({"params": params}, *seen.taken)
-        fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
-        return student_phase1_loss(fused, out[f"decoded{suffix}"], scaled=scaled)
-
-    def phase2_loss(params: Params, frozen: Params, seen: View):
-        image_t, label = teacher.apply({"params": frozen}, *seen.high)
-        image_s, out = student.apply(
-            {"params": params}, *seen.taken, window=seen.window
-        )
-        features_t, features_s = [], []
-        if config.loss.phi:
-            low_label = {}
-            if config.model.global_skip:
-                _, low_label = small_teacher.apply({"params": frozen}, *seen.clean)
-            features_t = features_to_add(config, label, low_label, seen)
-            features_s = [out["tail"], adapt(config, params, out["upsampled"])]
-        return student_phase2_loss(
-            seen.cut(image_t),
-            image_s,
-            features_t,
-            features_s,
-            phi=config.loss.phi,
-            frequency=config.loss.frequency,
-            scaled=scaled,
-        )
-
+    student = build_student(config)
+    loss_of_phase = _phase1_loss if phase == 1 else _phase2_loss
     groups = {"fusion"} if phase == 1 else {"fusion", "sr", "adapter"}
     if config.init_freeze:
         groups.discard("sr")
-    loss_of_phase = phase1_loss if phase == 1 else phase2_loss
 
     def step_fn(state: TrainState, frozen: Params, batch: Batch):
         pair = augmented(config, state.step, batch)
         pair = _single(config, step_key(config, state.step, stream=4), pair)
         key = step_key(config, state.step, stream=2)
-        seen = views.view(config, key, pair, teacher)
+        seen = views.view(config, key, pair)
 
         def loss_fn(trained: Params, pairs: Mapping[str, Pair]):
-            part = seen._replace(**pairs)
-            return loss_of_phase({**state.params, **trained}, frozen, part)
+            part, params = seen._replace(**pairs), {**state.params, **trained}
+            return loss_of_phase(config, (teacher, frozen), (student, params), part)
 
         trained = {k: v for k, v in state.params.items() if k in groups}
         pairs = {"high": seen.high, "clean": seen.clean, "taken": seen.taken}
         return descend(config, optimizer, state, trained, loss_fn, pairs)
 
     return step_fn
+
+
+def _phase1_loss(
+    config: ConfigDict,
+    teacher: tuple[Teacher, Params],
+    student: tuple[Student, Params],
+    seen: View,
+) -> tuple[jax.Array, Scalars]:
+    """Eq. 22 of a view; networks with parameters."""
+    (network, params), (labels, frozen) = student, teacher
+    small = for_reduced(labels, config.scale)
+    _, label = small.apply({"params": frozen}, *seen.clean)
+    _, out = network.apply({"params": params}, *seen.taken, method=Student.fuse_only)
+    suffix = feature_suffix(config)
+    fused = config.loss.fused_scale * label[f"decoder3{suffix}"]
+    return student_phase1_loss(
+        fused, out[f"decoded{suffix}"], scaled=config.loss.scale_features
+    )
+
+
+def _phase2_loss(
+    config: ConfigDict,
+    teacher: tuple[Teacher, Params],
+    student: tuple[Student, Params],
+    seen: View,
+) -> tuple[jax.Array, Scalars]:
+    """Eq. 23 of a view; networks with parameters."""
+    (network, params), (labels, frozen) = student, teacher
+    image_t, label = labels.apply({"params": frozen}, *seen.high)
+    image_s, out = network.apply({"params": params}, *seen.taken, window=seen.window)
+    features_t, features_s = [], []
+    if config.loss.phi:
+        low_label = {}
+        if config.model.global_skip:
+            small = for_reduced(labels, config.scale)
+            _, low_label = small.apply({"params": frozen}, *seen.clean)
+        features_t = features_to_add(config, label, low_label, seen)
+        features_s = [out["tail"], adapt(config, params, out["upsampled"])]
+    return student_phase2_loss(
+        seen.cut(image_t),
+        image_s,
+        features_t,
+        features_s,
+        phi=config.loss.phi,
+        frequency=config.loss.frequency,
+        scaled=config.loss.scale_features,
+    )
 
 
 def feature_suffix(config: ConfigDict) -> str:

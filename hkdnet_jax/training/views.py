@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from hkdnet_jax.common.arrays import degrade, degrade_corner, resize_bicubic
 from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE
-from hkdnet_jax.models.teacher import Teacher
+from hkdnet_jax.models.teacher import REACH
 from hkdnet_jax.ops.camera import camera_pair
 from hkdnet_jax.ops.places import UNIT, Window, enlarged_by, in_units, resize_cubic
 
@@ -59,17 +59,16 @@ def is_continuous(config: ConfigDict) -> bool:
     return config.kind == "student" and config.model.upsampler == "continuous"
 
 
-def view(config: ConfigDict, key: jax.Array, pair: Pair, teacher: Teacher) -> View:
+def view(config: ConfigDict, key: jax.Array, pair: Pair) -> View:
     """What a training step sees.
 
     Args:
       config: the run's.
       key: of the step.
       pair: the crops, float32 [N, crop, crop, 1] in [0, 1].
-      teacher: the network that makes the labels.
     """
     if is_continuous(config):
-        return _drawn(config.data.crop, key, pair, teacher.reach)
+        return _drawn(config.data.crop, key, pair)
     return whole(config, key, pair, config.scale)
 
 
@@ -82,7 +81,7 @@ def whole(config: ConfigDict, key: jax.Array, pair: Pair, scale: int) -> View:
     return View(pair, clean, taken, scale)
 
 
-def _drawn(crop: int, key: jax.Array, pair: Pair, reach: int) -> View:
+def _drawn(crop: int, key: jax.Array, pair: Pair) -> View:
     """The view at a drawn factor, of a drawn window."""
     of_factor, of_corner = jax.random.split(key)
     low = crop // LARGEST_SCALE
@@ -93,8 +92,8 @@ def _drawn(crop: int, key: jax.Array, pair: Pair, reach: int) -> View:
     room = enlarged_by(low, units) - side
     top, left = jax.random.randint(of_corner, (2,), 0, room + 1)
     # The teacher need not fuse more than the window depends on.
-    part = min(crop, side + 2 * reach)
-    start = [jnp.clip(first - reach, 0, crop - part) for first in (top, left)]
+    part = min(crop, side + 2 * REACH)
+    start = [jnp.clip(first - REACH, 0, crop - part) for first in (top, left)]
     shape = (pair[0].shape[0], part, part, 1)
     high = tuple(jax.lax.dynamic_slice(x, (0, *start, 0), shape) for x in pair)
     corner = top - start[0], left - start[1]

@@ -45,6 +45,7 @@ def rows(tmp_path_factory):
 def report(data, rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "results.md"
     argv = ["--data", str(data), "--sets", "hkdnet_demo", "--metrics", "AG,CC"]
+    argv += ["--families", "balanced"]
     assert command.main([*argv, "--out", str(out), "--rows", str(rows)]) == 0
     found = json.loads(out.with_suffix(".json").read_text())
     return found["sets"]["hkdnet_demo"], out.read_text()
@@ -83,7 +84,7 @@ def test_a_measurement_that_was_cut_goes_on(report, data, rows, tmp_path, monkey
         return {"plain": {"fresh": {"AG": 1.0}}}
 
     monkeypatch.setattr(results, "measure_pair", instead)
-    models, names = results.Models.shipped(), ("AG", "CC")
+    models, names = results.Models.shipped("balanced"), ("AG", "CC")
     measure = partial(results.measure, models, sets=["hkdnet_demo"], folder=kept)
     found = measure(data, names=names, vgg_params=None)["hkdnet_demo"]
     assert sorted(again) == [(2, "scene_0001"), (3, "scene_0000")]

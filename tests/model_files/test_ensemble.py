@@ -1,5 +1,7 @@
 """The self-ensemble: its mean over eight views, in arrays, in models and in `fuse`."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from fuse_fixtures import pair_flags
 from PIL import Image
 
 from hkdnet_jax import fuse
+from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files.call import _forward
 from hkdnet_jax.model_files.ensemble import symmetric_mean
 from hkdnet_jax.model_files.model import Model
@@ -82,6 +85,13 @@ def test_a_network_s_picture_is_the_mean_of_its_pictures(models):
     assert ensemble.scale == 2
     with pytest.raises(ValueError, match="nor for an ensemble"):
         ensemble(ir[0, ..., 0], vis[0, ..., 0], pad_to=(20, 20))
+
+
+def test_a_scale_that_is_no_whole_number_is_refused(models):
+    """Its sides are rounded, and a mirrored picture is rounded at the other side."""
+    model = dataclasses.replace(Model.load(models[2]), scale=2.5)
+    with pytest.raises(UserError, match=r"whole scale, not 2\.5: give 2, 3 or 4"):
+        model.ensembled()
 
 
 def test_fuse_takes_the_mean(models, tmp_path, capfd):

@@ -125,6 +125,7 @@ def test_full_preset_is_the_papers():
         "global_skip": False,
         "skip_alpha": 0.5,  # of no effect without the skip
         "skip_damping": 0.0,
+        "skip_context": 0.0,
         "remat": "none",
     }
 

@@ -25,6 +25,8 @@ def changed(**values):
         {"roots": "a,b"},
         {"threads": 3, "processes": 4, "cache_gib": 0.5},
         {"cache_gib": 0.0},
+        {"roots": "a", "added_scenes": 8, "single": 0.5},
+        {"tfds": "msrs", "added_scenes": 8},
     ],
 )
 def test_what_is_accepted(values):
@@ -42,6 +44,7 @@ def test_what_is_accepted(values):
         ({"processes": 257}, "it must be below 257"),
         ({"cache_gib": -0.5}, r"config\.data\.cache_gib is -0\.5"),
         ({"cache_gib": float("inf")}, "it must be a finite number"),
+        ({"added_scenes": 8}, "there are no stored pairs to add scenes to"),
     ],
 )
 def test_what_is_refused(values, sentence):
@@ -88,6 +91,15 @@ def test_a_run_loads_with_the_threads_and_processes_of_its_configuration(monkeyp
     training.mesh, training.train_source = None, None
     training.batches()
     assert (asked["threads"], asked["processes"]) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["data.single", "loss.frequency"])
+def test_what_is_for_students_is_refused_elsewhere(name):
+    config = default_config()
+    config.kind = "teacher"
+    config.update_from_flattened_dict({name: 0.5})
+    with pytest.raises(UserError, match="for a student's run, and this is a teacher's"):
+        check_values(config)
 
 
 @pytest.mark.parametrize("gib", [0.0, 1.0])

@@ -17,7 +17,7 @@ from hkdnet_jax.training import networks, steps
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 # Modules of the student's in the name of a product; a scan's body has no outer name.
-STUDENT = re.compile("Student|FeatureAdapter|rcabs")
+STUDENT = re.compile("Student|FeatureAdapter|rcabs|_ScannedRCAB|ChannelGate")
 PRODUCT = re.compile(r"stablehlo\.(?:dot_general|convolution)\b.* loc\((#loc\d+)\)")
 PRECISION = re.compile(r"\b(DEFAULT|HIGHEST|HIGH)\b")
 

@@ -39,10 +39,10 @@ def crops(seed, number=2):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Views of a pair at some steps, with a teacher that looks far, and the pair."""
-    teacher = Teacher(0.3, 1.0, context=3.0)
+    """Views of a pair at some steps, with a teacher, and the pair."""
+    teacher = Teacher(0.3, 1.0)
     config, pair = any_config("unused"), crops(0)
-    view = jax.jit(lambda key: views.view(config, key, pair, teacher))
+    view = jax.jit(lambda key: views.view(config, key, pair))
     keys = jax.random.split(jax.random.key(1), 12)
     return teacher, pair, [jax.device_get(view(key)) for key in keys]
 
@@ -83,7 +83,7 @@ def test_the_label_is_a_part_of_the_whole_pairs(drawn):
     fuse = jax.jit(teacher.apply)
     whole, _ = fuse({"params": params}, *pair)
     for view in seen[:4]:
-        assert view.high[0].shape == (2, 48, 48, 1)
+        assert view.high[0].shape == (2, 42, 42, 1)
         part = view.cut(fuse({"params": params}, *view.high)[0])
         top, left = map(int, view.window[:2])
         want = whole[:, top : top + 24, left : left + 24]
