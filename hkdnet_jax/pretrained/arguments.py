@@ -22,8 +22,8 @@ def add_model_arguments(
         "--model",
         metavar="NAME_OR_DIR",
         help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package, or the same with _vivid appended, or lite_camera; or the workdir of "
-        "a training run, a converted release, weights that export wrote, or "
+        "package, or the same with _vivid appended; or the workdir of a training run, "
+        "a converted release, weights that export wrote, or "
         "hf://OWNER/NAME on the Hugging Face Hub (default: the one that comes with the "
         "package for --scale)",
     )
