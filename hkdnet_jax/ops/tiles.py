@@ -133,9 +133,7 @@ class _Chunks:
         self.height = -(-self.rows // self.bands)
         self.all_rows = self.bands * self.height
         most = max(1, fitting // self.rows)
-        self.images = max(
-            k for k in range(1, most + 1) if self.number % k == 0 or k == 1
-        )
+        self.images = max(k for k in range(1, most + 1) if self.number % k == 0)
 
     def bordered(self, tiles: jax.Array) -> jax.Array:
         """Adds a row of zero tiles above, and one below the last chunk."""

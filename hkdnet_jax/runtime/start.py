@@ -2,8 +2,8 @@
 
 A train step frees and takes hundreds of megabytes many times a second.  By default
 glibc gives such memory back to Linux each time, which then hands out zeroed pages of
-4 kB, one page fault after the other.  Both settings are read when a process starts, so
-they cannot be made from within; docs/performance.md has what they gain.
+4 kB, one page fault after the other.  These settings are read when a process starts,
+so they cannot be made from within; docs/performance.md has what they gain.
 
 Only commands call this, never an import of the package.
 """
