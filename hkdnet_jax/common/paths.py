@@ -39,7 +39,7 @@ def as_path(path: Any) -> Any:
     # Imported only here: fusing needs no address, and these imports are slow.
     from etils import epath
 
-    _check_client(path)
+    _prepare_client(path)
     try:
         return epath.Path(path)
     except KeyError as error:
@@ -49,7 +49,7 @@ def as_path(path: Any) -> Any:
         ) from error
 
 
-def _check_client(address: str) -> None:
+def _prepare_client(address: str) -> None:
     """Raises UserError if the package that reads such an address is missing."""
     kind = address.partition("://")[0]
     if kind not in _CLIENTS:
@@ -57,6 +57,10 @@ def _check_client(address: str) -> None:
     package, install = _CLIENTS[kind]
     try:
         importlib.import_module(package)
+        # By default, a listing is kept, and then lacks what others write: TensorStore
+        # the arrays of a checkpoint, or the other processes of a run.
+        config = importlib.import_module("fsspec.config").conf.setdefault(kind, {})
+        config.setdefault("use_listings_cache", False)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{address} needs packages that are not installed ({error}): run {install}."
