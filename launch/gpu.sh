@@ -24,10 +24,12 @@ set -euo pipefail
 options "$0" "$@"
 folder=${FOLDER:-$(cd "$(dirname "$0")/.." && pwd)}
 read -ra hosts <<<"${HOSTS:?name the nodes: HOSTS=\"node1 node2\" $0 ...}"
-port=${PORT:-12321}
-tries=${TRIES:-3}
-poll=${POLL:-30}
+port=$(number_of PORT "${PORT:-12321}")
+tries=$(number_of TRIES "${TRIES:-3}")
+poll=$(number_of POLL "${POLL:-30}")
 limit=0
+check_training
+needs ssh
 [[ -z ${LIMIT:-} ]] || limit=$(seconds_of "$LIMIT")
 note=/tmp/hkdnet-$port.pid # on every node, where its process is noted
 
@@ -92,8 +94,7 @@ train() {
 # shellcheck disable=SC2329 # called by trap
 finish() {
     local code=$?
-    trap - EXIT
-    trap '' INT TERM # a second Ctrl-C must not leave processes behind
+    deafen
     ((code == 0)) || end_all || true
     # shellcheck disable=SC2046 # one word each
     kill $(jobs -pr) 2>/dev/null || true
@@ -107,9 +108,7 @@ if [[ $dry ]]; then
     for i in "${!hosts[@]}"; do on "${hosts[i]}" "$(command_of "$i")"; done
     exit
 fi
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+end_with finish
 for ((attempt = 1; attempt <= tries; attempt++)); do
     code=0
     train || code=$?

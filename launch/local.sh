@@ -18,9 +18,11 @@ if (($# < 2)) || [[ ! $1 =~ ^[1-9][0-9]*$ ]]; then
     echo "usage: $0 [--help] [--dry-run] NUMBER COMMAND [ARGUMENT...]" >&2
     exit 2
 fi
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) ||
+    fail "bash 5.1 or newer is needed, and this is $BASH_VERSION."
 number=$1
 shift
-port=${PORT:-$((20000 + RANDOM % 10000))}
+port=$(number_of PORT "${PORT:-$((20000 + RANDOM % 10000))}")
 
 # process INDEX: the command of one process, in place of this shell.
 process() {

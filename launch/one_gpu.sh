@@ -2,7 +2,9 @@
 # Checks, measures and trains on a machine with one NVIDIA GPU and no network, within a
 # time limit:
 #
-#   LIMIT=600 launch/one_gpu.sh PAIRS OUT [--config.key=value ...]
+#   LIMIT=600 launch/one_gpu.sh [--dry-run] PAIRS OUT [--config.key=value ...]
+#
+# --dry-run  prints every command and runs none
 #
 # PAIRS    comma-separated folders, each with ir/ and vis/
 # OUT      folder for the results; a second call continues the training in it
@@ -26,12 +28,12 @@
 # OUT/results.json and OUT/results.txt list what came out, OUT/weights/ holds the best
 # weights in parts of at most 15 MB (`cat part_* >model.safetensors` joins them).
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
 
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
-(($# >= 2)) || fail "usage: $0 PAIRS OUT [--config.key=value ...]"
+options "$0" "$@"
+set -- ${arguments[0]+"${arguments[@]}"}
+(($# >= 2)) || fail "usage: $0 [--dry-run] PAIRS OUT [--config.key=value ...]"
 pairs=$1 out=$2
 shift 2
 python=${PYTHON:-python3} platform=${PLATFORM:-cuda} seconds=${LIMIT:-600}
@@ -42,8 +44,8 @@ IFS=, read -ra roots <<<"$pairs"
 for root in "${roots[@]}"; do
     [[ -d $root/ir && -d $root/vis ]] || fail "$root holds no folders ir and vis."
 done
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
+out=$(realpath --canonicalize-missing "$out")
+run mkdir -p "$out"
 for i in "${!roots[@]}"; do roots[i]=$(cd "${roots[i]}" && pwd); done
 cd "$(dirname "$0")/.."
 
@@ -51,12 +53,14 @@ export JAX_PLATFORMS=$platform XLA_PYTHON_CLIENT_PREALLOCATE=false
 [[ $platform == cpu ]] || export JAX_PLATFORMS=$platform,cpu # the checks need both
 export PYTHONPATH=$PWD:$out/packages${PYTHONPATH:+:$PYTHONPATH}
 if [[ -n ${WHEELS:-} ]]; then
-    "$python" -m pip install --quiet --no-index --no-deps --target "$out/packages" \
+    run "$python" -m pip install --quiet --no-index --no-deps --target "$out/packages" \
         --upgrade "$WHEELS"/*.whl || fail "the wheels in $WHEELS cannot be installed."
 fi
-"$python" -c 'import sys, jax; jax.devices(sys.argv[1])' "$platform" 2>"$out/devices.log" || fail \
-    "jax finds no $platform device here ($(tail -n 1 "$out/devices.log")): install jax" \
-    "with CUDA, or try the script with PLATFORM=cpu."
+if [[ ! $dry ]]; then
+    "$python" -c 'import sys, jax; jax.devices(sys.argv[1])' "$platform" 2>"$out/devices.log" ||
+        fail "jax finds no $platform device here ($(tail -n 1 "$out/devices.log")): install" \
+            "jax with CUDA, or try the script with PLATFORM=cpu."
+fi
 
 stages=()
 # stage NAME LIMIT COMMAND...: runs a command for at most LIMIT seconds of those left.
@@ -67,6 +71,10 @@ stage() {
     ((limit <= left)) || limit=$left
     if ((limit < 3)); then
         stages+=("$name no-time 0")
+        return
+    fi
+    if [[ $dry ]]; then
+        run timeout --signal=TERM --kill-after=60 "$limit" "$@"
         return
     fi
     echo "== $name, at most $limit s"
@@ -94,8 +102,11 @@ for preset in "${presets[@]}"; do
             --size 24x24 --batch "${BATCH:-32}"
     done
 done
-# As many epochs of 100 steps as fit, by what a step of phase 2 took; a fifth is phase 1.
-epochs=$("$python" - "$out"/train-"${presets[-1]}"-*.json $((seconds - SECONDS - 10)) <<'PYTHON'
+
+# fitting REPORT... SECONDS: as many epochs of 100 steps as fit into the seconds, by what
+# a step of phase 2 took.
+fitting() {
+    "$python" - "$@" <<'PYTHON'
 import json, pathlib, sys
 
 *files, left = sys.argv[1:]
@@ -103,13 +114,17 @@ rows = [r for f in files if pathlib.Path(f).exists() for r in json.loads(open(f)
 step = min((row["seconds"] for row in rows if row["phase"] == 2), default=1.0)
 print(max(2, int(0.8 * int(left) / step / 100)))
 PYTHON
-)
+}
+
+epochs=100 # in a dry run, which knows no time of a step
+[[ $dry ]] || epochs=$(fitting "$out"/train-"${presets[-1]}"-*.json $((seconds - SECONDS - 10)))
 roots_list=$(IFS=, && echo "${roots[*]}")
 stage training "$seconds" "$python" -m hkdnet_jax.main \
     --config="${CONFIG:-configs/student_x2.py:short}" \
     --workdir="$out/training" --config.data.roots="$roots_list" \
     --config.teacher.dir=hkdnet_jax/pretrained/teacher --config.tensorboard=False \
     --config.train.epochs="$epochs" --config.train.phase1_epochs=$(((epochs + 4) / 5)) "$@"
+[[ ! $dry ]] || exit 0
 if [[ -f $out/training/model.safetensors ]]; then
     rm -rf "$out/weights" && mkdir "$out/weights"
     split --bytes=15M --numeric-suffixes "$out/training/model.safetensors" \

@@ -27,8 +27,8 @@
 # role roles/tpu.admin.
 set -euo pipefail
 shopt -s extglob
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=borrow.sh
+. "$(dirname "$0")/borrow.sh"
 
 options "$0" "$@"
 name=${TPU:?name the slice: TPU=NAME TYPE=TYPE ZONE=ZONE $0 ...}
@@ -37,9 +37,11 @@ type=${TYPE:?name its type: TYPE=v6e-8 ...}
 model=${MODEL:-flex-start}
 left=$(seconds_of "${LIMIT:-4h}")
 wait=$(seconds_of "${WAIT:-2h}")
-tries=${TRIES:-10}
-poll=${POLL:-30}
+tries=$(number_of TRIES "${TRIES:-10}")
+poll=$(number_of POLL "${POLL:-30}")
 checked_name "$name"
+check_training bucket
+needs gcloud git
 ((left <= 604800)) || fail "LIMIT=$LIMIT is more than 7d, the longest that flex-start gives."
 case $type in
 v4-+([0-9])) runtime=tpu-ubuntu2204-base cores=2 ;;

@@ -34,8 +34,8 @@
 # the hosts by itself at LIMIT, whatever happens to this script.
 set -euo pipefail
 shopt -s extglob
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=borrow.sh
+. "$(dirname "$0")/borrow.sh"
 
 options "$0" "$@"
 name=${TPU:?name what is made: TPU=NAME MACHINE=TYPE PROJECT=PROJECT ZONE=ZONE $0 ...}
@@ -45,9 +45,11 @@ zone=${ZONE:?name its zone: ZONE=...}
 model=${MODEL:-FLEX_START}
 left=$(seconds_of "${LIMIT:-4h}")
 wait=$(seconds_of "${WAIT:-2h}")
-tries=${TRIES:-10}
-poll=${POLL:-30}
+tries=$(number_of TRIES "${TRIES:-10}")
+poll=$(number_of POLL "${POLL:-30}")
 checked_name "$name"
+check_training bucket
+needs gcloud git
 ((left <= 604800)) || fail "LIMIT=$LIMIT is more than 7d, the longest that FLEX_START gives."
 [[ $machine =~ ^ct[a-z0-9]+-[a-z]+-([148])t$ ]] ||
     fail "MACHINE=$machine is no TPU machine type such as ct6e-standard-8t."

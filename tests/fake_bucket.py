@@ -147,12 +147,12 @@ def served() -> Iterator[Objects]:
             "TENSORSTORE_GCS_HTTP_URL", f"http://127.0.0.1:{server.server_port}"
         )
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
-        # The fsspec file system is what epath takes where TensorFlow is missing.
+        # As `paths` has it, unless another test had epath decide before.
         patch.setattr(gpath, "_is_tf_installed", lambda: False)
         fsspec.register_implementation("gcs", Objects, clobber=True)
         # A question that only Google's own client can ask.
         patch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda _: False)
-        for name in ("google.cloud", "google.cloud.storage"):
+        for name in ("gcsfs", "google.cloud", "google.cloud.storage"):
             patch.setitem(sys.modules, name, types.ModuleType(name))
         try:
             yield Objects()

@@ -9,6 +9,7 @@ from pathlib import Path
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 TIMEOUT = 300  # seconds; nothing takes as long
 AWKWARD = '--config.teacher.dir=a b\'s $(HOME) "$HOME"'
+FLAGS = ("--config=configs/a.py", "--workdir=gs://b/run")  # what each training needs
 
 # A call is written down as its step and its words.  Its answer is the line of the file
 # answers/STEP that has its number, or the last one: an exit code and a text.

@@ -46,8 +46,8 @@ def fails(capsys, *argv: str) -> str:
     [
         ([], "--config is missing"),
         ([TINY], "--workdir is missing"),
-        (["--config=configs/nope.py", "--workdir=W"], "configs/nope.py"),
-        (["--config=configs/student_x2.py:huge", "--workdir=W"], "'huge'"),
+        (["--config=configs/nope.py", "--workdir=W"], "nope.py, which is not there"),
+        (["--config=configs/student_x2.py:huge", "--workdir=W"], ": variant 'huge'"),
         ([TINY, "--workdir=W", "--config.foo=1"], "foo"),
         ([TINY, "--workdir=W", "--config.model.wdith=8"], "width"),
         ([TINY, "--workdir=W", "--config.scale=two"], "two"),
@@ -245,7 +245,7 @@ def test_drawn_scenes_and_idle_devices_are_said(
 
 def test_an_address_of_an_unknown_kind(capsys):
     sentence = fails(capsys, TINY, "--workdir=ftp://host/runs", "--config.seed=1")
-    assert "ftp://host/runs is not an address that can be read" in sentence
+    assert "ftp://host/runs cannot hold checkpoints: choose a --workdir" in sentence
 
 
 def test_vgg_file_that_is_missing(capsys, tmp_path):

@@ -67,8 +67,8 @@ class Checkpoints:
     def __init__(self, workdir: Any):
         """Opens `workdir/checkpoints`, which is created if it is missing."""
         _quieten_orbax()
+        check_storage(workdir)
         folder = as_path(workdir)
-        _check_storage(folder)
         # Orbax wants absolute paths, and an address is one.
         folder = folder.absolute() if is_local(folder) else folder
         self._directory = folder / "checkpoints"
@@ -235,14 +235,14 @@ class Checkpoints:
         return _storage_errors(f"A checkpoint cannot be written to {self._directory}")
 
 
-def _check_storage(folder: Any) -> None:
+def check_storage(workdir: Any) -> None:
     """Raises UserError if a save into this kind of storage could be half done."""
-    if is_local(folder):
+    if "://" not in str(workdir):
         return
     # In any other store, orbax would rename, which copies there object by object.
-    if not str(folder).startswith("gs://"):
+    if not str(workdir).startswith("gs://"):
         raise UserError(
-            f"{folder} cannot hold checkpoints: choose a --workdir on this machine or "
+            f"{workdir} cannot hold checkpoints: choose a --workdir on this machine or "
             "at gs://BUCKET/PATH."
         )
     with needs_extra("A run in a bucket", "gcs"):

@@ -56,8 +56,14 @@ def parse_config(
         ) from error
     # A config file is a program, which can raise anything.
     except Exception as error:
-        # The cause is in the last line; a traceback may come before it.
+        # The cause is in the last line, with its kind; a traceback may come before it.
         reason = str(error).strip().splitlines()[-1].strip()
+        reason = re.sub(r"^\w+(Error|Exception): ", "", reason)
+        if missing := re.fullmatch(r"\[Errno 2\] .*: '(.*)'", reason):
+            raise UserError(
+                f"--config names {missing[1]}, which is not there: give a file such as "
+                "configs/student_x2.py, seen from the folder where the command runs."
+            ) from error
         raise UserError(f"The command line cannot be used: {reason}") from error
     if values["help"].value:
         _print_help(doc, values)

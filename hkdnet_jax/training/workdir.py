@@ -19,7 +19,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.paths import as_path, is_local
 from hkdnet_jax.runtime import agreement
 from hkdnet_jax.training import loop
-from hkdnet_jax.training.checkpoint import Checkpoints
+from hkdnet_jax.training.checkpoint import Checkpoints, check_storage
 from hkdnet_jax.training.config_check import check_config
 from hkdnet_jax.training.run import Run
 from hkdnet_jax.training.writers import Writer, write_run_info
@@ -154,6 +154,7 @@ def run(config: ConfigDict, workdir: str, run_class: type[Run] = Run) -> bool:
         can be written, another process is training in the workdir, or the processes of
         the run differ in their code, configuration, data or teacher.
     """
+    check_storage(workdir)
     folder = as_path(workdir)
     check_config(config)
     check_workdir(config, folder, run_class)

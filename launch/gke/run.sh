@@ -30,8 +30,8 @@
 # and when there is no capacity within WAIT; the cluster ends it at LIMIT by itself.
 set -euo pipefail
 here=$(dirname "$0")
-# shellcheck source-path=SCRIPTDIR source=../common.sh
-. "$here/../common.sh"
+# shellcheck source-path=SCRIPTDIR source=../borrow.sh
+. "$here/../borrow.sh"
 
 options "$0" "$@"
 kind=${arguments[0]:-}
@@ -40,11 +40,12 @@ name=${NAME:?name the run: NAME=... IMAGE=... $0 tpu|gpu|fuse ...}
 checked_name "$name"
 limit=$(seconds_of "${LIMIT:-4h}")
 wait=$(seconds_of "${WAIT:-2h}")
-poll=${POLL:-15}
+poll=$(number_of POLL "${POLL:-15}")
+restarts=$(number_of RESTARTS "${RESTARTS:-10}")
 hosts=${HOSTS:-1}
 [[ $hosts =~ ^[1-9][0-9]*$ ]] || fail "HOSTS=$hosts is not a number of pods."
 declare -A values=([NAME]=$name [IMAGE]=${IMAGE:?name the image: IMAGE=...} [HOSTS]=$hosts
-    [LIMIT]=$limit [RESTARTS]=${RESTARTS:-10} [QUEUE]=${QUEUE:-hkdnet}
+    [LIMIT]=$limit [RESTARTS]=$restarts [QUEUE]=${QUEUE:-hkdnet}
     [ACCOUNT]=${ACCOUNT:-default} [CPU]=${CPU:-24} [MEMORY]=${MEMORY:-96Gi})
 object=jobset.jobset.x-k8s.io
 pods=jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0
@@ -62,6 +63,8 @@ fuse)
     ;;
 *) fail "\`$kind\` is not a kind of run: write tpu, gpu or fuse before the flags." ;;
 esac
+[[ $kind == fuse ]] || check_training bucket # a pod's own disk is lost with it
+needs kubectl
 
 # as_json WORD...: a JSON list; Kubernetes expands $(X) in it, but not $$(X).
 as_json() {
@@ -197,8 +200,6 @@ if [[ $dry ]]; then
 fi
 log=${TMPDIR:-/tmp}/$name-$$.log
 borrowed=1
-trap give_back EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+end_with give_back
 submit
 watch

@@ -1,6 +1,9 @@
 """Paths of this machine, and addresses of an object store (kept in a local folder)."""
 
 import json
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,7 @@ def bucket(tmp_path, monkeypatch):
         return f"{tmp_path}/{text[5:]}" if text.startswith("gs://") else argument
 
     monkeypatch.setattr(gpath._GPath, "_backend", property(lambda self: Store()))
+    monkeypatch.setitem(sys.modules, "gcsfs", types.ModuleType("gcsfs"))
     return tmp_path / "bucket"
 
 
@@ -55,13 +59,43 @@ def test_a_plain_path_is_pathlib_s():
     assert as_path(path) is path and is_local(path)
 
 
-def test_an_address_stays_an_address():
+def test_an_address_stays_an_address(bucket):
     path = as_path("gs://bucket/runs/x2")
     assert str(path / "config.json") == "gs://bucket/runs/x2/config.json"
     assert not is_local(path)
     assert as_path(path) is path
     with pytest.raises(UserError, match="ftp://host is not an address"):
         as_path("ftp://host")
+
+
+@pytest.mark.parametrize(
+    ("address", "install"),
+    [("gs://b/x", "pip install 'hkdnet-jax[gcs]'"), ("s3://b/x", "pip install s3fs")],
+)
+def test_a_package_that_reads_an_address_is_named(monkeypatch, address, install):
+    for package in ("gcsfs", "s3fs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as caught:
+        as_path(address)
+    said = str(caught.value)
+    assert said.startswith(address) and said.endswith(f"run {install}.")
+    assert "\n" not in said
+
+
+def test_an_address_is_not_left_to_tensorflow():
+    """In a process of its own, because epath decides it at its first path."""
+    code = """
+import sys, types
+from hkdnet_jax.common.paths import as_path
+from etils import epath
+epath.Path("/").exists()
+sys.modules["gcsfs"] = types.ModuleType("gcsfs")
+print(type(as_path("gs://bucket/run")._backend).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "_FileSystemSpecBackend\n"
 
 
 def test_atomic_files(bucket):

@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
+from etils import epath
 
 from data_pipelines import packed
 from data_pipelines.loader import PairSource
 from data_pipelines.pairs import find_pairs
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.common.paths import as_path
 
 SIZES = {"a": (9, 12), "b": (16, 8), "c": (1, 1)}
 
@@ -134,7 +134,7 @@ def test_damage_is_one_sentence(folder, damage, sentence):
 
 
 def test_an_object_store_cannot_be_mapped(folder):
-    remote = as_path("gs://bucket/camera")
+    remote = epath.Path("gs://bucket/camera")
     with pytest.raises(UserError, match="copy the folder to a local disk"):
         packed.find_pairs(remote, "camera")
 

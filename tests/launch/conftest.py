@@ -1,7 +1,7 @@
 """Made-up tools for the scripts that borrow slices."""
 
 import pytest
-from fake_tools import Fakes
+from fake_tools import FLAGS, Fakes
 from slice_fixtures import ENDED, MISSING, SCRIPTS
 
 
@@ -25,6 +25,6 @@ def borrow(request, fakes):
     def run(*arguments, state=("ready",), answers=None, **more):
         told = [MISSING, *(states.get(s, s) for s in state)]
         fakes.answer(state=told, **(answers or {}))
-        return fakes.run(script, *arguments, **(settings | more))
+        return fakes.run(script, *arguments, *FLAGS, **(settings | more))
 
     return run

@@ -9,7 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from fake_tools import AWKWARD, LAUNCH, TIMEOUT, Fakes
+from fake_tools import AWKWARD, FLAGS, LAUNCH, TIMEOUT, Fakes
 
 SETTINGS = {"NAME": "x2", "IMAGE": "images.example/hkdnet:v1", "HOSTS": "4"}
 KINDS = {
@@ -137,7 +137,7 @@ def fakes(tmp_path):
 
 def _submitted(fakes, kind, *arguments, **settings):
     """The manifest that is submitted."""
-    done = fakes.run("gke/run.sh", kind, *arguments, **(KINDS[kind] | settings))
+    done = fakes.run("gke/run.sh", kind, *arguments, *FLAGS, **(KINDS[kind] | settings))
     assert done.returncode == 0, done.stderr
     return yaml.safe_load((fakes.folder / "manifest").read_text())
 
@@ -197,9 +197,10 @@ def test_a_run_is_bounded_and_cleaned_up(fakes, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_arguments_arrive_as_they_are(fakes, kind):
     odd = ["a\\b", '"', "${NAME}", "${HOSTS} & $1", "", "ä: {x}"]
+    odd = [f"--config.x={word}" for word in odd]
     job = _job(_submitted(fakes, kind, AWKWARD, *odd))
     # Kubernetes makes $(X) of $$(X), and puts a variable in place of $(X).
-    expected = [word.replace("$(", "$$(") for word in (AWKWARD, *odd)]
+    expected = [word.replace("$(", "$$(") for word in (AWKWARD, *odd, *FLAGS)]
     assert _container(job)["args"] == expected
 
 
@@ -256,7 +257,7 @@ def test_the_queue_is_valid():
 def test_it_is_submitted_followed_and_deleted(fakes, kind):
     if kind == "fuse":
         fakes.answer(state=["0 Suspended", "0 ", "0 SuccessCriteriaMet Complete"])
-    done = fakes.run("gke/run.sh", kind, "--x", **KINDS[kind])
+    done = fakes.run("gke/run.sh", kind, *FLAGS, **KINDS[kind])
     assert done.returncode == 0, done.stderr
     waited = ["state"] if kind == "fuse" else []
     assert fakes.steps() == ["create", *waited, "state", "logs", "state", "delete"]
@@ -266,7 +267,7 @@ def test_it_is_submitted_followed_and_deleted(fakes, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dry_run_prints_what_a_run_does(fakes, kind):
-    done = fakes.run("gke/run.sh", "--dry-run", kind, AWKWARD, **KINDS[kind])
+    done = fakes.run("gke/run.sh", "--dry-run", kind, AWKWARD, *FLAGS, **KINDS[kind])
     assert done.returncode == 0 and not fakes.calls()
     lines = done.stdout.splitlines()
     commands = [shlex.split(x) for x in lines if x.startswith("kubectl ")]
@@ -278,34 +279,34 @@ def test_a_dry_run_prints_what_a_run_does(fakes, kind):
 
 def test_no_quota_is_not_asked_again(fakes):
     fakes.answer(create="1 Error: forbidden: exceeded quota: compute")
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 1 and "exceeded quota" in done.stderr
     assert fakes.steps() == ["create", "delete"]
 
 
 def test_a_cluster_that_does_not_answer_is_asked_again(fakes):
     fakes.answer(create=["1 connection refused", "0 "])
-    assert fakes.run("gke/run.sh", "tpu", **KINDS["tpu"]).returncode == 0
+    assert fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"]).returncode == 0
     assert fakes.steps().count("create") == 2
 
 
 def test_an_answer_that_was_lost(fakes):
     """The run was made, but the client did not hear of it."""
     fakes.answer(create=["1 i/o timeout", '1 jobsets "x2" already exists'])
-    assert fakes.run("gke/run.sh", "tpu", **KINDS["tpu"]).returncode == 0
+    assert fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"]).returncode == 0
     assert fakes.steps()[-1] == "delete"
 
 
 def test_what_somebody_else_made_is_left_alone(fakes):
     fakes.answer(create='1 jobsets.jobset.x-k8s.io "x2" already exists')
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 1 and fakes.steps() == ["create"]
     assert "x2 exists already" in done.stderr
 
 
 def test_no_capacity_for_too_long(fakes):
     fakes.answer(state="0 Suspended")
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"], WAIT="1s", POLL="1")
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"], WAIT="1s", POLL="1")
     assert done.returncode == 1 and "no capacity for x2 within 1 s" in done.stderr
     assert fakes.steps()[-1] == "delete"
 
@@ -316,7 +317,7 @@ def test_preempted_while_running(fakes):
         state=["0 ", "0 Suspended", "0 ", "0 Completed"],
         logs=["255 step 1\n", "0 step 2\n"],
     )
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 0 and done.stdout == "step 1\nstep 2\n"
     tails = [call[-1] for call in fakes.calls() if call[0] == "logs"]
     assert tails == ["--tail=-1", "--tail=20"], "the old lines are not printed again"
@@ -327,7 +328,7 @@ def test_a_pod_that_has_not_started_has_no_log(fakes):
         state=["0 ", "0 ", "0 Completed"],
         logs=["1 container is waiting to start", "0 step 1\n"],
     )
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 0 and done.stdout == "step 1\n"
     tails = [call[-1] for call in fakes.calls() if call[0] == "logs"]
     assert tails == ["--tail=-1"] * 2, "no line is left out"
@@ -336,7 +337,7 @@ def test_a_pod_that_has_not_started_has_no_log(fakes):
 def test_the_script_is_stopped(fakes):
     fakes.answer(logs="hang")
     process = subprocess.Popen(
-        ["bash", LAUNCH / "gke" / "run.sh", "tpu"],
+        ["bash", LAUNCH / "gke" / "run.sh", "tpu", *FLAGS],
         env=fakes.environment(**KINDS["tpu"]),
         stderr=subprocess.PIPE,
     )
@@ -349,21 +350,21 @@ def test_the_script_is_stopped(fakes):
 
 def test_a_run_that_failed_too_often(fakes):
     fakes.answer(state=["0 ", "0 Failed"], reason="0 reached max restarts")
-    done = fakes.run("gke/run.sh", "gpu", **KINDS["gpu"])
+    done = fakes.run("gke/run.sh", "gpu", *FLAGS, **KINDS["gpu"])
     assert done.returncode == 1 and "reached max restarts" in done.stderr
     assert fakes.steps()[-1] == "delete"
 
 
 def test_a_run_that_somebody_deleted(fakes):
     fakes.answer(state=["0 ", '1 jobsets "x2" not found'])
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 1 and "deleted by somebody else" in done.stderr
     assert "delete" not in fakes.steps()
 
 
 def test_no_connection_any_more(fakes):
     fakes.answer(state="1 connection refused", delete="1 connection refused")
-    done = fakes.run("gke/run.sh", "tpu", **KINDS["tpu"])
+    done = fakes.run("gke/run.sh", "tpu", *FLAGS, **KINDS["tpu"])
     assert done.returncode == 1 and "not answered ten times" in done.stderr
     warning = next(x for x in done.stderr.splitlines() if x.startswith("WARNING"))
     by_hand = shlex.split(re.search(r"`(.*)`", warning)[1])
@@ -377,10 +378,19 @@ def test_no_connection_any_more(fakes):
         ("tpu", SETTINGS | {"NAME": ""}, "NAME: name the run"),
         ("tpu", SETTINGS | {"NAME": "X2"}, "the name X2 must be"),
         ("tpu", SETTINGS | {"IMAGE": ""}, "IMAGE: name the image"),
+        ("tpu", SETTINGS | {"RESTARTS": "-1"}, "RESTARTS=-1 is not a whole number"),
         ("tpu", SETTINGS | {"HOSTS": "all"}, "HOSTS=all is not a number"),
         ("fuse", SETTINGS, "CLAIM: name the volume claim"),
     ],
 )
 def test_a_wrong_setting_is_named(fakes, kind, settings, says):
-    done = fakes.run("gke/run.sh", kind, **settings)
+    done = fakes.run("gke/run.sh", kind, *FLAGS, **settings)
     assert done.returncode != 0 and says in done.stderr and not fakes.calls()
+
+
+def test_a_run_is_not_kept_in_a_pod(fakes):
+    flags = ("--config=configs/a.py", "--workdir=runs/x2")
+    done = fakes.run("gke/run.sh", "tpu", *flags, **KINDS["tpu"])
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and "give --workdir=gs://BUCKET/PATH" in line
+    assert not fakes.calls()

@@ -15,8 +15,7 @@ SCRIPTS = sorted(
     for f in LAUNCH.rglob("*")
     if f.is_file() and f.read_bytes().startswith(b"#!/usr/bin/env bash")
 )
-STARTED = [f for f in SCRIPTS if f.name != "common.sh"]
-BORROWING = [f for f in STARTED if f.name != "one_gpu.sh"]  # which borrows nothing
+STARTED = [f for f in SCRIPTS if f.name not in ("common.sh", "borrow.sh")]
 DOCKER = LAUNCH / "docker"
 
 
@@ -27,7 +26,7 @@ def _tool(name):
 
 
 def test_the_scripts_were_found():
-    assert {"tpu.sh", "slurm.sbatch", "run.sh", "common.sh"} <= {
+    assert {"tpu.sh", "slurm.sbatch", "run.sh", "common.sh", "borrow.sh"} <= {
         f.name for f in SCRIPTS
     }
 
@@ -51,7 +50,7 @@ def test_hadolint_finds_nothing():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("script", BORROWING, ids=lambda f: f.name)
+@pytest.mark.parametrize("script", STARTED, ids=lambda f: f.name)
 def test_a_script_explains_itself(script):
     done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
@@ -102,6 +101,11 @@ def test_an_image_runs_hkdnet_as_nobody_special(target, lock):
     locks = re.findall(r"requirements-\w+\.txt", installs)
     assert locks == ([lock] if lock else [])
     assert not lock or ("COPY", f"{lock} ./") in stage
+    base = _instructions()["packages"]
+    files = "requirements.txt requirements-gcs.txt"
+    assert ("COPY", f"{files} ./") in base
+    (run,) = (rest for word, rest in base if word == "RUN" and "pip install" in rest)
+    assert re.findall(r"requirements\S*\.txt", run) == files.split(), "for gs://"
 
 
 def test_what_an_image_copies_is_sent_to_the_build():

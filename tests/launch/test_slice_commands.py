@@ -1,13 +1,15 @@
 """Borrowed TPU slices: what the scripts make, start and refuse."""
 
+import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from fake_tools import AWKWARD, LAUNCH, TIMEOUT, dry_commands
+from fake_tools import AWKWARD, FLAGS, LAUNCH, TIMEOUT, dry_commands
 from slice_fixtures import CODE_0, GROUP, MADE, MISSING, SCRIPTS, TWO_RUNNING
 
 both = pytest.mark.parametrize("borrow", SCRIPTS, indirect=True)
@@ -40,12 +42,12 @@ def test_a_dry_run_prints_the_commands_and_runs_none(borrow, fakes):
     borrow(AWKWARD)
     wet = [call[1:] for call in fakes.calls()]
     same = [w for w in wet if w in commands]
-    # But for a look at the checkout, and the packed code, named after the process.
-    assert [w[0] for w in wet if w not in same] == ["git", "git", "gcloud"]
+    # But for two looks at the checkout, and the packed code, named after the process.
+    assert [w[0] for w in wet if w not in same] == ["git", "git", "git", "gcloud"]
 
 
 def _created(fakes, script, **settings):
-    done = fakes.run(script, "--dry-run", "--x", **(SCRIPTS[script][1] | settings))
+    done = fakes.run(script, "--dry-run", *FLAGS, **(SCRIPTS[script][1] | settings))
     assert done.returncode == 0, done.stderr
     return [words for words in dry_commands(done) if "create" in words]
 
@@ -61,7 +63,7 @@ def _created(fakes, script, **settings):
 )
 def test_a_type_has_its_runtime_and_chips(fakes, kind, runtime, chips):
     settings = SCRIPTS["tpu.sh"][1] | {"TYPE": kind, "LIMIT": "1h"}
-    done = fakes.run("tpu.sh", "--dry-run", "--x", **settings)
+    done = fakes.run("tpu.sh", "--dry-run", *FLAGS, **settings)
     (create,) = (w for w in dry_commands(done) if "create" in w)
     assert f"--runtime-version={runtime}" in create
     assert f"--accelerator-type={kind}" in create
@@ -70,7 +72,7 @@ def test_a_type_has_its_runtime_and_chips(fakes, kind, runtime, chips):
 
 def test_chip_hours_are_rounded_up(fakes):
     settings = SCRIPTS["tpu.sh"][1] | {"TYPE": "v6e-1", "LIMIT": "61m"}
-    done = fakes.run("tpu.sh", "--dry-run", "--x", **settings)
+    done = fakes.run("tpu.sh", "--dry-run", *FLAGS, **settings)
     assert "at most 3660 s in all, which is 2 chip hours" in done.stderr
 
 
@@ -125,7 +127,7 @@ def test_several_hosts_are_a_group_with_a_topology(fakes):
 
 def test_every_host_gets_its_number_and_the_coordinator(fakes):
     fakes.answer(state=[MISSING, TWO_RUNNING])
-    done = fakes.run("tpu_compute.sh", AWKWARD, **GROUP)
+    done = fakes.run("tpu_compute.sh", AWKWARD, *FLAGS, **GROUP)
     assert done.returncode == 0, done.stderr
     starts = [call for call in fakes.calls() if call[0] == "start"]
     for index, call in enumerate(starts):
@@ -134,7 +136,7 @@ def test_every_host_gets_its_number_and_the_coordinator(fakes):
         inner = re.search(r"bash -c (.*) </dev/null", command)[1]
         program = shlex.split(inner)[0].partition(" >run.log")[0]
         assert shlex.split(program) == [
-            *(".venv/bin/python", "-m", "hkdnet_jax.main", AWKWARD),
+            *(".venv/bin/python", "-m", "hkdnet_jax.main", AWKWARD, *FLAGS),
             *("--coordinator=x-a:12321", "--processes=2", f"--process={index}"),
         ]
     assert len(starts) == 2
@@ -165,9 +167,9 @@ def test_the_training_gets_its_arguments_and_its_log_is_printed(fakes, host):
     states, settings = SCRIPTS["tpu.sh"]
     fakes.answer(state=[MISSING, states["ready"]])
     settings = settings | {"FAKE_HOST": str(host.parent)}
-    done = fakes.run("tpu.sh", AWKWARD, **settings)
+    done = fakes.run("tpu.sh", AWKWARD, *FLAGS, **settings)
     assert done.returncode == 0, done.stderr
-    words = ["-m", "hkdnet_jax.main", AWKWARD, "--coordinator=auto"]
+    words = ["-m", "hkdnet_jax.main", AWKWARD, *FLAGS, "--coordinator=auto"]
     assert done.stdout == "".join(f"<{word}>\n" for word in words) + CODE_0
 
 
@@ -177,7 +179,7 @@ def test_the_training_is_told_to_save(fakes, host):
     (host / "wait").touch()
     environment = fakes.environment(**settings, FAKE_HOST=str(host.parent))
     process = subprocess.Popen(
-        ["bash", LAUNCH / "tpu.sh"],
+        ["bash", LAUNCH / "tpu.sh", *FLAGS],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -207,6 +209,8 @@ def test_the_training_is_told_to_save(fakes, host):
         ("tpu.sh", {"TPU": "My_TPU"}, "the name My_TPU must be"),
         ("tpu.sh", {"LIMIT": "4"}, "4 is not a duration"),
         ("tpu.sh", {"LIMIT": "8d"}, "more than 7d"),
+        ("tpu.sh", {"TRIES": "few"}, "TRIES=few is not a whole number"),
+        ("tpu.sh", {"POLL": "30s"}, "POLL=30s is not a whole number"),
         ("tpu.sh", {"MODEL": "cheap"}, "MODEL=cheap is none of"),
         ("tpu_compute.sh", {"PROJECT": ""}, "PROJECT: name the project"),
         ("tpu_compute.sh", {"MACHINE": "n2-standard-8"}, "is no TPU machine type"),
@@ -217,6 +221,59 @@ def test_the_training_is_told_to_save(fakes, host):
     ],
 )
 def test_a_wrong_setting_is_named(fakes, script, settings, says):
-    done = fakes.run(script, "--dry-run", **(SCRIPTS[script][1] | settings))
+    settings = SCRIPTS[script][1] | settings
+    done = fakes.run(script, "--dry-run", *FLAGS, **settings)
     assert done.returncode != 0 and says in done.stderr
     assert not fakes.calls()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--dryrun", *FLAGS), "`--dryrun` is neither an option of this script"),
+        ((*FLAGS, "--dry-run"), "`--dry-run` is neither an option of this script"),
+        ((*FLAGS, "--coordinator=auto"), "`--coordinator=auto` is neither"),
+        ((*FLAGS, "configs/a.py"), "`configs/a.py` is neither"),
+        ((FLAGS[1],), "--config=FILE is missing"),
+        ((FLAGS[0],), "--workdir=FOLDER is missing"),
+        ((FLAGS[0], "--workdir=runs/x2"), "give --workdir=gs://BUCKET/PATH"),
+    ],
+)
+def test_a_wrong_flag_makes_nothing(fakes, script, flags, says):
+    done = fakes.run(script, *flags, **SCRIPTS[script][1])
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: ") and says in line
+    assert not fakes.calls()
+
+
+def test_a_configuration_that_the_hosts_would_not_have(fakes):
+    fakes.answer(git="1 ")
+    done = fakes.run("tpu.sh", *FLAGS, **SCRIPTS["tpu.sh"][1])
+    assert done.returncode == 1 and not fakes.steps()
+    assert "error: configs/a.py is not among the committed files" in done.stderr
+    (call,) = fakes.calls()
+    assert call[-3:] == ["cat-file", "-e", "HEAD:configs/a.py"]
+
+
+def test_a_tool_that_is_not_installed(tmp_path):
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    settings = SCRIPTS["tpu.sh"][1] | {"PATH": str(tmp_path)}
+    done = subprocess.run(
+        [shutil.which("bash"), LAUNCH / "tpu.sh", *FLAGS],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("error: gcloud is not installed here")
+
+
+def test_a_host_gets_the_locked_packages_and_those_of_its_bucket(borrow, fakes):
+    borrow()
+    (install,) = (" ".join(c) for c in fakes.calls() if c[0] == "install")
+    files = re.findall(r"-r (\S+)", install)
+    assert files == [f"requirements{x}.txt" for x in ("", "-tpu", "-gcs")]
+    for file in (*files, re.search(r"--constraint (\S+)", install)[1]):
+        assert (LAUNCH.parent / file).exists()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from fake_tools import LAUNCH, TIMEOUT
+from fake_tools import FLAGS, LAUNCH, TIMEOUT
 from slice_fixtures import CODE_0, ENDED, GROUP, MISSING, RUN, SCRIPTS, TWO_RUNNING
 
 both = pytest.mark.parametrize("borrow", SCRIPTS, indirect=True)
@@ -46,7 +46,7 @@ def test_no_quota_is_seen_later_too(borrow, fakes):
 def test_no_quota_for_a_host_that_vanished(fakes):
     """Compute Engine takes the request, and deletes the host when it fails."""
     fakes.answer(state=MISSING, reason="0 Quota 'CT6E' exceeded.")
-    done = fakes.run("tpu_compute.sh", "--x", **SCRIPTS["tpu_compute.sh"][1])
+    done = fakes.run("tpu_compute.sh", *FLAGS, **SCRIPTS["tpu_compute.sh"][1])
     assert done.returncode == 1 and _count(fakes, "create") == 1
     assert "Quota 'CT6E' exceeded." in done.stderr
     _nothing_left(fakes)
@@ -148,7 +148,7 @@ def test_a_training_that_fails_is_not_repeated(borrow, fakes):
 def test_a_part_was_made(fakes):
     """The group cannot be made, after its policy and its template were."""
     fakes.answer(state=[MISSING, TWO_RUNNING], group=["1 no capacity", "0 "])
-    done = fakes.run("tpu_compute.sh", "--x", **GROUP)
+    done = fakes.run("tpu_compute.sh", *FLAGS, **GROUP)
     assert done.returncode == 0, done.stderr
     three = ["delete"] * 3
     assert fakes.steps()[:7] == ["state", "policy", "template", "group", *three]
@@ -159,7 +159,7 @@ def test_a_host_of_a_group_is_lost(fakes):
     one = "0 x-a\tRUNNING\n"
     fakes.answer(state=[MISSING, TWO_RUNNING, TWO_RUNNING, one, TWO_RUNNING])
     fakes.answer(follow=["255 step 1\n", ENDED])
-    done = fakes.run("tpu_compute.sh", "--x", **GROUP)
+    done = fakes.run("tpu_compute.sh", *FLAGS, **GROUP)
     assert done.returncode == 0, done.stderr
     assert _count(fakes, "group") == 2
     _nothing_left(fakes)
@@ -197,7 +197,7 @@ def test_what_is_gone_already_is_deleted(borrow, fakes):
 def test_what_somebody_else_made_is_left_alone(fakes, state):
     for script, (states, settings) in SCRIPTS.items():
         fakes.answer(state=states[state])
-        done = fakes.run(script, "--x", **settings)
+        done = fakes.run(script, *FLAGS, **settings)
         assert done.returncode == 1 and "x exists already" in done.stderr
     assert set(fakes.steps()) == {"state"}
     assert not list((fakes.folder / "tmp").iterdir())
@@ -211,7 +211,7 @@ def test_what_somebody_else_makes_meanwhile_is_left_alone(borrow, fakes):
 
 def test_a_cloud_that_does_not_answer(fakes):
     fakes.answer(state="1 could not reach the server")
-    done = fakes.run("tpu.sh", "--x", **SCRIPTS["tpu.sh"][1])
+    done = fakes.run("tpu.sh", *FLAGS, **SCRIPTS["tpu.sh"][1])
     assert done.returncode == 1 and "gcloud auth login" in done.stderr
     assert fakes.steps() == ["state"]
 
@@ -228,11 +228,12 @@ def test_the_time_is_used_up(borrow, fakes):
     assert fakes.steps()[-2:] == ["stop", "delete"]
 
 
-# Tests may run with SIGINT ignored, which a child inherits; and a process that runs JAX
-# had better not fork.
-NOT_IGNORING_SIGINT = """
+# Tests may run with signals ignored, which a child inherits; and a process that runs
+# JAX had better not fork.
+IGNORING_NOTHING = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 os.execvp("bash", ["bash", *sys.argv[1:]])
 """
 
@@ -244,7 +245,7 @@ def test_the_script_is_stopped(fakes, number, code):
     states, settings = SCRIPTS["tpu.sh"]
     fakes.answer(state=[MISSING, states["ready"]], follow="hang")
     process = subprocess.Popen(
-        [sys.executable, "-c", NOT_IGNORING_SIGINT, LAUNCH / "tpu.sh", "--x"],
+        [sys.executable, "-c", IGNORING_NOTHING, LAUNCH / "tpu.sh", *FLAGS],
         env=fakes.environment(**settings),
         stderr=subprocess.PIPE,
         text=True,
@@ -253,4 +254,22 @@ def test_the_script_is_stopped(fakes, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code, errors
+    assert fakes.steps()[-2:] == ["stop", "delete"]
+
+
+def test_its_terminal_is_closed(fakes):
+    """Then nobody reads what it says any more, and it gives the slice back."""
+    states, settings = SCRIPTS["tpu.sh"]
+    fakes.answer(state=[MISSING, states["ready"]], follow="hang")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IGNORING_NOTHING, LAUNCH / "tpu.sh", *FLAGS],
+        env=fakes.environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    fakes.wait_until_it_hangs()
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=TIMEOUT) == 129
     assert fakes.steps()[-2:] == ["stop", "delete"]

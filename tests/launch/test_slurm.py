@@ -7,8 +7,9 @@ import shutil
 import subprocess
 
 import pytest
-from fake_tools import AWKWARD, LAUNCH, TIMEOUT, Fakes
+from fake_tools import AWKWARD, FLAGS, LAUNCH, TIMEOUT, Fakes
 
+SRUN = ["srun", "--kill-on-bad-exit=1"]
 TRAIN = [".venv/bin/python", "-m", "hkdnet_jax.main"]
 FUSE = [".venv/bin/python", "-m", "hkdnet_jax.fuse", "--skip-existing"]
 
@@ -68,16 +69,23 @@ def _options(script):
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_training_that_ended(sbatch, fakes, code):
     fakes.answer(srun=f"{code} ")
-    (done,) = sbatch("slurm.sbatch", AWKWARD)
+    (done,) = sbatch("slurm.sbatch", AWKWARD, *FLAGS)
     assert done.returncode == code, done.stderr
     (call,) = fakes.calls()
-    words = ["srun", "--kill-on-bad-exit=1", *TRAIN, AWKWARD, "--coordinator=auto"]
+    words = [
+        "srun",
+        "--kill-on-bad-exit=1",
+        *TRAIN,
+        AWKWARD,
+        *FLAGS,
+        "--coordinator=auto",
+    ]
     assert call[1:] == words
 
 
 def test_a_training_that_was_stopped_is_put_back(sbatch, fakes):
     fakes.answer(srun=["143 ", "143 ", "0 "])
-    done = sbatch("slurm.sbatch", "--x")
+    done = sbatch("slurm.sbatch", *FLAGS)
     assert [d.returncode for d in done] == [143, 143, 0]
     assert [c[1:] for c in fakes.calls() if c[0] == "scontrol"] == [
         ["scontrol", "requeue", "42"]
@@ -86,14 +94,14 @@ def test_a_training_that_was_stopped_is_put_back(sbatch, fakes):
 
 def test_it_is_put_back_only_so_often(sbatch, fakes):
     fakes.answer(srun="143 ")
-    done = sbatch("slurm.sbatch", "--x", RESTARTS="2")
+    done = sbatch("slurm.sbatch", *FLAGS, RESTARTS="2")
     assert [d.returncode for d in done] == [143, 143, 1]
     assert "restarted 2 times already: submit it again" in done[-1].stderr
 
 
 def test_it_cannot_be_put_back(sbatch, fakes):
     fakes.answer(srun="143 ", scontrol="1 Invalid job id specified")
-    (done,) = sbatch("slurm.sbatch", "--x")
+    (done,) = sbatch("slurm.sbatch", *FLAGS)
     assert done.returncode == 1
     assert "could not be put back into the queue: submit it" in done.stderr
 
@@ -119,7 +127,7 @@ def test_an_array_with_gaps_would_leave_pairs_out(sbatch, fakes):
 def test_outside_of_slurm(fakes, script, says):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     done = subprocess.run(
-        ["bash", LAUNCH / script, "--x"],
+        ["bash", LAUNCH / script, *FLAGS],
         env=environment,
         capture_output=True,
         text=True,
@@ -128,8 +136,15 @@ def test_outside_of_slurm(fakes, script, says):
 
 
 def test_a_dry_run_prints_what_a_job_runs(fakes):
-    done = fakes.run("slurm.sbatch", "--dry-run", AWKWARD)
-    words = ["srun", "--kill-on-bad-exit=1", *TRAIN, AWKWARD, "--coordinator=auto"]
+    done = fakes.run("slurm.sbatch", "--dry-run", AWKWARD, *FLAGS)
+    words = [
+        "srun",
+        "--kill-on-bad-exit=1",
+        *TRAIN,
+        AWKWARD,
+        *FLAGS,
+        "--coordinator=auto",
+    ]
     assert shlex.split(done.stdout) == words
     done = fakes.run("slurm_fuse.sbatch", "--dry-run", AWKWARD)
     assert shlex.split(done.stdout) == ["srun", *FUSE, "--shard=0/1", AWKWARD]
