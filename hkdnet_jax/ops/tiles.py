@@ -73,9 +73,9 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       gradient has to be 0.
     """
     transformed = _transformed(kernel)
-    *outer, rows, columns, _ = tiles.shape
+    _, _, number, rows, columns, _ = tiles.shape
     chunks = _Chunks(tiles.shape, max(kernel.shape[2:]))
-    shape = *outer, chunks.all_rows, columns, kernel.shape[-1]
+    shape = TILE, TILE, chunks.all_images, chunks.all_rows, columns, kernel.shape[-1]
 
     def step(out: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
         places = _to_places(bordered, start, chunks, kernel)
@@ -83,7 +83,7 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice(out, part, (0, 0, *start, 0, 0))
 
     out = chunks.fold(step, jnp.zeros(shape, tiles.dtype), chunks.bordered(tiles))
-    return out[:, :, :, :rows]
+    return out[:, :, :number, :rows]
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -121,7 +121,8 @@ def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> ja
 class _Chunks:
     """Parts of tiles whose transformed features stay in a core's caches.
 
-    A chunk is some whole images, or some rows of tiles of one image.
+    A chunk is some whole images, or some rows of tiles of one image.  All chunks are
+    equal, and the last ones may hold less.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int):
@@ -132,16 +133,23 @@ class _Chunks:
         self.bands = -(-self.rows // fitting)
         self.height = -(-self.rows // self.bands)
         self.all_rows = self.bands * self.height
-        most = max(1, fitting // self.rows)
-        self.images = max(k for k in range(1, most + 1) if self.number % k == 0)
+        self.groups = -(-self.number // max(1, fitting // self.rows))
+        self.images = -(-self.number // self.groups)
+        self.all_images = self.groups * self.images
 
     def bordered(self, tiles: jax.Array) -> jax.Array:
-        """Adds a row of zero tiles above, and one below the last chunk."""
-        return _padded(tiles, 1, 1 + self.all_rows - self.rows)
+        """`filled`, with one more row of zero tiles above, and one below."""
+        return self._padded(tiles, 1)
 
     def filled(self, tiles: jax.Array) -> jax.Array:
-        """Adds rows of zero tiles until the last chunk is full."""
-        return _padded(tiles, 0, self.all_rows - self.rows)
+        """Adds rows and images of zero tiles until the last chunk is full."""
+        return self._padded(tiles, 0)
+
+    def _padded(self, tiles: jax.Array, border: int) -> jax.Array:
+        padding = [(0, 0)] * tiles.ndim
+        padding[2] = 0, self.all_images - self.number
+        padding[3] = border, border + self.all_rows - self.rows
+        return jnp.pad(tiles, padding)
 
     def part(self, tiles: jax.Array, start: Start, more: int = 0) -> jax.Array:
         """The tiles of a chunk with `more` rows below them."""
@@ -150,7 +158,7 @@ class _Chunks:
 
     def fold(self, step: Callable[..., Any], first: Any, bordered: jax.Array) -> Any:
         """Calls step(carry, bordered, start) for each chunk, one after the other."""
-        count = self.number // self.images * self.bands
+        count = self.groups * self.bands
         if count == 1:
             return step(first, bordered, (0, 0))
 
@@ -159,12 +167,6 @@ class _Chunks:
             return step(carry, bordered, start), None
 
         return lax.scan(body, first, jnp.arange(count))[0]
-
-
-def _padded(tiles: jax.Array, above: int, below: int) -> jax.Array:
-    padding = [(0, 0)] * tiles.ndim
-    padding[3] = above, below
-    return jnp.pad(tiles, padding)
 
 
 # Both directions at once: [36, 16] and [36, 9].

@@ -63,12 +63,15 @@ ROW = 4 * 36 * 3 * 8
 
 
 @pytest.mark.parametrize(
-    ("rows", "chunks"),
-    [(12, 1), (6, 2), (5, 4), (3, 4), (2, 8), (1, 12)],
+    ("images", "rows", "chunks"),
+    [(4, 12, 1), (4, 6, 2), (4, 3, 4), (4, 2, 8), (4, 1, 12), (5, 10, 2)],
 )
-def test_chunks_change_nothing(monkeypatch, rows, chunks):
-    """Four images of 3 rows of tiles; of two bands the second is half empty."""
-    x, kernel, grad = arrays((4, 10, 12, 7), 8)
+def test_chunks_change_nothing(monkeypatch, images, rows, chunks):
+    """Images of 3 rows of tiles; of two bands the second is half empty.
+
+    Of five images the second chunk holds two, and zeros.
+    """
+    x, kernel, grad = arrays((images, 10, 12, 7), 8)
     monkeypatch.setattr(tiles, "CHUNK_BYTES", rows * ROW + 1)
     jaxpr = jax.make_jaxpr(lambda *args: tiles.conv(*args))(tiles.to_tiles(x), kernel)
     loops = [int(part.split()[0]) for part in str(jaxpr).split("length=")[1:]]
