@@ -19,8 +19,11 @@ from hkdnet_jax.ops.barriers import separate
 from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
 from hkdnet_jax.runtime.precision import FULL
 
-# Bytes of transformed features that are processed at once, so that they stay in the
-# caches.
+# Bytes of transformed features up to which all are processed at once.
+WHOLE_BYTES = 10 * 2**20
+# Bytes of those in a chunk where there are more, so that they stay in the caches.  The
+# loop over the chunks costs several passes over the features, which is why it does not
+# begin earlier.
 CHUNK_BYTES = 5 * 2**19
 # Image and row of tiles at which a chunk begins.
 Start = tuple[jax.Array | int, jax.Array | int]
@@ -73,9 +76,9 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       gradient has to be 0.
     """
     transformed = _transformed(kernel)
-    _, _, number, rows, columns, _ = tiles.shape
+    *outer, rows, columns, _ = tiles.shape
     chunks = _Chunks(tiles.shape, max(kernel.shape[2:]))
-    shape = TILE, TILE, chunks.all_images, chunks.all_rows, columns, kernel.shape[-1]
+    shape = *outer, chunks.all_rows, columns, kernel.shape[-1]
 
     def step(out: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
         places = _to_places(bordered, start, chunks, kernel)
@@ -83,7 +86,7 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice(out, part, (0, 0, *start, 0, 0))
 
     out = chunks.fold(step, jnp.zeros(shape, tiles.dtype), chunks.bordered(tiles))
-    return out[:, :, :number, :rows]
+    return out[:, :, :, :rows]
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -121,35 +124,31 @@ def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> ja
 class _Chunks:
     """Parts of tiles whose transformed features stay in a core's caches.
 
-    A chunk is some whole images, or some rows of tiles of one image.  All chunks are
-    equal, and the last ones may hold less.
+    A chunk is some whole images, or some rows of tiles of one image.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int):
         """Cuts [4, 4, N, R, S, C]; `channels` is the larger number before and after."""
         _, _, self.number, self.rows, columns, _ = shape
         row_bytes = 4 * WINDOW**2 * columns * channels
-        fitting = max(1, CHUNK_BYTES // row_bytes)  # rows of tiles
+        at_once = self.number * self.rows * row_bytes <= WHOLE_BYTES
+        limit = WHOLE_BYTES if at_once else CHUNK_BYTES
+        fitting = max(1, limit // row_bytes)  # rows of tiles
         self.bands = -(-self.rows // fitting)
         self.height = -(-self.rows // self.bands)
         self.all_rows = self.bands * self.height
-        self.groups = -(-self.number // max(1, fitting // self.rows))
-        self.images = -(-self.number // self.groups)
-        self.all_images = self.groups * self.images
+        most = max(1, fitting // self.rows)
+        # A prime number of images goes one by one, which is no slower (measured) than
+        # more of them with zeros in place of those that lack.
+        self.images = max(k for k in range(1, most + 1) if self.number % k == 0)
 
     def bordered(self, tiles: jax.Array) -> jax.Array:
-        """`filled`, with one more row of zero tiles above, and one below."""
-        return self._padded(tiles, 1)
+        """Adds a row of zero tiles above, and one below the last chunk."""
+        return _padded(tiles, 1, 1 + self.all_rows - self.rows)
 
     def filled(self, tiles: jax.Array) -> jax.Array:
-        """Adds rows and images of zero tiles until the last chunk is full."""
-        return self._padded(tiles, 0)
-
-    def _padded(self, tiles: jax.Array, border: int) -> jax.Array:
-        padding = [(0, 0)] * tiles.ndim
-        padding[2] = 0, self.all_images - self.number
-        padding[3] = border, border + self.all_rows - self.rows
-        return jnp.pad(tiles, padding)
+        """Adds rows of zero tiles until the last chunk is full."""
+        return _padded(tiles, 0, self.all_rows - self.rows)
 
     def part(self, tiles: jax.Array, start: Start, more: int = 0) -> jax.Array:
         """The tiles of a chunk with `more` rows below them."""
@@ -158,7 +157,7 @@ class _Chunks:
 
     def fold(self, step: Callable[..., Any], first: Any, bordered: jax.Array) -> Any:
         """Calls step(carry, bordered, start) for each chunk, one after the other."""
-        count = self.groups * self.bands
+        count = self.number // self.images * self.bands
         if count == 1:
             return step(first, bordered, (0, 0))
 
@@ -167,6 +166,12 @@ class _Chunks:
             return step(carry, bordered, start), None
 
         return lax.scan(body, first, jnp.arange(count))[0]
+
+
+def _padded(tiles: jax.Array, above: int, below: int) -> jax.Array:
+    padding = [(0, 0)] * tiles.ndim
+    padding[3] = above, below
+    return jnp.pad(tiles, padding)
 
 
 # Both directions at once: [36, 16] and [36, 9].

@@ -72,6 +72,7 @@ def test_four_devices_share_the_batch(plain, monkeypatch):
     gradient has chunks too.
     """
     _, params, _ = plain
+    monkeypatch.setattr(tiles, "WHOLE_BYTES", 0)
     monkeypatch.setattr(tiles, "CHUNK_BYTES", 1)
     monkeypatch.setattr(winograd, "_CACHED_BYTES", 1)
     x, mesh = features(n=8), sharding.make_mesh(4)
