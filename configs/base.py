@@ -1,7 +1,8 @@
 """The common base of the runs: the paper's values, and the changes of the small runs.
 
-hkdnet_jax/training/config.py defines every key, with its unit, its limits and the
-paper's value as its default; `python -m hkdnet_jax.main --help` prints the list.
+hkdnet_jax/training/config.py and config_groups.py define every key, with its unit, its
+limits and the paper's value as its default; `python -m hkdnet_jax.main --help` prints
+the list.
 """
 
 from ml_collections import ConfigDict

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
 from data_pipelines import scenes
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported.running import open_file
-from hkdnet_jax.measuring.measure import Row, Size, size_text, statistics, timed
+from hkdnet_jax.measuring.measure import Row, Size, in_turns, size_text, timed
 
 _SCENE = 3  # index of the made scene that is fused; calibration uses another seed
 _SEED = 1
@@ -19,17 +19,14 @@ _SEED = 1
 def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Row]:
     """Times exported files on a made scene, from float32 arrays to such an array.
 
-    The files take turns, so that what else the machine does slows all of them alike.
-
     Args:
       files: see `running.open_file`; the first is what the others are compared with.
       size: (height, width) of the inputs, in pixels.
       repeats: number of timed calls of each file.
 
     Returns:
-      A row for each file: `relative` is the median of its time over that of the first
-      file in the same turn; `psnr` in dB and `difference`, the largest one, are to the
-      picture of the first file, levels in [0, 1].
+      A row for each file: `measure.in_turns`; `psnr` in dB and `difference`, the
+      largest one, are to the picture of the first file, levels in [0, 1].
 
     Raises:
       UserError: a file cannot be used, or is of another scale than the first.
@@ -42,27 +39,23 @@ def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Ro
                 "give files of one scale."
             )
     pair = [_unit(image) for image in scenes.render(_SEED, _SCENE, *size)]
-    pictures, first = [], []
-    for one in opened:
-        first.append(timed(lambda one=one: pictures.append(one.run(*pair))))
-    turns = [
-        [timed(lambda one=one: one.run(*pair)) for one in opened]
-        for _ in range(repeats)
-    ]
-    rows = []
-    for i, (file, one) in enumerate(zip(files, opened, strict=True)):
-        seconds = [turn[i] for turn in turns]
-        row = {"size": size_text(size), "file": file.name, "kind": one.kind}
-        row |= statistics(seconds)
-        row |= {
-            "compile_seconds": max(0.0, first[i] - row["seconds"]),
-            "relative": median(turn[i] / turn[0] for turn in turns),
-            "psnr": _psnr(pictures[i], pictures[0]),
-            "difference": float(np.abs(pictures[i] - pictures[0]).max()),
+    pictures: list[np.ndarray] = []
+    runs = [partial(one.run, *pair) for one in opened]
+    first = [timed(lambda run=run: pictures.append(run())) for run in runs]
+    return [
+        {
+            "size": size_text(size),
+            "file": file.name,
+            "kind": one.kind,
+            **row,
+            "psnr": _psnr(picture, pictures[0]),
+            "difference": float(np.abs(picture - pictures[0]).max()),
             "file_bytes": _bytes(file),
         }
-        rows.append(row)
-    return rows
+        for file, one, picture, row in zip(
+            files, opened, pictures, in_turns(runs, first, repeats), strict=True
+        )
+    ]
 
 
 def _unit(image: np.ndarray) -> np.ndarray:

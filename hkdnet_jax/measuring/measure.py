@@ -61,6 +61,31 @@ def statistics(seconds: Sequence[float]) -> Row:
     }
 
 
+def in_turns(
+    runs: Sequence[Callable[[], object]], first: Sequence[float], repeats: int
+) -> list[Row]:
+    """Times programs in turns, so that what else the machine does slows all alike.
+
+    Args:
+      runs: the programs.
+      first: seconds that the first call of each took, which may have compiled it.
+      repeats: number of timed calls of each.
+
+    Returns:
+      A row for each program: its `statistics`; `compile_seconds`, what its first call
+      took beyond a later one; and `relative`, the median of its time over that of the
+      first program in the same turn.
+    """
+    turns = [[timed(run) for run in runs] for _ in range(repeats)]
+    rows = []
+    for i, start in enumerate(first):
+        row = statistics([turn[i] for turn in turns])
+        row["compile_seconds"] = max(0.0, start - row["seconds"])
+        row["relative"] = median(turn[i] / turn[0] for turn in turns)
+        rows.append(row)
+    return rows
+
+
 def compiled(
     function: Callable[..., Any], *args: Any
 ) -> tuple[jax.stages.Compiled, float]:

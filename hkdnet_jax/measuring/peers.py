@@ -4,8 +4,8 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import jax
@@ -18,8 +18,8 @@ from hkdnet_jax.measuring.measure import (
     Row,
     Settings,
     Size,
+    in_turns,
     size_text,
-    statistics,
     timed,
 )
 from hkdnet_jax.measuring.networks import random_model
@@ -60,9 +60,7 @@ def measure_peers(specs: Sequence[str], settings: Settings, size: Size) -> list[
       size: (height, width) of the inputs, in pixels.
 
     Returns:
-      A row for each program, ours first: `relative` is the median of its time over
-      ours in the same turn; `compile_seconds` is what its first call took beyond a
-      later one.
+      A row for each program, ours first: `measure.in_turns` and what the row is about.
 
     Raises:
       UserError: a program cannot be used, or returns something else than pictures.
@@ -71,20 +69,15 @@ def measure_peers(specs: Sequence[str], settings: Settings, size: Size) -> list[
     made = scenes.render(_SEED, _SCENE, *size)
     one = ((image / np.float32(255))[None, :, :, None] for image in made)
     pair = [np.repeat(image, settings.batch, axis=0) for image in one]
-    first = [timed(lambda peer=peer: _checked(peer, pair, settings)) for peer in peers]
-    turns = [
-        [timed(lambda peer=peer: peer.run(*pair)) for peer in peers]
-        for _ in range(settings.repeats)
+    first = [timed(partial(_checked, peer, pair, settings)) for peer in peers]
+    about = {"size": size_text(size), "batch": settings.batch, "threads": cores()}
+    runs = [partial(peer.run, *pair) for peer in peers]
+    return [
+        about | {"kind": peer.kind, "file": peer.name} | row
+        for peer, row in zip(
+            peers, in_turns(runs, first, settings.repeats), strict=True
+        )
     ]
-    rows = []
-    for i, peer in enumerate(peers):
-        seconds = [turn[i] for turn in turns]
-        row = {"size": size_text(size), "batch": settings.batch, "kind": peer.kind}
-        row |= statistics(seconds)
-        row["compile_seconds"] = max(0.0, first[i] - row["seconds"])
-        row["relative"] = median(turn[i] / turn[0] for turn in turns)
-        rows.append(row | {"file": peer.name, "threads": cores()})
-    return rows
 
 
 def cores() -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -87,11 +87,11 @@ def run_exported(files: Sequence[Path], sizes: Sequence[Size], repeats: int) -> 
     Raises:
       UserError: see `exported.measure_exported`.
     """
-    measured = (
-        call_fresh(measure_exported, files, size, repeats)
-        for size in tqdm(sizes, unit="size", file=sys.stderr)
+    return _by_size(
+        EXPORTED_COLUMNS,
+        sizes,
+        lambda size: call_fresh(measure_exported, files, size, repeats),
     )
-    return _report(EXPORTED_COLUMNS, measured)
 
 
 def run_peers(specs: Sequence[str], settings: Settings, sizes: Sequence[Size]) -> Row:
@@ -110,19 +110,24 @@ def run_peers(specs: Sequence[str], settings: Settings, sizes: Sequence[Size]) -
     Raises:
       UserError: see `peers.measure_peers`.
     """
-    measured = (
-        call_fresh(measure_peers, specs, settings, size)
-        for size in tqdm(sizes, unit="size", file=sys.stderr)
+    return _by_size(
+        PEERS_COLUMNS,
+        sizes,
+        lambda size: call_fresh(measure_peers, specs, settings, size),
     )
-    return _report(PEERS_COLUMNS, measured)
 
 
-def _report(columns: Sequence[Column], measured: Iterable[list[Row]]) -> Row:
-    """Prints rows as they are measured, and returns them with their machine."""
+def _by_size(
+    columns: Sequence[Column],
+    sizes: Sequence[Size],
+    measure: Callable[[Size], list[Row]],
+) -> Row:
+    """Prints the rows of each size once they are measured; returns the report."""
     about = call_fresh(machine)
     print(header(columns), flush=True)
     rows = []
-    for found in measured:
+    for size in tqdm(sizes, unit="size", file=sys.stderr):
+        found = measure(size)
         rows += found
         for row in found:
             tqdm.write(line(columns, row), file=sys.stdout)

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.models import strips
 from hkdnet_jax.models.blocks import RCAB
 from hkdnet_jax.models.remat import conv_output, rematerialized
 from hkdnet_jax.ops import portable
+from hkdnet_jax.ops.barriers import after
 from hkdnet_jax.ops.conv import Conv1x1, Conv3x3
 from hkdnet_jax.ops.extent import Extent, clear
 from hkdnet_jax.ops.harris import corner_mask
@@ -23,7 +25,7 @@ DFA_AXES = {"spatial": (1, 2), "width": (2,), "channel": (3,)}
 
 
 def dual_frequency_weights(
-    d1: jax.Array, d2: jax.Array, softmax: str, extent: Extent | None = None
+    product: jax.Array, softmax: str, extent: Extent | None = None
 ) -> jax.Array:
     """Computes Eq. 6, `M = softmax(D1 * D2)`, times the number of normalised entries.
 
@@ -31,8 +33,7 @@ def dual_frequency_weights(
     on the image size.
 
     Args:
-      d1: [N, H, W, C].
-      d2: like d1.
+      product: D1 * D2, [N, H, W, C].
       softmax: `spatial` (over H * W for each channel), `width` or `channel`.
       extent: of the images; see `ops.extent`.
 
@@ -45,7 +46,7 @@ def dual_frequency_weights(
     if softmax not in DFA_AXES:
         raise ValueError(f"softmax must be one of {list(DFA_AXES)}, got {softmax!r}")
     axes = DFA_AXES[softmax]
-    logits = (d1 * d2).astype(jnp.float32)
+    logits = product.astype(jnp.float32)
     count = 1
     for axis in axes:
         count *= logits.shape[axis]
@@ -62,7 +63,8 @@ class DFAB(nn.Module):
     """Dual-frequency attention block (Eq. 6, 7): `D + delta * M * D3`.
 
     Two RCABs give D, and three 3x3 convolutions of D give D1, D2 and D3.  The scalar
-    delta is learned and starts at `start`.
+    delta is learned and starts at `start`.  Of large images the three convolutions are
+    computed in strips of rows if `in_strips` is set.
     """
 
     reduction: int
@@ -70,6 +72,7 @@ class DFAB(nn.Module):
     start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    in_strips: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
@@ -77,13 +80,37 @@ class DFAB(nn.Module):
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         d = RCAB(self.reduction, **arithmetic, name="rcab1")(x, extent)
         d = RCAB(self.reduction, **arithmetic, name="rcab2")(d, extent)
-        # One convolution to 3 C channels computes the paper's three side by side.
-        conv = Conv3x3(3 * x.shape[-1], **arithmetic, name="conv123")
-        d123 = conv_output(conv(d, extent))
-        d1, d2, d3 = jnp.split(d123, 3, axis=-1)
-        weights = dual_frequency_weights(d1, d2, self.softmax, extent)
+        product, d3 = self._compared_in_strips(d, extent)
+        weights = dual_frequency_weights(product, self.softmax, extent)
         delta = self.param("delta", nn.initializers.constant(self.start), ())
         return d + delta.astype(self.dtype) * weights.astype(self.dtype) * d3
+
+    def _compared(
+        self, d: jax.Array, extent: Extent | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Maps D to D1 * D2 and D3."""
+        arithmetic = {"dtype": self.dtype, "precision": self.precision}
+        # One convolution to 3 C channels computes the paper's three side by side.
+        conv = Conv3x3(3 * d.shape[-1], **arithmetic, name="conv123")
+        d1, d2, d3 = jnp.split(conv_output(conv(d, extent)), 3, axis=-1)
+        return d1 * d2, d3
+
+    def _compared_in_strips(
+        self, d: jax.Array, extent: Extent | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Does the same in strips of rows where that saves memory."""
+        number = strips.number_of(d.shape, 3) if self.in_strips else 1
+        if number == 1:
+            return self._compared(d, extent)
+
+        def compare(
+            block: nn.Module, strip: jax.Array, start: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            inside = extent and extent._replace(height=extent.height - start)
+            return block._compared(strip, inside)
+
+        made = (jax.ShapeDtypeStruct(d.shape, d.dtype),) * 2
+        return strips.by_strips(self, compare, d, made, number)
 
 
 class DFAG(nn.Module):
@@ -96,16 +123,18 @@ class DFAG(nn.Module):
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
     remat: str = "none"
+    in_strips: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, extent: Extent | None = None) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
         block = rematerialized(DFAB, self.remat)
+        dfab = partial(block, self.reduction, self.softmax, self.start)
         y = x
         for i in range(self.blocks):
-            dfab = partial(block, self.reduction, self.softmax, self.start)
-            y = dfab(**arithmetic, name=f"dfab{i + 1}")(y, extent)
+            name = f"dfab{i + 1}"
+            y = dfab(**arithmetic, in_strips=self.in_strips, name=name)(y, extent)
         return x + Conv3x3(x.shape[-1], **arithmetic, name="conv")(y, extent)
 
 
@@ -183,6 +212,7 @@ class CEA(nn.Module):
     start: float = 0.0
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    in_strips: bool = False
 
     @nn.compact
     def __call__(
@@ -197,6 +227,9 @@ class CEA(nn.Module):
 
         conv = partial(Conv1x1, c, dtype=self.dtype, precision=self.precision)
         f_b = clear(conv(name="conv_in")(x), extent)
+        if self.in_strips and strips.is_large(f_b):
+            # Or the compiler adds the bias again for each reader, and holds them all.
+            f_b = after(f_b, x[0, 0, 0, 0])
         b = conv(name="conv_corner")(f_b)
         mask = corner_mask(f_b, self.corner_gamma, extent=extent)
         position = position_attention(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hkdnet_jax.models import super_resolution
+from hkdnet_jax.models import strips
 from hkdnet_jax.models.attention import CEA, DFAG
 from hkdnet_jax.models.blocks import ResidualGroup
 from hkdnet_jax.models.fusion import fuse_features, fuse_images
@@ -35,6 +35,7 @@ class InfraredBranch(nn.Module):
     config: StudentConfig
     dtype: jnp.dtype = jnp.float32
     precision: str = FULL
+    in_strips: bool = False
 
     @nn.compact
     def __call__(self, ir: jax.Array, extent: Extent | None = None) -> jax.Array:
@@ -47,7 +48,8 @@ class InfraredBranch(nn.Module):
         x = group(**arithmetic, name="rg")(x, extent)
         if cfg.dfag:
             sizes = cfg.dfabs, cfg.reduction, cfg.dfa_softmax, cfg.attention_start
-            x = DFAG(*sizes, **arithmetic, name="dfag")(x, extent)
+            dfag = partial(DFAG, *sizes, in_strips=self.in_strips)
+            x = dfag(**arithmetic, name="dfag")(x, extent)
         elif cfg.stand_in_rcabs:
             stand_in = partial(ResidualGroup, cfg.stand_in_rcabs, cfg.reduction)
             x = stand_in(**arithmetic, name="stand_in")(x, extent)
@@ -61,6 +63,7 @@ class VisibleBranch(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
+    in_strips: bool = False
 
     @nn.compact
     def __call__(
@@ -85,6 +88,7 @@ class VisibleBranch(nn.Module):
                 self.attention,
                 cfg.attention_start,
                 **arithmetic,
+                in_strips=self.in_strips,
                 name="cea",
             )
             x, out = cea(x, extent)
@@ -94,7 +98,7 @@ class VisibleBranch(nn.Module):
 class FusionPart(nn.Module):
     """The part that phase 1 trains: both branches, the fusion layer and the decoder.
 
-    Of large images one branch waits for the other if `in_turns` is set, so that the
+    Of large images one branch waits for the other if `in_strips` is set, so that the
     features inside them are not held at the same time.
     """
 
@@ -102,7 +106,7 @@ class FusionPart(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention: str = "auto"
     precision: str = FULL
-    in_turns: bool = False
+    in_strips: bool = False
 
     @nn.compact
     def __call__(
@@ -110,11 +114,13 @@ class FusionPart(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps two [N, H, W, 1] images to F_f^s, [N, H, W, 16], and intermediates."""
         arithmetic = {"dtype": self.dtype, "precision": self.precision}
-        visible = partial(VisibleBranch, attention=self.attention)
+        savings = {"in_strips": self.in_strips}
+        visible = partial(VisibleBranch, attention=self.attention, **savings)
         f_vis, out = visible(self.config, **arithmetic, name="vis")(vis, extent)
-        if self.in_turns and 4 * f_vis.size > super_resolution.STRIP_BYTES:
+        if self.in_strips and strips.is_large(f_vis):
             ir = after(ir, f_vis[0, 0, 0, 0])
-        f_ir = InfraredBranch(self.config, **arithmetic, name="ir")(ir, extent)
+        infrared = partial(InfraredBranch, **savings)
+        f_ir = infrared(self.config, **arithmetic, name="ir")(ir, extent)
         x = fused = fuse_features(f_ir, f_vis, extent=extent)
         for i, features in enumerate((*self.config.decoder, FUSED_CHANNELS)):
             conv = Conv3x3(features, **arithmetic, name=f"decoder{i + 1}")
@@ -144,8 +150,9 @@ class Student(nn.Module):
         `attention` has no effect.
       in_strips: whether to save memory with a large image: to enlarge it in strips of
         rows, which changes the result only by rounding and keeps `upsampled` and `tail`
-        from the intermediates, and to compute one branch after the other; not for
-        training, nor for rows that are split over devices.
+        from the intermediates, to compute the widest convolution of each DFAB alike,
+        and one branch after the other; not for training, nor for rows that are split
+        over devices.
     """
 
     config: StudentConfig
@@ -162,7 +169,7 @@ class Student(nn.Module):
         self.fusion = FusionPart(
             self.config,
             attention=self.attention,
-            in_turns=self.in_strips,
+            in_strips=self.in_strips,
             **arithmetic,
         )
         self.sr = SuperResolutionPart(
@@ -199,6 +206,9 @@ class Student(nn.Module):
         image = image.astype(jnp.float32)
         cfg = self.config
         if cfg.global_skip:
+            if self.in_strips and strips.is_large(out["fused"]):
+                # Or what is added below is computed at the start, and held until then.
+                ir, vis = (after(x, image[0, 0, 0, 0]) for x in (ir, vis))
             if cfg.skip_context:
                 fused = vivid_images(ir, vis, cfg.skip_context, extent)
                 fused = clear(jnp.clip(fused, 0.0, 1.0), extent)

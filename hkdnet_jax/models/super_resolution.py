@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hkdnet_jax.models import strips
 from hkdnet_jax.models.blocks import ContinuousUpsampler, ResidualGroup, Upsampler
 from hkdnet_jax.models.presets import StudentConfig
 from hkdnet_jax.ops.conv import Conv3x3
@@ -16,30 +17,11 @@ from hkdnet_jax.runtime.precision import FULL
 
 # Channels before the image, which Eq. 23 compares with the teacher's decoder.
 TAIL_CHANNELS = 16
-# Bytes of the upsampler's output in one strip.  It has C channels where the image has
-# one, and as a whole it would take most of the memory.
-STRIP_BYTES = 64 * 2**20
 # How far a row of the small image reaches up and down: by one row in the upsampler's
 # first convolution, and by at most one in all those that work on larger images.
 _STRIP_HALO = 2
 # How far the two convolutions after the upsampler reach on the large image.
 _LARGE_HALO = 2
-
-
-def _strips(shape: tuple[int, int, int, int], per_pixel: float) -> int:
-    """The number of strips in which features [N, H, W, C] are enlarged.
-
-    Args:
-      shape: of the features.
-      per_pixel: numbers that one pixel and channel of them becomes.
-    """
-    number, height, width, channels = shape
-    row = 4 * channels * per_pixel * width * number
-    return -(-height // max(int(STRIP_BYTES // row), 8 * _STRIP_HALO))
-
-
-# Repeats a function of a module, which has the same parameters each time.
-_scan = partial(nn.scan, variable_broadcast="params", split_rngs={"params": False})
 
 
 class SuperResolutionPart(nn.Module):
@@ -74,8 +56,10 @@ class SuperResolutionPart(nn.Module):
         y = head + conv(cfg.width, name="body")(y, extent)
         if cfg.upsampler == "continuous":
             return self._continuous(y, extent, window)
-        if self.in_strips and (strips := _strips(y.shape, self.scale**2)) > 1:
-            return self._enlarged_in_strips(y, extent, strips), {}
+        if self.in_strips:
+            number = strips.number_of(y.shape, self.scale**2, _STRIP_HALO)
+            if number > 1:
+                return self._enlarged_in_strips(y, extent, number), {}
         return self._enlarged(y, extent)
 
     def _continuous(
@@ -93,10 +77,12 @@ class SuperResolutionPart(nn.Module):
             Places.of(first - _LARGE_HALO, count + 2 * _LARGE_HALO, side, units)
             for first, count, side in zip(firsts, counts, sides, strict=True)
         )
-        # What of a pixel takes most memory: all filters, at the rows of the result.
-        strips = _strips(y.shape, ContinuousUpsampler.FILTERS**2 * self.scale)
-        if self.in_strips and window is None and strips > 1:
-            return self._continuous_in_strips(y, columns, extent, strips), {}
+        if self.in_strips and window is None:
+            # What of a pixel takes most memory: all filters, at the rows of the result.
+            per_pixel = ContinuousUpsampler.FILTERS**2 * self.scale
+            number = strips.number_of(y.shape, per_pixel, _STRIP_HALO)
+            if number > 1:
+                return self._continuous_in_strips(y, columns, extent, number), {}
         large = tuple(enlarged_by(side, units) for side in extent or sides)
         return self._at(y, rows, columns, large, units)
 
@@ -139,7 +125,7 @@ class SuperResolutionPart(nn.Module):
         return cut(image), {"upsampled": cut(up), "tail": cut(tail)}
 
     def _continuous_in_strips(
-        self, y: jax.Array, columns: Places, extent: Extent | None, strips: int
+        self, y: jax.Array, columns: Places, extent: Extent | None, number: int
     ) -> jax.Array:
         """The image of `_continuous`, made one strip of its rows after the other.
 
@@ -149,7 +135,7 @@ class SuperResolutionPart(nn.Module):
         n, height, width, _ = y.shape
         units = in_units(self.scale)
         total = enlarged(height, self.scale)
-        count = -(-total // strips)
+        count = -(-total // number)
         around = count + 2 * _LARGE_HALO
         length = min(height, math.ceil(around / self.scale) + 3)
         large = tuple(enlarged_by(side, units) for side in extent or (height, width))
@@ -165,7 +151,7 @@ class SuperResolutionPart(nn.Module):
 
         firsts = jnp.minimum(jnp.arange(0, total, count), total - count)
         image = jnp.zeros((n, total, enlarged(width, self.scale), 1), jnp.float32)
-        return _scan(enlarge)(self, image, firsts)[0]
+        return strips.repeated(enlarge)(self, image, firsts)[0]
 
     def _enlarged(
         self, y: jax.Array, extent: Extent | None
@@ -183,32 +169,16 @@ class SuperResolutionPart(nn.Module):
         return image, {"upsampled": up, "tail": tail}
 
     def _enlarged_in_strips(
-        self, y: jax.Array, extent: Extent | None, strips: int
+        self, y: jax.Array, extent: Extent | None, number: int
     ) -> jax.Array:
-        """The image of `_enlarged`, made one of at least two strips after the other.
+        """The image of `_enlarged`, made one of at least two strips after the other."""
 
-        A strip reaches beyond its rows, but never beyond y: at an edge of y the padding
-        of its convolutions is right, and at its other edges what the padding spoils is
-        cut off.
-        """
-        n, height, width, _ = y.shape
-        rows, scale = -(-height // strips), self.scale
-        length = rows + 2 * _STRIP_HALO
-
-        def enlarge(part, image, first):
-            start = jnp.clip(first - _STRIP_HALO, 0, height - length)
-            strip = jax.lax.dynamic_slice_in_dim(y, start, length, axis=1)
+        def enlarge(part: nn.Module, strip: jax.Array, start: jax.Array) -> jax.Array:
             inside = extent and extent._replace(height=extent.height - start)
-            large, _ = part._enlarged(strip, inside)
-            own = jax.lax.dynamic_slice_in_dim(
-                large, scale * (first - start), scale * rows, axis=1
-            )
-            image = jax.lax.dynamic_update_slice_in_dim(
-                image, own, scale * first, axis=1
-            )
-            return image, None
+            return part._enlarged(strip, inside)[0]
 
-        # The last strip begins earlier than it would have to, so that all are equal.
-        firsts = jnp.minimum(jnp.arange(0, height, rows), height - rows)
-        image = jnp.zeros((n, scale * height, scale * width, 1), jnp.float32)
-        return _scan(enlarge)(self, image, firsts)[0]
+        n, height, width, _ = y.shape
+        scale = self.scale
+        large = (n, scale * height, scale * width, 1)
+        made = jax.ShapeDtypeStruct(large, jnp.float32)
+        return strips.by_strips(self, enlarge, y, made, number, _STRIP_HALO, scale)

@@ -5,6 +5,7 @@ See `ops.tiles`; `blocks.RCAB` is the plain form.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,14 +29,16 @@ def pays(x: jax.Array, dtype: jnp.dtype, extent: Extent | None) -> bool:
     """Whether a CPU is faster with features [N, H, W, C] in tiles.
 
     In bfloat16 the transforms would lose digits.  Images that do not fill their arrays,
-    and images whose rows several devices share, take the plain form.
+    and images whose rows several devices share, take the plain form.  Where devices
+    share the batch, what each of them holds counts.
     """
     if x.dtype != jnp.float32 or jnp.dtype(dtype) != jnp.float32:
         return False
     if extent is not None or sharding.rows_are_split():
         return False
     limits = [most for least, most in _MOST_BYTES.items() if x.shape[-1] >= least]
-    return 4 * math.prod(x.shape) <= max(limits, default=0)
+    size = 4 * math.prod(x.shape) // sharding.sharing(x.shape[0])
+    return size <= max(limits, default=0)
 
 
 def apply(
@@ -44,7 +47,7 @@ def apply(
     gate: Callable[[Params, jax.Array], jax.Array],
     remat: str = "none",
 ) -> jax.Array:
-    """Applies RCABs one after the other.
+    """Applies RCABs one after the other, each device those of its own images.
 
     Args:
       params: those of `blocks.RCAB`, each with a leading axis over the RCABs.
@@ -55,6 +58,16 @@ def apply(
     Returns:
       float32 [N, H, W, C].
     """
+    stack = partial(_stack, gate=gate, remat=remat)
+    return sharding.over_images(stack, x, params)
+
+
+def _stack(
+    x: jax.Array,
+    params: Params,
+    gate: Callable[[Params, jax.Array], jax.Array],
+    remat: str,
+) -> jax.Array:
     height, width = x.shape[1:3]
     inside = tiles.inside(height, width)
 

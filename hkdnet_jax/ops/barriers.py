@@ -41,6 +41,16 @@ def after(x: jax.Array, number: jax.Array) -> jax.Array:
     )
 
 
+def zeros(shape: tuple[int, ...], dtype: jnp.dtype, number: jax.Array) -> jax.Array:
+    """Returns zeros that are made once the scalar has been computed.
+
+    Otherwise the compiler makes constant arrays at the start, and holds them until they
+    are used.
+    """
+    zero = jnp.where(_always(number), 0.0, 1.0).astype(dtype)
+    return jnp.broadcast_to(zero, shape)
+
+
 def _always(number: jax.Array) -> jax.Array:
     """True: no 32-bit number has 64 bits."""
     bits = lax.bitcast_convert_type(number.astype(jnp.float32), jnp.uint32)

@@ -17,6 +17,7 @@ from jax import lax
 from hkdnet_jax.ops import portable, winograd
 from hkdnet_jax.ops.extent import Extent, clear, reflect
 from hkdnet_jax.ops.portable import LAYOUT
+from hkdnet_jax.runtime import sharding
 from hkdnet_jax.runtime.precision import FULL
 
 # Number of channels from which the special methods for CPUs below pay off.
@@ -101,7 +102,7 @@ def _kernel_gradient_cpu(
     """
     many_channels = min(x.shape[-1], grad.shape[-1]) >= _MANY_CHANNELS
     if many_channels and x.dtype == jnp.float32:
-        return winograd.weight_gradient(x, grad, precision)
+        return _kernel_gradient_winograd(x, grad, precision)
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),  # [I, H, W, N]
         grad.transpose(1, 2, 0, 3),  # [H, W, N, O]
@@ -111,6 +112,17 @@ def _kernel_gradient_cpu(
         precision=precision,
     )
     return out.transpose(1, 2, 0, 3)
+
+
+def _kernel_gradient_winograd(
+    x: jax.Array, grad: jax.Array, precision: str
+) -> jax.Array:
+    """Adds up the weight gradients that devices compute of their own images."""
+
+    def own(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return winograd.weight_gradient(*pair, precision)[None]
+
+    return jnp.sum(sharding.over_images(own, (x, grad)), axis=0)
 
 
 def _kernel_gradient_default(

@@ -92,16 +92,35 @@ def _blocked(
     others = keys, values, valid
     if block >= positions:
         return _materialized(queries, *others, precision=precision)
+    block = _even(positions, block)
     blocks = -(-positions // block)
     padded = jnp.pad(queries, ((0, 0), (0, blocks * block - positions), (0, 0)))
-    padded = padded.reshape(n, blocks, block, depth).swapaxes(0, 1)
+    padded = _turned(padded.reshape(n, blocks, block, depth))
     attend = jax.checkpoint(
         lambda rows: _materialized(rows, *others, precision=precision)
     )
     mean, log_total = lax.map(attend, padded)
-    mean = mean.swapaxes(0, 1).reshape(n, blocks * block, values.shape[-1])
-    log_total = log_total.swapaxes(0, 1).reshape(n, blocks * block)
+    mean = _turned(mean).reshape(n, blocks * block, values.shape[-1])
+    log_total = _turned(log_total).reshape(n, blocks * block)
     return mean[:, :positions], log_total[:, :positions]
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    """Exchanges the first two axes; of a single image without a copy."""
+    first, second, *others = x.shape
+    if 1 in (first, second):
+        return x.reshape(second, first, *others)
+    return x.swapaxes(0, 1)
+
+
+def _even(positions: int, block: int) -> int:
+    """A block of at most this size, and at least half of it if that can be helped.
+
+    If it divides the positions, the queries need not be copied to be padded, which
+    would be most of the memory of a large image.
+    """
+    whole = (size for size in range(block, block // 2, -1) if not positions % size)
+    return next(whole, block)
 
 
 def _by_rows(

@@ -19,8 +19,11 @@ from hkdnet_jax.ops.barriers import separate
 from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
 from hkdnet_jax.runtime.precision import FULL
 
-# Bytes of transformed features that are processed at once, so that they stay in the
-# caches.
+# Bytes of transformed features up to which all are processed at once.
+WHOLE_BYTES = 10 * 2**20
+# Bytes of those in a chunk where there are more, so that they stay in the caches.  The
+# loop over the chunks costs several passes over the features, which is why it does not
+# begin earlier.
 CHUNK_BYTES = 5 * 2**19
 # Image and row of tiles at which a chunk begins.
 Start = tuple[jax.Array | int, jax.Array | int]
@@ -128,11 +131,15 @@ class _Chunks:
         """Cuts [4, 4, N, R, S, C]; `channels` is the larger number before and after."""
         _, _, self.number, self.rows, columns, _ = shape
         row_bytes = 4 * WINDOW**2 * columns * channels
-        fitting = max(1, CHUNK_BYTES // row_bytes)  # rows of tiles
+        at_once = self.number * self.rows * row_bytes <= WHOLE_BYTES
+        limit = WHOLE_BYTES if at_once else CHUNK_BYTES
+        fitting = max(1, limit // row_bytes)  # rows of tiles
         self.bands = -(-self.rows // fitting)
         self.height = -(-self.rows // self.bands)
         self.all_rows = self.bands * self.height
         most = max(1, fitting // self.rows)
+        # A prime number of images goes one by one, which is no slower (measured) than
+        # more of them with zeros in place of those that lack.
         self.images = max(k for k in range(1, most + 1) if self.number % k == 0)
 
     def bordered(self, tiles: jax.Array) -> jax.Array:

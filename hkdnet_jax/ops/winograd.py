@@ -68,11 +68,11 @@ def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax
     """
     n, h, w, i = x.shape
     o = grad.shape[-1]
-    images, bands, rows = _chunks(n, h, w, i + o)
-    bottom, right = bands * rows - h, -w % TILE
-    x = jnp.pad(x, ((0, 0), (1, 1 + bottom), (1, 1 + right), (0, 0)))
-    grad = jnp.pad(grad, ((0, 0), (0, bottom), (0, right), (0, 0)))
-    if images == n and bands == 1:
+    groups, images, bands, rows = _chunks(n, h, w, i + o)
+    more, bottom, right = groups * images - n, bands * rows - h, -w % TILE
+    x = jnp.pad(x, ((0, more), (1, 1 + bottom), (1, 1 + right), (0, 0)))
+    grad = jnp.pad(grad, ((0, more), (0, bottom), (0, right), (0, 0)))
+    if groups == bands == 1:
         return _chunk_gradient(x, grad, precision)
 
     def chunk(a: jax.Array, index: jax.Array, height: int) -> jax.Array:
@@ -84,15 +84,15 @@ def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax
         return total + _chunk_gradient(*parts, precision), None
 
     zero = jnp.zeros((3, 3, i, o), x.dtype)
-    return lax.scan(add, zero, jnp.arange(n // images * bands))[0]
+    return lax.scan(add, zero, jnp.arange(groups * bands))[0]
 
 
-def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
-    """Chooses chunks whose transformed tiles fit into _CACHED_BYTES.
+def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int, int]:
+    """Chooses equal chunks whose transformed tiles fit into _CACHED_BYTES.
 
     Returns:
-      images: number of images per chunk, a divisor of n; 1 if images are cut into
-        bands.
+      groups: number of groups of images; the last one may not be full.
+      images: number of images per group and chunk; 1 if images are cut into bands.
       bands: number of bands per image.
       rows: output rows per band, a multiple of TILE.
     """
@@ -101,9 +101,8 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int]:
     fitting = max(1, _CACHED_BYTES // row_bytes)  # rows of tiles that fit
     bands = -(-tile_rows // fitting)
     rows = -(-tile_rows // bands) * TILE
-    images = fitting // tile_rows if bands == 1 else 1
-    images = max(k for k in range(1, n + 1) if n % k == 0 and k <= max(1, images))
-    return images, bands, rows
+    groups = -(-n // max(1, fitting // tile_rows))
+    return groups, -(-n // groups), bands, rows
 
 
 def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:

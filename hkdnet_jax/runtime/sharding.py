@@ -74,6 +74,40 @@ def rows_are_split() -> bool:
     return not mesh.empty and mesh.shape[HEIGHT] > 1
 
 
+def sharing(number: int) -> int:
+    """How many devices, where this is traced, share this many images of a batch.
+
+    It is 1 if they share rows instead, or cannot all have the same number of images.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or rows_are_split() or number % mesh.shape[DATA]:
+        return 1
+    return mesh.shape[DATA]
+
+
+def over_images(function: Callable[..., Any], images: Any, *others: Any) -> Any:
+    """Calls `function` on every device with that device's images and all others.
+
+    By itself, the partitioner would gather all images on every device for a loop over
+    parts of the batch.  Where no devices share images, this is a plain call.
+
+    Args:
+      function: takes images and others, and returns arrays [N, ...]; it may also return
+        arrays [1, ...], of which the result then has one for each device.
+      images: a pytree of arrays [N, ...].
+      *others: pytrees of arrays, which all devices have entire.
+    """
+    if sharing(jax.tree.leaves(images)[0].shape[0]) == 1:
+        return function(images, *others)
+    split = PartitionSpec((DATA, HEIGHT))  # see `over_positions`
+    return jax.shard_map(
+        function,
+        in_specs=(split, *(PartitionSpec() for _ in others)),
+        out_specs=split,
+        check_vma=False,
+    )(images, *others)
+
+
 def over_positions(
     function: Callable[..., Any], queries: jax.Array, *others: jax.Array
 ) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hkdnet_jax.common.arrays import (
     degrade,
+    degrade_corner,
     normalize_minmax,
     resize_bicubic,
     to_float,
@@ -143,6 +144,45 @@ def test_degrade_returns_levels_of_an_8_bit_file(scale):
 def test_degrade_by_1_only_rounds():
     levels = np.random.default_rng(2).integers(0, 256, (6, 8)).astype(np.uint8)
     np.testing.assert_array_equal(degraded_levels(levels, 1), levels)
+
+
+def triangles(levels, scale, side):
+    """Triangle filters, `scale` times as wide as the bilinear one, in NumPy."""
+    for _ in range(2):  # along the rows, then the columns, turned over each time
+        centres = (np.arange(side) + 0.5) * scale
+        places = np.arange(levels.shape[1]) + 0.5
+        weights = np.maximum(0, 1 - np.abs(centres[:, None] - places) / scale)
+        weights /= weights.sum(axis=1, keepdims=True)
+        levels = np.floor(weights @ levels.T + 0.5)
+    return levels
+
+
+corner = jax.jit(
+    lambda levels, scale: to_uint8(degrade_corner(to_float(levels), scale, 12))
+)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7, 2.0, 3.31, 4.0])
+def test_degrade_corner_and_what_lies_beyond_it(scale):
+    levels = np.random.default_rng(3).integers(0, 256, (53, 57)).astype(np.uint8)
+    got = np.asarray(corner(batch(levels), scale))[0, :, :, 0].astype(int)
+    want = triangles(levels, scale, 12)
+    off = np.abs(got - want)
+    assert off.max() <= 1 and np.mean(off > 0) < 0.02
+    assert np.mean(off[-1] > 0) < 0.1 and np.mean(off[:, -1] > 0) < 0.1
+    end = round(12 * scale)
+    without = triangles(levels[:end, :end], scale, 12)
+    same = np.abs(got - without) <= 1
+    assert same[:-1, :-1].all()
+    if scale > 1:  # the last row and column are also made of pixels beyond the corner
+        assert not same[-1].all() and not same[:, -1].all()
+
+
+def test_degrade_corner_of_an_image_that_ends_there():
+    levels = np.random.default_rng(4).integers(0, 256, (36, 36)).astype(np.uint8)
+    got = np.asarray(corner(batch(levels), 3.0))[0, :, :, 0].astype(int)
+    off = np.abs(got - pil_bilinear(levels, 3))
+    assert off.max() <= 1 and np.mean(off > 0) < 0.02
 
 
 @pytest.mark.parametrize("shape", [(7, 8), (8, 7)])

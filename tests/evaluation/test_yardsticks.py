@@ -87,12 +87,15 @@ def out(tmp_path):
 
 def test_what_is_measured(out, monkeypatch):
     folder, pairs = out
-    rows = {2: {"copy": {"a": {}, "b": {}}, "absent": {}}}
+    rows = {2: {"copy": {"a": {}, "b": {}}, "absent": {}}, 3: {"copy": {"a": {}}}}
     irs = {make_pair(seed, H, W)[0].tobytes() for seed in (0, 1)}
+    write(picture_file(folder, 3, "copy", pairs[0]), make_pair(0, H, W)[0])
+    seen = []
 
     def detect(picture):
         """One person in the infrared images, two and one less surely in the others."""
         assert picture.shape == (H, W)
+        seen.append(picture.tobytes())
         if picture.tobytes() in irs:
             return boxes((0, 0, 20, 40), (60, 0, 20, 40))
         return boxes((0, 0, 20, 40), (30, 50, 20, 40))
@@ -100,6 +103,8 @@ def test_what_is_measured(out, monkeypatch):
     monkeypatch.setattr(people, "load", lambda: detect)
     found = yardsticks.measure(Measured(rows), pairs, folder, yardsticks.NAMES)
     assert list(found[2]) == ["copy"]
+    # Two sources of each pair, whatever the number of scales, and the three pictures.
+    assert len(seen) == 2 * 2 + 3
     row = dict(found[2]["copy"])
     distances = [natural.naturalness(make_pair(seed, H, W)[0]) for seed in (0, 1)]
     assert row.pop("natural") == pytest.approx(np.mean(distances))

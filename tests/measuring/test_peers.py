@@ -9,7 +9,7 @@ import pytest
 
 from hkdnet_jax import benchmark
 from hkdnet_jax.common.errors import UserError
-from hkdnet_jax.measuring import peers, runs
+from hkdnet_jax.measuring import measure, peers, runs
 from hkdnet_jax.measuring.measure import Settings
 
 SETTINGS = Settings("tiny", scale=2, batch=2, repeats=3, dtype="float32")
@@ -66,6 +66,7 @@ def test_programs_take_turns_and_ratios_are_of_a_turn(ours, twice, monkeypatch):
         return float((1 + turn) * (1 + which))
 
     monkeypatch.setattr(peers, "timed", timed)
+    monkeypatch.setattr(measure, "timed", timed)
     mine, other = peers.measure_peers([f"{twice}:fuse"], SETTINGS, (16, 20))
     assert len(order) == 2 * (1 + 3)
     assert (mine["relative"], other["relative"]) == (1, 2)

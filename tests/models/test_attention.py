@@ -33,19 +33,18 @@ def random_params(module, x, seed=1):
 @pytest.mark.parametrize("mode", ["spatial", "width", "channel"])
 def test_dual_frequency_weights(mode):
     d1, d2 = features(seed=1), features(seed=2)
-    got = dual_frequency_weights(d1, d2, mode)
+    got = dual_frequency_weights(d1 * d2, mode)
     np.testing.assert_allclose(got, ref.dual_frequency_weights(d1, d2, mode), rtol=2e-5)
     axes = {"spatial": (1, 2), "width": (2,), "channel": (3,)}[mode]
     np.testing.assert_allclose(np.mean(got, axis=axes), 1.0, rtol=1e-5)
 
 
 def test_dual_frequency_weights_of_strong_and_bfloat16_features():
-    strong = dual_frequency_weights(
-        100 * features(seed=1), 100 * features(seed=2), "spatial"
-    )
+    d1, d2 = 100 * features(seed=1), 100 * features(seed=2)
+    strong = dual_frequency_weights(d1 * d2, "spatial")
     assert np.all(np.isfinite(strong))
     half = features().astype(jnp.bfloat16)
-    weights = dual_frequency_weights(half, half, "spatial")
+    weights = dual_frequency_weights(half * half, "spatial")
     assert weights.dtype == jnp.float32
     np.testing.assert_allclose(np.mean(weights, axis=(1, 2)), 1.0, rtol=1e-5)
 
@@ -53,10 +52,8 @@ def test_dual_frequency_weights_of_strong_and_bfloat16_features():
 def test_tiling_an_image_leaves_the_spatial_weights_alone():
     # What the factor H * W is for: the attention is as strong at any size.
     d1, d2 = features(seed=1), features(seed=2)
-    tiled = dual_frequency_weights(
-        *(jnp.tile(d, (1, 3, 2, 1)) for d in (d1, d2)), "spatial"
-    )
-    once = dual_frequency_weights(d1, d2, "spatial")
+    tiled = dual_frequency_weights(jnp.tile(d1 * d2, (1, 3, 2, 1)), "spatial")
+    once = dual_frequency_weights(d1 * d2, "spatial")
     np.testing.assert_allclose(tiled, jnp.tile(once, (1, 3, 2, 1)), rtol=1e-5)
 
 

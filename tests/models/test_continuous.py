@@ -10,7 +10,7 @@ import numpy_reference as ref
 import pytest
 from command_fixtures import TINIEST
 
-from hkdnet_jax.models import super_resolution
+from hkdnet_jax.models import strips
 from hkdnet_jax.models.blocks import ContinuousUpsampler
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.ops.extent import Extent
@@ -112,7 +112,7 @@ def test_at_factor_4_it_starts_as_sub_pixel_convolution():
 @pytest.mark.parametrize(("height", "scale"), [(40, 2.5), (43, 1.5), (40, 4)])
 def test_in_strips(monkeypatch, height, scale):
     row = 4 * C * 16 * scale * W * 2
-    monkeypatch.setattr(super_resolution, "STRIP_BYTES", 16 * row)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 16 * row)
     network = Student(CONFIG, scale, in_strips=True)
     run = functools.partial(network.apply, {"params": params()})
     assert " scan[" in str(jax.make_jaxpr(run)(*images(height)))
@@ -122,14 +122,14 @@ def test_in_strips(monkeypatch, height, scale):
     np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("strips", [False, True])
-def test_images_that_do_not_fill_their_arrays(monkeypatch, strips):
-    if strips:
-        monkeypatch.setattr(super_resolution, "STRIP_BYTES", 1)
+@pytest.mark.parametrize("cut", [False, True])
+def test_images_that_do_not_fill_their_arrays(monkeypatch, cut):
+    if cut:
+        monkeypatch.setattr(strips, "STRIP_BYTES", 1)
     scale, sizes = 2.5, ((H, W), (37, W - 2))
     extent = Extent(*np.array(sizes, np.int32).T)
     ir, vis = (x.at[0, H:].set(0.5) for x in images(40))
-    network = Student(CONFIG, scale, in_strips=strips)
+    network = Student(CONFIG, scale, in_strips=cut)
     run = jax.jit(network.apply)
     got, _ = run({"params": params()}, ir, vis, extent)
     for i, (h, w) in enumerate(sizes):

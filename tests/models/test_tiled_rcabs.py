@@ -6,8 +6,10 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
+from hkdnet_jax.measuring.hlo import collectives
 from hkdnet_jax.models import tiled_rcabs
 from hkdnet_jax.models.blocks import ResidualGroup
+from hkdnet_jax.ops import tiles, winograd
 from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import sharding
 
@@ -63,13 +65,28 @@ def test_in_tiles_is_the_plain_stack(plain, remat):
     np.testing.assert_allclose(got[0], ref.residual_group(params, x), atol=5e-5)
 
 
-def test_four_devices_share_the_batch(plain):
+def test_four_devices_share_the_batch(plain, monkeypatch):
+    """Each works on its own images, chunk by chunk, and only gradients are exchanged.
+
+    That goes for the stack in tiles, and for the convolution after it, whose weight
+    gradient has chunks too.
+    """
     _, params, _ = plain
-    x, mesh = features(n=4), sharding.make_mesh(4)
+    monkeypatch.setattr(tiles, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(tiles, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(winograd, "_CACHED_BYTES", 1)
+    x, mesh = features(n=8), sharding.make_mesh(4)
     run = program(group())
     want = run(x, params, x)
-    placed = jax.device_put(x, sharding.split_batch(mesh))
-    got = run(placed, jax.device_put(params, sharding.replicated(mesh)), placed)
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    places = (split, everywhere, split)
+    shared = jax.jit(sharding.on_mesh(run, mesh), in_shardings=places)
+    compiled = shared.lower(x, params, x).compile()
+    found = collectives(compiled.as_text())
+    assert [one["kind"] for one in found] == ["all-reduce"]
+    trained = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert found[0]["bytes"] == trained
+    got = compiled(*map(jax.device_put, (x, params, x), places))
     assert len(got[0].sharding.device_set) == 4
     assert_close(got, want, 1e-5)
 
@@ -84,6 +101,18 @@ def test_where_tiles_do_not_pay():
     for (channels, side), pay in sizes.items():
         image = jax.ShapeDtypeStruct((1, 128, side, channels), single)
         assert tiled_rcabs.pays(image, single, None) == pay
+
+
+def test_what_a_device_holds_decides():
+    told = []
+
+    def ask(number):
+        image = jax.ShapeDtypeStruct((number, 128, 128, 32), jnp.float32)
+        told.append(tiled_rcabs.pays(image, jnp.float32, None))
+
+    for number in (4, 5, 8):
+        sharding.on_mesh(ask, sharding.make_mesh(4))(number)
+    assert told == [True, False, False]
 
 
 def test_rows_that_devices_share_take_the_plain_form():

@@ -63,12 +63,16 @@ ROW = 4 * 36 * 3 * 8
 
 
 @pytest.mark.parametrize(
-    ("rows", "chunks"),
-    [(12, 1), (6, 2), (5, 4), (3, 4), (2, 8), (1, 12)],
+    ("images", "rows", "chunks"),
+    [(4, 12, 1), (4, 6, 2), (4, 3, 4), (4, 2, 8), (4, 1, 12), (5, 10, 5)],
 )
-def test_chunks_change_nothing(monkeypatch, rows, chunks):
-    """Four images of 3 rows of tiles; of two bands the second is half empty."""
-    x, kernel, grad = arrays((4, 10, 12, 7), 8)
+def test_chunks_change_nothing(monkeypatch, images, rows, chunks):
+    """Images of 3 rows of tiles; of two bands the second is half empty.
+
+    Three of five images would fit into a chunk, but do not divide them.
+    """
+    x, kernel, grad = arrays((images, 10, 12, 7), 8)
+    monkeypatch.setattr(tiles, "WHOLE_BYTES", 0)
     monkeypatch.setattr(tiles, "CHUNK_BYTES", rows * ROW + 1)
     jaxpr = jax.make_jaxpr(lambda *args: tiles.conv(*args))(tiles.to_tiles(x), kernel)
     loops = [int(part.split()[0]) for part in str(jaxpr).split("length=")[1:]]
@@ -88,6 +92,19 @@ def test_chunks_change_nothing(monkeypatch, rows, chunks):
     np.testing.assert_allclose(
         grad_kernel, want, rtol=0, atol=1e-5 * np.abs(want).max()
     )
+
+
+def test_few_features_are_no_chunks():
+    """Those of 2.7 MB, which would be more than a chunk, and not those of 10.6 MB."""
+
+    def loops(number):
+        shapes = (4, 4, number, 6, 6, 32), (3, 3, 32, 32)
+        arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        # Anew each time, for jax keeps what it has traced.
+        return str(jax.make_jaxpr(lambda *args: tiles.conv(*args))(*arrays))
+
+    assert "length=" not in loops(16)
+    assert "length=8" in loops(64)
 
 
 @pytest.mark.parametrize(("shape", "o"), SHAPES)

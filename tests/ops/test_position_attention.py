@@ -94,9 +94,10 @@ def both(attend, **options):
     return lambda x: [attend(x, softmax=mode, **options) for mode in ("row", "joint")]
 
 
-# Single queries, all but one, all in one; a prime number of positions.
+# Single queries, all but one, all in one; a prime number of positions.  48 positions
+# are three blocks of 16 rather than two of 20 and a part of one.
 @pytest.mark.parametrize(
-    "h,w,block", [(5, 7, 1), (5, 7, 34), (5, 7, None), (1, 37, 10)]
+    "h,w,block", [(5, 7, 1), (5, 7, 34), (5, 7, None), (1, 37, 10), (6, 8, 20)]
 )
 def test_any_block_gives_the_values_of_numpy(h, w, block):
     x = features(h=h, w=w)
@@ -184,6 +185,18 @@ def test_large_images_never_hold_all_pairs(softmax):
         # One block of affinities, or the padded features where those are larger.
         assert largest * 4 <= module.BLOCK_BYTES
         assert largest >= 480 * 640 * 8
+
+
+def test_a_large_image_is_not_copied_to_cut_it():
+    def steps(h, w):
+        x = jax.ShapeDtypeStruct((1, h, w, 8), jnp.float32)
+        attend = functools.partial(attention, implementation="blocked", block=5000)
+        keys = jax.ShapeDtypeStruct((1, 4, 5, 8), jnp.float32)
+        return str(jax.make_jaxpr(attend)(x, keys, keys))
+
+    cut = steps(100, 130)  # 13,000 positions in four blocks of 3250
+    assert "f32[4,1,3250,8]" in cut and " transpose[" not in cut
+    assert "f32[3,1,5000,8]" in steps(101, 127)  # which has no divisor in reach
 
 
 def test_narrow_queries_never_hold_all_pairs_either():

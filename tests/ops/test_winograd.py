@@ -56,22 +56,22 @@ ROW_BYTES = 4 * 36 * 2 * (2 + 3)  # bytes of 36 places of 2 tiles, 2 + 3 channel
 
 
 @pytest.mark.parametrize(
-    "rows,images,bands,height",
+    "rows,groups,images,bands,height",
     [
-        (18, 6, 1, 12),  # all at once
-        (17.9, 3, 1, 12),  # 5 would fit, but 6 has no such divisor
-        (6, 2, 1, 12),
-        (5.9, 1, 1, 12),
-        (3, 1, 1, 12),
-        (2.9, 1, 2, 8),  # the second band is half padding
-        (1, 1, 3, 4),
-        (0.1, 1, 3, 4),  # never less than a row of tiles
+        (18, 1, 6, 1, 12),  # all at once
+        (17.9, 2, 3, 1, 12),  # 5 would fit, but 3 and 3 need no padding
+        (6, 3, 2, 1, 12),
+        (5.9, 6, 1, 1, 12),
+        (3, 6, 1, 1, 12),
+        (2.9, 6, 1, 2, 8),  # the second band is half padding
+        (1, 6, 1, 3, 4),
+        (0.1, 6, 1, 3, 4),  # never less than a row of tiles
     ],
 )
-def test_chunks_that_the_caches_hold(monkeypatch, rows, images, bands, height):
+def test_chunks_that_the_caches_hold(monkeypatch, rows, groups, images, bands, height):
     monkeypatch.setattr(winograd, "_CACHED_BYTES", int(rows * ROW_BYTES))
     chunks = winograd._chunks(*SHAPE[:3], SHAPE[3] + OUTPUTS)
-    assert chunks == (images, bands, height)
+    assert chunks == (groups, images, bands, height)
     x, grad = arrays(SHAPE, OUTPUTS, seed=1)
     want = direct(x, grad)
     got = jax.jit(lambda *args: weight_gradient(*args))(x, grad)
@@ -79,8 +79,13 @@ def test_chunks_that_the_caches_hold(monkeypatch, rows, images, bands, height):
 
 
 def test_chunks_of_a_prime_batch(monkeypatch):
+    """Seven images, of which three fit: the third group has one, and zeros."""
     monkeypatch.setattr(winograd, "_CACHED_BYTES", 10 * ROW_BYTES)
-    assert winograd._chunks(7, *SHAPE[1:3], 5) == (1, 1, 12)
+    assert winograd._chunks(7, *SHAPE[1:3], SHAPE[3] + OUTPUTS) == (3, 3, 1, 12)
+    x, grad = arrays((7, *SHAPE[1:]), OUTPUTS, seed=1)
+    want = direct(x, grad)
+    got = jax.jit(lambda *args: weight_gradient(*args))(x, grad)
+    np.testing.assert_allclose(got, want, rtol=0, atol=3e-6 * np.abs(want).max())
 
 
 def test_memory_does_not_grow_with_the_batch():

@@ -8,7 +8,7 @@ import pytest
 
 from configs import base
 from hkdnet_jax.training import schedules
-from hkdnet_jax.training.config import SCHEDULES
+from hkdnet_jax.training.config_groups import SCHEDULES
 
 
 def _config(phase1_epochs=0, **optim):
