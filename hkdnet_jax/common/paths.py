@@ -8,8 +8,8 @@ from typing import Any
 
 from hkdnet_jax.common.errors import UserError, install_command
 
-# Where TensorFlow is installed, `etils.epath` would leave addresses to its client, which
-# no test can lead to an imitation of a store.  This is read once, at the first path.
+# Where TensorFlow is installed, `etils.epath` would leave addresses to its client,
+# which no test can lead to an imitation of a store.  It is read at the first path.
 os.environ.setdefault("EPATH_USE_TF", "false")
 # The package that reads an address, by its kind, and what installs it.
 _CLIENTS = {
