@@ -7,22 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
+from command_fixtures import TINIEST
 
 from hkdnet_jax.model_files import call
 from hkdnet_jax.models import super_resolution
-from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import FusionPart, Student
 from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import sharding
 
-TINY = PRESETS["tiny"]
 W = 7
 
 
 @functools.cache
 def params(scale):
     x = jnp.zeros((1, 4, 4, 1))
-    shapes = jax.eval_shape(Student(TINY, scale).init, jax.random.key(0), x, x)
+    shapes = jax.eval_shape(Student(TINIEST, scale).init, jax.random.key(0), x, x)
     return ref.random_params(shapes["params"], 3)
 
 
@@ -33,7 +32,7 @@ def images(height, number=1):
 
 def strips_of(monkeypatch, rows, scale, number=1):
     """Makes strips of about so many rows."""
-    row = 4 * TINY.width * scale**2 * number * W
+    row = 4 * TINIEST.width * scale**2 * number * W
     monkeypatch.setattr(super_resolution, "STRIP_BYTES", rows * row)
 
 
@@ -53,7 +52,7 @@ def loops(network, *pair):
 )
 def test_an_image_in_strips_is_the_image(monkeypatch, scale, height, rows):
     strips_of(monkeypatch, rows, scale)
-    network = Student(TINY, scale)
+    network = Student(TINIEST, scale)
     parted = network.clone(in_strips=True)
     pair = images(height)
     assert loops(parted, *pair) == loops(network, *pair) + 1
@@ -66,7 +65,7 @@ def test_an_image_in_strips_is_the_image(monkeypatch, scale, height, rows):
 
 def test_images_of_other_sizes_than_their_arrays_in_strips(monkeypatch):
     strips_of(monkeypatch, 16, 2, number=3)
-    network = Student(TINY, 2)
+    network = Student(TINIEST, 2)
     # The first fills its array, the second ends within a strip, the third before one.
     extent = Extent(jnp.array([40, 31, 9]), jnp.array([W, 5, 6]))
     pair = images(40, number=3)
@@ -83,10 +82,10 @@ def test_images_of_other_sizes_than_their_arrays_in_strips(monkeypatch):
 
 def test_bfloat16_in_strips(monkeypatch):
     strips_of(monkeypatch, 16, 2)
-    network = Student(TINY, 2, jnp.bfloat16)
+    network = Student(TINIEST, 2, jnp.bfloat16)
     pair = images(40)
 
-    exact = run(Student(TINY, 2), *pair)[0]
+    exact = run(Student(TINIEST, 2), *pair)[0]
     whole, parted = (
         float(jnp.sqrt(jnp.mean((run(one, *pair)[0] - exact) ** 2)))
         for one in (network, network.clone(in_strips=True))
@@ -96,15 +95,15 @@ def test_bfloat16_in_strips(monkeypatch):
 
 
 def test_a_small_image_is_one_strip():
-    network = Student(TINY, 2, in_strips=True)
-    assert loops(network, *images(40)) == loops(Student(TINY, 2), *images(40))
+    network = Student(TINIEST, 2, in_strips=True)
+    assert loops(network, *images(40)) == loops(Student(TINIEST, 2), *images(40))
 
 
 @pytest.mark.parametrize("axis", [sharding.DATA, sharding.HEIGHT])
 def test_rows_of_several_devices_are_not_cut(monkeypatch, axis):
     strips_of(monkeypatch, 16, 2)
     mesh = sharding.mesh_over(jax.devices(), axis)
-    network = Student(TINY, 2)
+    network = Student(TINIEST, 2)
     forward = functools.partial(call.forward, network, params(2))
     jaxpr = jax.make_jaxpr(sharding.on_mesh(forward, mesh))(*images(40, number=4))
     added = str(jaxpr).count(" scan[") - loops(network, *images(40))
@@ -113,7 +112,7 @@ def test_rows_of_several_devices_are_not_cut(monkeypatch, axis):
 
 def test_branches_take_turns_with_large_images_only(monkeypatch):
     strips_of(monkeypatch, 16, 2)
-    part = FusionPart(TINY, in_turns=True)
+    part = FusionPart(TINIEST, in_turns=True)
 
     def barriers(height):
         apply = functools.partial(part.apply, {"params": params(2)["fusion"]})
