@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from jax._src import compiler
+from jax._src import compiler, lru_cache
 from jaxtyping import install_import_hook
 
 # The functions of these check their arguments and results against their annotations,
@@ -55,13 +55,26 @@ jax.config.update("jax_num_cpu_devices", 4)
 os.environ["HKDNET_CACHE"] = ""
 # No process starts a second time, which only a long run is worth.
 os.environ["HKDNET_TUNE"] = "0"
-# But it compiles equal programs once: compiling takes most of the tests' time, and many
-# commands, runs and files need the same.  Processes that tests start do not share them:
-# one that is killed may leave half a program, which would be a warning here.
-PROGRAMS = tempfile.TemporaryDirectory(prefix="hkdnet-tests-")
-atexit.register(PROGRAMS.cleanup)
-jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+# But pytest's processes compile equal programs once: compiling takes most of the tests'
+# time, and many commands, runs and files need the same.  Processes that tests start do
+# not share them: one that is killed may leave half a program, which would be a warning.
+PROGRAMS = "HKDNET_TESTS_PROGRAMS"  # names the folder, which the first of them makes
+if PROGRAMS not in os.environ:
+    made = tempfile.TemporaryDirectory(prefix="hkdnet-tests-")
+    atexit.register(made.cleanup)
+    os.environ[PROGRAMS] = made.name
+jax.config.update("jax_compilation_cache_dir", os.environ[PROGRAMS])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _put_whole(cache, key, value):
+    """Stores a program so that another process sees it whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=cache.path, delete=False) as file:
+        file.write(value)
+    os.replace(file.name, cache.path / f"{key}{lru_cache._CACHE_SUFFIX}")
+
+
+lru_cache.LRUCache.put = _put_whole
 # A missing axis must be an error, not a silently broadcast result.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # float64 that is asked for while it is off is a warning, and warnings are errors.
@@ -89,9 +102,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spares what was imported the search for garbage at the end of each file."""
+    """Searches for garbage seldom, and not in what was imported.
+
+    Traces are millions of small objects that live long, and the end of each file has a
+    search of its own: a tenth of the time that tracing and compiling take.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def config_of(variant):
     if variant == "densefuse":
         config.data.crop = 32
     if variant == "cen":
+        config.data.crop = 48
         config.train.batch_size = 1
         config.optim.lr = 5e-5  # at its own rate it needs the warm-up
     config.data.scenes, config.data.val_scenes = 4, 2

@@ -1,5 +1,7 @@
 """Yin's coupled sparse coding: OMP and overlaps by loops, and what the rule does."""
 
+import functools
+
 import numpy as np
 import pytest
 from command_fixtures import make_pair, write
@@ -111,8 +113,9 @@ def test_the_command_writes_what_compare_reads(tmp_path, monkeypatch, capfd):
     for seed, stem in enumerate("abc"):
         for kind, picture in zip(("ir", "vis"), make_pair(seed, 130, 140), strict=True):
             write(tmp_path / "roots" / kind / f"{stem}.png", picture)
-    monkeypatch.setattr(dictionaries, "ROUNDS", 1)
-    monkeypatch.setattr(dictionaries, "PER_SCALE", 600)
+    for name, fewer in (("learn", {"rounds": 1}), ("sample", {"wanted": 600})):
+        quick = functools.partial(getattr(dictionaries, name), **fewer)
+        monkeypatch.setattr(dictionaries, name, quick)
     args = ["--roots", str(tmp_path / "roots"), "--out", str(tmp_path / "yin")]
     assert dictionaries.main(args) == 0
     assert "from 3 pairs" in capfd.readouterr().out

@@ -21,6 +21,7 @@ def done(tmp_path_factory):
     file = tmp_path_factory.mktemp("benchmark") / "metrics.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_of, "_PLAIN_WINDOWS", 100)
+        patch.setattr(rows_of, "_PAIRS_PER_WORKER", 1)
         patch.setattr(metrics, "PAPER", FEW)
         args = ["metrics", "--size", SIZE, "--repeats", "2", "--out", str(file)]
         assert benchmark.main(args) == 0

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_images import ALL, EXTRA, MIN_SIDES, H, W, noise, scene
+from metric_images import EXTRA, MIN_SIDES, H, W, noise, scene
 
 from hkdnet_jax import metrics
 
 pytestmark = pytest.mark.usefixtures("compiled_for_speed")
 
 
-def score(images, names=ALL):
+def score(images, names=EXTRA):
     return metrics.score(*(np.ascontiguousarray(image) for image in images), names)
 
 
@@ -41,7 +41,7 @@ def flat(level, height=H, width=W):
 def test_equals_the_reference(name, kind):
     images = kind(3, H, W)
     want = extra_reference.EXTRA[name](*images)
-    assert score(images)[name] == pytest.approx(want, rel=1e-10)
+    assert score(images, (name,))[name] == pytest.approx(want, rel=1e-10)
 
 
 @pytest.mark.parametrize("name", EXTRA)
@@ -61,7 +61,8 @@ def test_equals_the_reference_with_a_flat_image(name, place, level):
     images = list(scene())
     images[place] = flat(level)
     want = extra_reference.EXTRA[name](*images)
-    np.testing.assert_allclose(score(images)[name], want, rtol=1e-9, atol=1e-10)
+    got = score(images, (name,))[name]
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["EN", "SD", "SF", "MI", "Qabf", "PSNR", "Nabf"])

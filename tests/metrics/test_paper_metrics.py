@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_images import ALL, PAPER, H, W, golden_windows, noise, scene
+from metric_images import PAPER, H, W, golden_windows, noise, scene
 
 from hkdnet_jax import metrics
 from hkdnet_jax.measuring import plain_metrics
@@ -17,8 +17,15 @@ from hkdnet_jax.metrics import fmi
 pytestmark = pytest.mark.usefixtures("compiled_for_speed")
 
 
-def score(images, names=ALL):
+FMI = ("FMI_dct", "FMI_w")
+
+
+def score(images, names=PAPER):
     return metrics.score(*(np.ascontiguousarray(image) for image in images), names)
+
+
+def value_of(name, *images):
+    return score(images, (name,))[name]
 
 
 @functools.cache
@@ -45,7 +52,7 @@ CASES = [(name, shape) for name, shapes in SIZES.items() for shape in shapes]
 def test_equals_the_plain_one(name, shape, kind):
     images = kind(sum(shape), *shape)
     want = plain_metrics.PAPER[name](*images)
-    got = score(images, (name,))[name]
+    got = value_of(name, *images)
     np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
 
@@ -54,7 +61,7 @@ def test_equals_the_plain_one(name, shape, kind):
 @settings(max_examples=60, deadline=None)
 def test_equals_the_plain_one_on_what_hypothesis_draws(name, images):
     want = plain_metrics.PAPER[name](*images)
-    np.testing.assert_allclose(score(images, (name,))[name], want, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(value_of(name, *images), want, rtol=1e-9, atol=1e-9)
 
 
 def patterns(place=2):
@@ -76,11 +83,11 @@ def patterns(place=2):
 def test_equals_the_plain_one_on_patterns(pattern, place):
     images = list(scene())
     images[place] = patterns(place)[pattern]
-    got = score(images)
-    for name in PAPER:
-        if name != "FMI_w":  # seconds in plain Python
-            want = plain_metrics.PAPER[name](*images)
-            assert got[name] == pytest.approx(want, rel=1e-9, abs=1e-12), name
+    names = [name for name in PAPER if name != "FMI_w"]  # seconds in plain Python
+    got = score(images, names)
+    for name in names:
+        want = plain_metrics.PAPER[name](*images)
+        assert got[name] == pytest.approx(want, rel=1e-9, abs=1e-12), name
 
 
 # --- FMI ----------------------------------------------------------------------------
@@ -147,46 +154,45 @@ def test_fmi_where_the_bound_is_lost_in_rounding(share):
     )
 
 
-@pytest.mark.parametrize("level", [5, 77, 195, 255])
+@pytest.mark.parametrize("level", [5, 195, 255])
 def test_fmi_of_flat_images_has_a_value(level):
     flat = [np.full((H, W), value, np.uint8) for value in (level, 9, 30)]
     images = scene()
     for triple in (flat, (flat[0], *images[1:]), (*images[:2], flat[0])):
-        values = score(triple)
-        assert np.isfinite([values["FMI_dct"], values["FMI_w"]]).all()
+        assert np.isfinite([*score(triple, FMI).values()]).all()
 
 
 def test_fmi_is_the_mean_over_both_sources():
     ir, vis, fused = scene()
     of_ir, of_vis, of_both = (
-        score(images) for images in ((ir, ir, fused), (vis, vis, fused), scene())
+        score(images, FMI) for images in ((ir, ir, fused), (vis, vis, fused), scene())
     )
-    for name in ("FMI_dct", "FMI_w"):
+    for name in FMI:
         mean = (of_ir[name] + of_vis[name]) / 2
         assert of_both[name] == pytest.approx(mean, rel=1e-12)
         assert abs(of_ir[name] - of_vis[name]) > 0.01
 
 
-@pytest.mark.parametrize("name", ["FMI_dct", "FMI_w"])
+@pytest.mark.parametrize("name", FMI)
 def test_fmi_of_an_image_with_itself_is_one(name):
     for image in (*scene(), *noise(1, H, W), *patterns().values()):
-        assert score((image,) * 3)[name] == pytest.approx(1, abs=1e-12)
+        assert value_of(name, image, image, image) == pytest.approx(1, abs=1e-12)
 
 
 def test_fmi_ignores_the_contrast_of_each_image():
     ir, vis, fused = (image // 2 for image in scene())
-    once, twice = score((ir, vis, fused)), score((2 * ir, vis, 2 * fused))
-    for name in ("FMI_dct", "FMI_w"):
+    once, twice = (score((k * ir, vis, k * fused), FMI) for k in (1, 2))
+    for name in FMI:
         assert twice[name] == pytest.approx(once[name], rel=1e-9)
 
 
 def test_fmi_reads_its_windows_column_by_column():
     images = scene(20, 10, 10)
     turned = score([image.T for image in images], ("FMI_dct",))["FMI_dct"]
-    assert 1e-4 < abs(turned - score(images, ("FMI_dct",))["FMI_dct"]) < 0.1
+    assert 1e-4 < abs(turned - value_of("FMI_dct", *images)) < 0.1
 
 
-BARS = (12, 0, 200), (12, 40, 255), (255, 255, 255)
+BARS = (12, 0, 200), (255, 255, 255)
 
 
 @functools.cache
@@ -210,15 +216,14 @@ def test_fmi_of_flat_bars(levels):
     )
     assert flat > 0.1
     want = plain_metrics.fmi_of_maps(*maps, positions)
-    assert score(images, ("FMI_w",))["FMI_w"] == pytest.approx(want, rel=1e-9)
+    assert value_of("FMI_w", *images) == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", [0, 1, 77, 255])
 def test_fmi_of_equal_flat_images_is_one(level):
     flat = np.full((H, W), level, np.uint8)
-    values = score((flat, flat, flat))
-    for name in ("FMI_dct", "FMI_w"):
-        assert values[name] == pytest.approx(1, abs=1e-12)
+    for value in score((flat, flat, flat), FMI).values():
+        assert value == pytest.approx(1, abs=1e-12)
 
 
 # --- CC and SCD ---------------------------------------------------------------------
@@ -227,28 +232,28 @@ def test_fmi_of_equal_flat_images_is_one(level):
 def test_cc_ignores_an_affine_change_of_the_fused_image():
     ir, vis, fused = scene()
     fused //= 3
-    value = score((ir, vis, fused))["CC"]
+    value = value_of("CC", ir, vis, fused)
     for changed in (2 * fused, 3 * fused + 7, fused + 50):
-        assert score((ir, vis, changed))["CC"] == pytest.approx(value, rel=1e-12)
-    negative = score((ir, vis, 255 - fused))["CC"]
+        assert value_of("CC", ir, vis, changed) == pytest.approx(value, rel=1e-12)
+    negative = value_of("CC", ir, vis, 255 - fused)
     assert negative == pytest.approx(-value, rel=1e-12)
 
 
 def test_scd_ignores_an_offset_of_the_fused_image_but_not_its_contrast():
     ir, vis, fused = scene()
     fused //= 3
-    value = score((ir, vis, fused))["SCD"]
-    assert score((ir, vis, fused + 60))["SCD"] == pytest.approx(value, rel=1e-12)
+    value = value_of("SCD", ir, vis, fused)
+    assert value_of("SCD", ir, vis, fused + 60) == pytest.approx(value, rel=1e-12)
     # The difference to the other source is then another image.
-    assert abs(score((ir, vis, 2 * fused))["SCD"] - value) > 0.1
+    assert abs(value_of("SCD", ir, vis, 2 * fused) - value) > 0.1
 
 
 def test_cc_and_scd_at_their_bounds():
     ir, vis, _ = (image // 2 for image in scene())
-    assert score((ir, vis, ir + vis))["SCD"] == pytest.approx(2, rel=1e-12)
-    assert score((ir, ir, ir))["CC"] == pytest.approx(1, rel=1e-12)
-    assert score((ir, ir, 255 - ir))["CC"] == pytest.approx(-1, rel=1e-12)
-    assert score((ir, 255 - ir, ir))["CC"] == pytest.approx(0, abs=1e-12)
+    assert value_of("SCD", ir, vis, ir + vis) == pytest.approx(2, rel=1e-12)
+    assert value_of("CC", ir, ir, ir) == pytest.approx(1, rel=1e-12)
+    assert value_of("CC", ir, ir, 255 - ir) == pytest.approx(-1, rel=1e-12)
+    assert value_of("CC", ir, 255 - ir, ir) == pytest.approx(0, abs=1e-12)
 
 
 def test_differences_do_not_saturate():
@@ -258,7 +263,7 @@ def test_differences_do_not_saturate():
         np.corrcoef((fused.astype(float) - other).ravel(), source.ravel())[0, 1]
         for source, other in ((ir, vis), (vis, ir))
     )
-    assert score((ir, vis, fused))["SCD"] == pytest.approx(want, rel=1e-11)
+    assert value_of("SCD", ir, vis, fused) == pytest.approx(want, rel=1e-11)
 
 
 @pytest.mark.parametrize("level", [0, 3, 77, 255])
@@ -266,7 +271,7 @@ def test_differences_do_not_saturate():
 def test_a_flat_image_has_no_correlation(level, place):
     images = list(scene())
     images[place] = np.full((H, W), level, np.uint8)
-    values = score(images)
+    values = score(images, ("CC", "SCD"))
     assert np.isnan(values["CC"])
     assert np.isnan(values["SCD"]) == (place < 2)
 
@@ -277,13 +282,13 @@ def test_a_flat_image_has_no_correlation_though_its_mean_rounds():
     others = np.repeat(np.stack(noise(4, 7, 7))[:2, None], 256, axis=1)
     values = score((flat, *others), ("CC", "SCD"))
     assert np.isnan(values["CC"]).all() and np.isnan(values["SCD"]).all()
-    assert np.isnan(score((*others, flat), ("CC",))["CC"]).all()
+    assert np.isnan(value_of("CC", *others, flat)).all()
 
 
 def test_scd_has_no_value_where_the_fused_image_is_a_source():
     ir, vis, _ = scene()
-    assert np.isnan(score((ir, vis, ir))["SCD"])
-    assert np.isnan(score((ir, vis, vis + 9))["SCD"])
+    assert np.isnan(value_of("SCD", ir, vis, ir))
+    assert np.isnan(value_of("SCD", ir, vis, vis + 9))
 
 
 # --- AG -----------------------------------------------------------------------------
@@ -294,7 +299,7 @@ def test_ag_of_ramps_by_hand():
     for ramp, slope in ((3 * x, 3.0), (4 * y + 0 * x, 4.0), (3 * x + 2 * y, 13**0.5)):
         image = ramp.astype(np.uint8)
         want = H * W * slope / 255 / 2**0.5 / ((H - 1) * (W - 1))
-        assert score((image,) * 3)["AG"] == pytest.approx(want, rel=1e-12)
+        assert value_of("AG", image, image, image) == pytest.approx(want, rel=1e-12)
 
 
 def test_ag_of_a_checkerboard_and_of_a_pixel_by_hand():
@@ -303,17 +308,16 @@ def test_ag_of_a_checkerboard_and_of_a_pixel_by_hand():
     image = patterns()["checkerboard"]
     edge = (2 * (H - 2) + 2 * (W - 2)) * 0.5**0.5 + 4
     want = edge / ((H - 1) * (W - 1))
-    assert score((image,) * 3)["AG"] == pytest.approx(want, rel=1e-12)
+    assert value_of("AG", image, image, image) == pytest.approx(want, rel=1e-12)
     # One pixel inside: a half in each of its four neighbours.
     want = 4 * 0.5 * 0.5**0.5 / ((H - 1) * (W - 1))
     image = patterns()["one pixel"]
-    assert score((image,) * 3)["AG"] == pytest.approx(want, rel=1e-12)
+    assert value_of("AG", image, image, image) == pytest.approx(want, rel=1e-12)
 
 
 def test_ag_looks_at_the_fused_image_alone():
     ir, vis, fused = scene()
-    other = score((vis // 3, ir * 0, fused))
-    assert other["AG"] == standard()["AG"]
+    assert value_of("AG", vis // 3, ir * 0, fused) == standard()["AG"]
 
 
 # --- MS_SSIM ------------------------------------------------------------------------
@@ -321,20 +325,20 @@ def test_ag_looks_at_the_fused_image_alone():
 
 def test_ms_ssim_of_an_image_with_itself():
     for image in (*scene(), *noise(1, H, W)):
-        assert score((image,) * 3)["MS_SSIM"] == pytest.approx(1, abs=1e-4)
+        assert value_of("MS_SSIM", image, image, image) == pytest.approx(1, abs=1e-4)
 
 
 def test_ms_ssim_ignores_the_level_but_not_the_contrast():
     ir, vis, fused = (image // 2 for image in scene())
-    value = score((ir, vis, fused))["MS_SSIM"]
-    moved = score((ir + 20, vis + 3, fused + 100))["MS_SSIM"]
+    value = value_of("MS_SSIM", ir, vis, fused)
+    moved = value_of("MS_SSIM", ir + 20, vis + 3, fused + 100)
     assert moved == pytest.approx(value, rel=1e-9)
-    assert score((ir, vis, fused // 4))["MS_SSIM"] < value - 0.05
+    assert value_of("MS_SSIM", ir, vis, fused // 4) < value - 0.05
 
 
 def test_ms_ssim_has_no_value_below_zero():
     ir, _, _ = noise(8, H, W)
-    assert np.isnan(score((ir, ir, 255 - ir))["MS_SSIM"])
+    assert np.isnan(value_of("MS_SSIM", ir, ir, 255 - ir))
 
 
 @pytest.mark.parametrize("flat", [(0,), (1,), (2,), (0, 1), (0, 2)])
@@ -343,19 +347,22 @@ def test_ms_ssim_with_flat_images_equals_the_plain_one(flat):
     for place in flat:
         images[place] = np.full((H, W), 40 + 60 * place, np.uint8)
     want = plain_metrics.ms_ssim(*images)
-    assert score(images)["MS_SSIM"] == pytest.approx(want, rel=1e-9)
+    assert value_of("MS_SSIM", *images) == pytest.approx(want, rel=1e-9)
 
 
 def test_ms_ssim_of_opposed_sources_has_no_structure_to_look_for():
     # The reference patches are then flat: q = C / (s_f^2 + C).
     ir, _, fused = scene()
-    value, of_flat = score((ir, 255 - ir, fused)), score((ir * 0, ir * 0, fused))
-    assert value["MS_SSIM"] == pytest.approx(of_flat["MS_SSIM"], rel=1e-6)
+    value, of_flat = (
+        value_of("MS_SSIM", *sources, fused)
+        for sources in ((ir, 255 - ir), (ir * 0, ir * 0))
+    )
+    assert value == pytest.approx(of_flat, rel=1e-6)
 
 
 def test_ms_ssim_of_flat_images_is_one():
     ir, vis, fused = (np.full((H, W), level, np.uint8) for level in (0, 255, 9))
-    assert score((ir, vis, fused))["MS_SSIM"] == pytest.approx(1, abs=1e-12)
+    assert value_of("MS_SSIM", ir, vis, fused) == pytest.approx(1, abs=1e-12)
 
 
 # --- all ----------------------------------------------------------------------------
@@ -388,7 +395,7 @@ def test_turned_and_mirrored_images():
 @pytest.mark.parametrize("level", [0, 255])
 def test_black_and_white_images(level):
     flat = np.full((H, W), level, np.uint8)
-    values = score((flat, flat, flat))
+    values = score((flat, flat, flat), ("SCD", "CC", "AG", "MS_SSIM"))
     assert np.isnan(values["SCD"]) and np.isnan(values["CC"])
     assert values["AG"] == pytest.approx(0, abs=1e-15)
     assert values["MS_SSIM"] == pytest.approx(1, abs=1e-12)

@@ -13,7 +13,7 @@ from metric_images import ALL, EXTRA, MIN_SIDES, PAPER, H, W, noise, scene
 from hkdnet_jax import metrics
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import to_8_bit
-from hkdnet_jax.metrics import METRICS, score, select
+from hkdnet_jax.metrics import METRICS, fmi, score, select
 
 pytestmark = pytest.mark.usefixtures("compiled_for_speed")
 
@@ -125,9 +125,10 @@ def test_a_batch_equals_its_images_one_by_one():
             )
 
 
-def test_without_jit():
+def test_without_jit(monkeypatch):
     images = scene(0, 11, 12)
     want = score(*images, ("FMI_dct",))
+    monkeypatch.setattr(fmi, "_TILES_AT_ONCE", 1)  # all that such an image fills
     with jax.disable_jit():
         got = score(*images, ("FMI_dct",))
     assert got["FMI_dct"] == pytest.approx(want["FMI_dct"], rel=1e-11)

@@ -1,45 +1,46 @@
-"""The cache of compiled programs, in processes of its own: jax opens it only once."""
+"""The cache of compiled programs: its folder, and what a command keeps in it."""
 
 import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-PROGRAM = """
-import jax
 from hkdnet_jax.runtime import compile_cache
-compile_cache.enable()
-print(jax.config.jax_compilation_cache_dir)
-"""
 
 
-def folder_in_use(**environment):
-    """What a process with this environment takes for its cache; "None" for none."""
-    inherited = {k: v for k, v in os.environ.items() if k != "HKDNET_CACHE"}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(
-        command, env=inherited | environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+def folder_in_use(given=None, **environment):
+    """What `enable` takes for the cache, with the folder that jax was given before."""
+    before = jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HKDNET_CACHE", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            jax.config.update("jax_compilation_cache_dir", given)
+            compile_cache.enable()
+            return jax.config.jax_compilation_cache_dir
+        finally:
+            jax.config.update("jax_compilation_cache_dir", before)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def test_which_folder(tmp_path):
     wanted, other = str(tmp_path / "a" / "b"), str(tmp_path / "other")
     assert folder_in_use(HKDNET_CACHE=wanted) == wanted
-    assert folder_in_use(HKDNET_CACHE="") == "None"
+    assert folder_in_use(HKDNET_CACHE="") is None
     assert folder_in_use(XDG_CACHE_HOME=other) == os.path.join(other, "hkdnet_jax")
     home = {"XDG_CACHE_HOME": "", "HOME": other}
     assert folder_in_use(**home) == os.path.join(other, ".cache", "hkdnet_jax")
-    both = {"HKDNET_CACHE": wanted, "JAX_COMPILATION_CACHE_DIR": other}
-    assert folder_in_use(**both) == other
+    assert folder_in_use(given=other, HKDNET_CACHE=wanted) == other
 
 
 def test_a_folder_that_cannot_be_made_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
-    assert folder_in_use(HKDNET_CACHE=str(tmp_path / "file" / "cache")) == "None"
+    assert folder_in_use(HKDNET_CACHE=str(tmp_path / "file" / "cache")) is None
 
 
 @pytest.mark.parametrize("folder", ["cache", ""])

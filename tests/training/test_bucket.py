@@ -95,13 +95,13 @@ def test_another_store_is_refused():
 
 
 def test_a_whole_run_in_a_bucket(bucket, tmp_path):
-    """It is made longer, so it also goes on from what it left there."""
+    """It goes on from what it left there, and ends like an unbroken one on disk."""
     config = teacher_config()
     config.tensorboard = False
     for epochs in (1, 2):
         config.train.epochs = epochs
         assert workdir.run(config, RUN) is True
-        workdir.run(config, str(tmp_path / "run"))
+    workdir.run(config, str(tmp_path / "run"))
     rows = bucket.cat_file(f"{HERE}/metrics.jsonl")
     assert rows == (tmp_path / "run" / "metrics.jsonl").read_bytes()
     in_bucket, on_disk = (Model.load(x) for x in (as_path(RUN), tmp_path / "run"))

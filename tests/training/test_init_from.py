@@ -119,6 +119,7 @@ def test_a_run_with_the_part_frozen_keeps_it_and_resumes_without_the_source(
     moved = tmp_path / "source"
     shutil.copytree(source, moved)
     config = changed(config, init_from=str(moved), init_freeze=True)
+    config.train.epochs, config.train.phase1_epochs = 1, 0
     folder = tmp_path / "run"
     assert workdir.run(config, str(folder))
     assert_equal(sr_of(folder), sr_of(source))

@@ -1,4 +1,9 @@
-"""Runs in processes of their own, killed and started again with the same command."""
+"""Runs in processes of their own, killed and started again with the same command.
+
+The unbroken runs, and the last part of each killed one, run in this process, whose
+programs are compiled apart from those of the others: equal programs, not only the same
+one, and the seconds of two starts less.
+"""
 
 import contextlib
 import os
@@ -15,6 +20,7 @@ import pytest
 from train_fixtures import read_rows
 
 from configs import student_x2, teacher
+from hkdnet_jax import main
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.run import Run
@@ -22,37 +28,40 @@ from hkdnet_jax.training.run import Run
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 600  # seconds; a run takes some, and more on a machine that is busy
 
-# `python -m hkdnet_jax.main`, but for a signal that it sends itself at a given moment:
-# when the row of a step has been written, or when the saving of a step has begun.
-SIGNALLED = """
+# `python -m hkdnet_jax.main`, but that it kills itself at some moment: when the row of
+# a step has been written, or when the saving of a step has begun.
+KILLED = """
 import os, signal, sys
 from hkdnet_jax import main
 from hkdnet_jax.training import checkpoint, writers
 
-moment, step, name, *arguments = sys.argv[1:]
+moment, step, *arguments = sys.argv[1:]
 owner, method = {
     "row": (writers.Writer, "scalars"),
     "save": (checkpoint.Checkpoints, "save"),
 }[moment]
 original = getattr(owner, method)
 
-def signalled(self, at, *args, **kwargs):
+def killed(self, at, *args, **kwargs):
     original(self, at, *args, **kwargs)
     if at == int(step):
-        os.kill(os.getpid(), getattr(signal, name))
+        os.kill(os.getpid(), signal.SIGKILL)
 
-setattr(owner, method, signalled)
+setattr(owner, method, killed)
 sys.exit(main.main(arguments))
 """
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """One CPU device, and programs compiled once for all the processes."""
+    """Programs compiled once for all the processes, with as many devices as here.
+
+    The number of devices is that of the threads at least, which sums may depend on.
+    """
     cache = tmp_path_factory.mktemp("compiled")
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -71,18 +80,14 @@ def _start(arguments, environment, *python):
 
 
 def _finish(process):
-    """Exit code, standard output and standard error."""
+    """Exit code and standard error."""
     try:
-        output, errors = process.communicate(timeout=TIMEOUT)
+        _, errors = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         raise
-    return process.returncode, output, errors
-
-
-def _run(arguments, environment, *python):
-    return _finish(_start(arguments, environment, *python))
+    return process.returncode, errors
 
 
 def _assert_same_end(config, workdir, other):
@@ -101,7 +106,7 @@ def _assert_same_end(config, workdir, other):
 
 
 def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
-    environment, tiny_teacher, tmp_path
+    environment, tiny_teacher, tmp_path, capfd
 ):
     overrides = {
         "teacher.dir": str(tiny_teacher),
@@ -111,7 +116,7 @@ def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
         "log_every_steps": "1",
         "optim.ema": "0.9",
         "mesh.data": "1",
-        # Less to compile, five times.
+        # Less to compile.
         "model.cea": "False",
         "model.dfag": "False",
         "model.sr_rcabs": "1",
@@ -122,34 +127,21 @@ def test_a_student_killed_in_each_phase_ends_as_if_it_had_not_been(
         return ["--config=configs/student_x2.py:tiny", f"--workdir={workdir}", *flags]
 
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    code, output, errors = _run(arguments(unbroken), environment)
-    assert code == 0, errors
+    assert main.main(arguments(unbroken)) == 0
+    output, errors = capfd.readouterr()
     assert str(unbroken) in output
     assert "Traceback" not in errors
     assert [r["step"] for r in read_rows(unbroken) if "train/loss" in r] == [
         *range(1, 13)
     ]
 
-    # In phase 1, a step after the checkpoint of step 3; while that of step 9 is being
-    # written, in phase 2; and, kindly, in between, after row 10 of 12.
-    for moment, step, name in (
-        ("row", 4, "SIGKILL"),
-        ("save", 9, "SIGKILL"),
-        ("row", 10, "SIGTERM"),
-    ):
-        flags = [moment, str(step), name, *arguments(killed)]
-        code, output, errors = _run(flags, environment, "-c", SIGNALLED)
-        if name == "SIGKILL":
-            assert code == -signal.SIGKILL, errors
-        else:
-            assert code == 143, errors
-            assert "same command continues" in output
-            assert "Traceback" not in errors
-
-    # The last part is compiled anew: equal programs, not only the same one.
-    fresh = {k: v for k, v in environment.items() if "COMPILATION_CACHE" not in k}
-    code, _, errors = _run(arguments(killed), fresh)
-    assert code == 0, errors
+    # In phase 1, a step after the checkpoint of step 3; then, in phase 2, while that of
+    # step 9 is being written.
+    for moment, step in (("row", 4), ("save", 9)):
+        flags = [moment, str(step), *arguments(killed)]
+        code, errors = _finish(_start(flags, environment, "-c", KILLED))
+        assert code == -signal.SIGKILL, errors
+    assert main.main(arguments(killed)) == 0
 
     config = student_x2.get_config("tiny")
     config.update_from_flattened_dict(
@@ -173,8 +165,7 @@ def test_a_teacher_killed_at_a_random_moment(environment, tmp_path):
     arguments = ["--config=configs/teacher.py:tiny", "--config.log_every_steps=1"]
     arguments += ["--config.mesh.data=1", "--config.train.epochs=5"]
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    code, _, errors = _run([*arguments, f"--workdir={unbroken}"], environment)
-    assert code == 0, errors
+    assert main.main([*arguments, f"--workdir={unbroken}"]) == 0
 
     process = _start([*arguments, f"--workdir={killed}"], environment)
     rows = killed / "metrics.jsonl"
@@ -186,11 +177,10 @@ def test_a_teacher_killed_at_a_random_moment(environment, tmp_path):
         time.sleep(random.SystemRandom().uniform(0, 1.5))
     finally:
         process.kill()
-    code, *_ = _finish(process)
+    code, _ = _finish(process)
     assert code in (-signal.SIGKILL, 0), "it may have been quicker"
 
-    code, _, errors = _run([*arguments, f"--workdir={killed}"], environment)
-    assert code == 0, errors
+    assert main.main([*arguments, f"--workdir={killed}"]) == 0
     config = teacher.get_config("tiny")
     config.train.epochs = 5
     _assert_same_end(config, killed, unbroken)

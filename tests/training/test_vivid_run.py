@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train_fixtures import random_batch, random_params, student_config, teacher_config
+from train_fixtures import (
+    create_state,
+    random_batch,
+    random_params,
+    student_config,
+    teacher_config,
+)
 
 from hkdnet_jax.common.arrays import to_float, to_uint8
 from hkdnet_jax.common.errors import UserError
@@ -46,8 +52,9 @@ def test_a_step_learns_the_pair(taken):
     vivid, before, after, scalars, batch = taken
     config = vivid.config
     ir, vis = steps.augmented(config, 0, batch)
-    output, _ = networks.build_teacher(config).apply({"params": before}, ir, vis)
-    total, terms = vivid_loss(output, ir, vis)
+    teacher = networks.build_teacher(config)
+    output, _ = jax.jit(teacher.apply)({"params": before}, ir, vis)
+    total, terms = jax.jit(vivid_loss)(output, ir, vis)
     np.testing.assert_allclose(scalars["loss"], total, rtol=1e-4)
     for name, value in terms.items():
         np.testing.assert_allclose(scalars[f"loss_{name}"], value, rtol=1e-3)
@@ -82,7 +89,8 @@ def test_validation_compares_with_the_target(taken):
     batch = random_batch(5, 2, 48)
     step = jax.jit(val_steps.teacher_val_step(vivid.config))
     sums, drawn = step(before, {}, batch | {"mask": jnp.ones(2)})
-    target = vivid_target(*(to_float(batch[name]) for name in ("ir", "vis")))
+    pair = (to_float(batch[name]) for name in ("ir", "vis"))
+    target = jax.jit(vivid_target)(*pair)
     np.testing.assert_array_equal(drawn["label"], to_uint8(target))
     error = np.square(np.float64(drawn["fused"]) / 255 - target).mean((1, 2, 3))
     np.testing.assert_allclose(sums["psnr"], -10 * np.log10(error).sum(), rtol=1e-2)
@@ -149,12 +157,13 @@ def test_a_camera_student_takes_a_step_and_is_validated(tiny_teacher):
     config.data.degradation = "camera"
     camera = run.Run(config)
     batch = next(camera.batches())
-    phase = camera.phase_at(camera.total_steps - 1)
     losses = []
     for each in (plain, camera):
-        _, scalars = each.train_step(phase)(each.init_state(), each.frozen, batch)
+        state = create_state(config, jax.device_put(random_params(config, 0)))
+        # Both phases see the same pair, and this one takes less to compile.
+        _, scalars = each.train_step(1)(state, each.frozen, batch)
         assert int(scalars["skipped"]) == 0
-        losses.append(float(scalars["loss_image"]))
+        losses.append(float(scalars["loss"]))
     assert losses[0] != losses[1]
     params = jax.device_put(random_params(config, 0))
     crops = random_batch(3, 2, 32) | {"mask": jnp.ones(2)}
