@@ -37,6 +37,7 @@ def get_config(variant=""):
     config.mesh.data = 1
     config.train.batch_size = 2
     config.data.samples_per_epoch = 2
+    config.model.dfag = config.model.cea = False
     return config
 """
 

