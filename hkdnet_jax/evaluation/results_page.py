@@ -41,11 +41,12 @@ pictures on every third pair of `tno` ([training-log.md](training-log.md)).
   that were trained on degraded pairs and are scored on clean ones like the others.
 - A vivid picture depends on what is near, and a low-resolution pair shows four, nine or
   sixteen times as much scene in the same number of pixels. `{REDUCED}`
-  takes that into account, so it is the fairer comparison for a vivid student.
+  takes that into account, so it is the fairer comparison for a vivid student, and the
+  one that its gain is over.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
   the HIGH-resolution pair. The VGG distance is the squared distance of unit VGG16
-  features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR over
-  `{TEACHER}`.
+  features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR, over
+  `{TEACHER}` except for vivid students.
 - Seconds are for one call of `fuse_pair` after compilation, while another pair was
   being measured. GB is what the compiler plans for that call, on top of what the
   process takes anyway (0.5 GB). Peaks of whole processes are in

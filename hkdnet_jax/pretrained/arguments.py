@@ -3,7 +3,7 @@
 import argparse
 
 from hkdnet_jax import pretrained
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, either
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
 from hkdnet_jax.runtime.precision import DTYPES
@@ -21,9 +21,8 @@ def add_model_arguments(
     parser.add_argument(
         "--model",
         metavar="NAME_OR_DIR",
-        help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package, or the same with _vivid appended; or the workdir of a training run, "
-        "a converted release, weights that export wrote, or "
+        help=f"{either(pretrained.names())}, which come with the package; or the "
+        "workdir of a training run, a converted release, weights that export wrote, or "
         "hf://OWNER/NAME on the Hugging Face Hub (default: the one that comes with the "
         "package for --scale)",
     )

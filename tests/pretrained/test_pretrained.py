@@ -167,6 +167,10 @@ def test_a_style_chooses_among_the_names(monkeypatch, tmp_path):
     for family, name in (("balanced", "lite_x3"), ("camera", "lite_camera_x3")):
         assert pretrained.students(family) == {3: tmp_path / name}
     assert pretrained.students("loud") == {}
+    held = "lite", "teacher", "lite_vivid", "teacher_vivid", "lite_camera"
+    assert pretrained.names() == held
+    with pytest.raises(UserError, match="lite_camera cannot be used at --scale 2: "):
+        pretrained.locate("lite_camera", 2)
     with pytest.raises(UserError, match="lite_camera is another one"):
         pretrained.locate("lite_camera", 3, "vivid")
 
@@ -207,6 +211,24 @@ def test_a_style_that_is_not_shipped_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     with pytest.raises(UserError, match="no model lite_vivid_x2 yet: train one with"):
         hkdnet_jax.load(2, style="vivid")
+
+
+def test_each_folder_has_a_name():
+    found = {
+        pretrained.locate(name, scale).name
+        for name in pretrained.names()
+        for scale in ([1] if "teacher" in name else pretrained.students(name[5:]))
+    }
+    assert found | {f"lite_x{scale}" for scale in (2, 3, 4)} == SHA256.keys()
+
+
+def test_the_teacher_for_a_model_is_of_its_style():
+    for style, context in (("balanced", 0), ("vivid", 12)):
+        teacher, student = (hkdnet_jax.load(scale, style=style) for scale in (1, 2))
+        assert pretrained.teacher_for(teacher) is teacher
+        assert teacher.network.context == context
+        for model in (student, student.ensembled()):
+            assert pretrained.teacher_for(model).network == teacher.network
 
 
 def test_a_style_is_not_for_other_models():
