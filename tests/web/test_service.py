@@ -11,6 +11,7 @@ from PIL import Image
 
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.levels import BYTES
 from hkdnet_jax.inference.inputs import Inputs
 from hkdnet_jax.metrics import PAPER, score
 from hkdnet_jax.model_files.model import Model
@@ -99,7 +100,7 @@ def test_the_result_is_compared_with_bicubic_enlargement(service, pair):
 def test_a_vivid_result_is_compared_with_a_vivid_one():
     ir, vis = make_pair()
     unit = (x[..., None] / np.float32(255) for x in (ir, vis))
-    inputs = Inputs(*unit, ranges=((0, 255), (0, 255)), notes=())
+    inputs = Inputs(*unit, ranges=(BYTES, BYTES), notes=())
     fused = Fused(np.zeros((2 * H, 2 * W), np.float32), inputs, [], 0.0)
     before = bicubic(pretrained.load(2, style="vivid"), fused, Path("a.png"))
     teacher = pretrained.load(1, style="vivid").for_reduced(2)
