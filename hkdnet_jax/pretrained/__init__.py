@@ -3,9 +3,12 @@
 Each is a model directory in this folder; README.md is their model card.
 """
 
+import dataclasses
 import os
 import re
 from pathlib import Path
+
+import jax
 
 from hkdnet_jax.common.errors import UserError, either
 from hkdnet_jax.model_files import hub
@@ -157,12 +160,13 @@ def load(
     *,
     scale: float | None = None,
     style: str = STYLES[0],
+    denoise: float = 0.0,
 ) -> Model:
     """Loads a model: `load(2)`, `load("runs/x2")`, `load("hf://owner/name")`.
 
     Args:
       model: the scale of a model that comes with the package, or what the commands take
-        as `--model`: `lite` (with `scale`) or `teacher`, a model directory, exported
+        as `--model`: one of `names` (with `scale`), a model directory, exported
         weights (.safetensors or .npz), or an address `hf://OWNER/NAME[@REVISION]` on
         the Hugging Face Hub.  By default the package's own model of `scale`, or of 2.
       scale: output pixels per input pixel along each side: 2, 3 or 4, or 1 for a
@@ -171,6 +175,8 @@ def load(
         `model` says it.
       style: how the package's models fuse.  `balanced`, as in the paper, is nearly a
         fixed average; `vivid` shows hot targets and visible texture at full contrast.
+      denoise: how much of the cameras' noise, blur and compression the balanced
+        students of the package take out, see `denoising`; 0 for nothing.
 
     Raises:
       TypeError: an argument is of another type.
@@ -184,7 +190,10 @@ def load(
         scale = _checked(2 if scale is None else scale)
     if style not in STYLES:
         raise UserError(f"style is {style!r}; give one of {', '.join(STYLES)}.")
-    directory = locate(None if model is None else os.fspath(model), scale, style)
+    name = None if model is None else os.fspath(model)
+    if denoise:
+        return denoising(name, scale, style, denoise)
+    directory = locate(name, scale, style)
     loaded = load_directory(directory)
     if scale is None:
         return loaded
@@ -193,6 +202,39 @@ def load(
     except ValueError as error:
         remedy = "leave scale out" if model else "install the package again"
         raise UserError(f"{directory} {error}: {remedy}.") from error
+
+
+def denoising(
+    model: str | None, scale: float | None, style: str, strength: float
+) -> Model:
+    """A student between `lite` and `lite_camera`, which began as a copy of `lite`.
+
+    Networks on the line between their weights make pictures between theirs (Wang et
+    al., "Deep Network Interpolation", CVPR 2019), in the time of one.
+
+    Args:
+      model, scale, style: as of `locate`; only the balanced students can do it.
+      strength: 0 for the weights of `lite`, 1 for those of `lite_camera`.
+
+    Raises:
+      UserError: the strength is not in [0, 1], or there is no such student.
+    """
+    if not 0 <= strength <= 1:
+        raise UserError(f"The strength of denoising is {strength}: give 0 to 1.")
+    if model not in (None, STUDENT) or style != STYLES[0]:
+        raise UserError(
+            f"Denoising is for the package's {STUDENT} in the style {STYLES[0]}: leave "
+            "it out, or leave out the model and the style."
+        )
+    ends = [
+        load_directory(locate(_name(STUDENT, family), scale))
+        for family in (FAMILIES[-1], FAMILIES[0])
+    ]
+    params = jax.tree.map(
+        lambda camera, clean: (1 - strength) * clean + strength * camera,
+        *(end.params for end in ends),
+    )
+    return dataclasses.replace(ends[1], params=params)
 
 
 def teacher_for(model: Model) -> Model:

@@ -53,6 +53,20 @@ def add_style_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_denoise_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --denoise, the fourth argument of `load_model`."""
+    held = either(pretrained.students(pretrained.FAMILIES[-1]))
+    parser.add_argument(
+        "--denoise",
+        type=float,
+        default=0.0,
+        metavar="0..1",
+        help="how much noise, blur and compression of the cameras is taken out; at "
+        f"--scale {held}, by the balanced models that come with the package "
+        "(default: 0, nothing)",
+    )
+
+
 def number(text: str) -> float:
     """Reads a number, an int if it is whole, for a flag's `type`."""
     try:
@@ -99,12 +113,19 @@ def set_up(model: Model, args: argparse.Namespace) -> Model:
     return model.ensembled() if args.tta else model
 
 
-def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:
-    """Loads the model that --model, --scale and --style stand for.
+def load_model(
+    name: str | None,
+    scale: float | None,
+    style: str = STYLES[0],
+    denoise: float = 0.0,
+) -> Model:
+    """Loads the model that --model, --scale, --style and --denoise stand for.
 
     Raises:
       UserError: there is no such model, or --scale is not its scale.
     """
+    if denoise:
+        return pretrained.denoising(name, scale, style, denoise)
     directory = pretrained.locate(name, scale, style)
     model = pretrained.load_directory(directory)
     if scale is None:
