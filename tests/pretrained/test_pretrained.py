@@ -32,6 +32,9 @@ SHA256 = {
     "lite_camera_x2": (
         "908240b31deb1fe2edb39a031f4bd750bfbc19c754aa238cb48f0ae4f05015bd"
     ),
+    "lite_camera_x4": (
+        "31360ed631018a4ae3b6990cab1e144493af400d8834d05a52d01046e70804d3"
+    ),
     "lite_vivid_x2": "404fe68cc81f7c2f5ce66ae8a765309558d4dea795c2e34dbba921bb9cf8f479",
     "lite_vivid_x3": "753a50cdab060f220a34f2109c49cee7b9f28d5e3728d83ad812bfbb9e1a213f",
     "lite_vivid_x4": "c11b7f49e98895e25cdd2466e3d31c1dc62ef0a238ac04315f30871bd66aaa01",
