@@ -50,7 +50,7 @@ pictures on every third pair of `tno` ([training-log.md](training-log.md)).
 - Seconds are for one call of `fuse_pair` after compilation, while another pair was
   being measured. GB is what the compiler plans for that call, on top of what the
   process takes anyway (0.5 GB). Peaks of whole processes are in
-  [performance.md](performance.md).
+  [performance.md](performance.md). A dash stands for what was not measured.
 """
 _ON_METRICS = f"""\
 - The fusion metrics compare a picture with its two high-resolution sources
@@ -89,7 +89,10 @@ def _full_reference_table(scales: Mapping[str, Any]) -> str:
             if method == OURS:
                 better = f"{sum(g > 0 for g in gain)} of {len(gain)}"
                 mean, least = f"{np.mean(gain):+.2f}", f"{gain[0]:+.2f}"
-                cost = f"{values['seconds']:.2f}", f"{values['gigabytes']:.2f}"
+                cost = [
+                    f"{values[key]:.2f}" if key in values else "-"
+                    for key in ("seconds", "gigabytes")
+                ]
                 more = [mean, least, better, *cost]
             distance = f"{values['vgg']:.4f}" if "vgg" in values else "-"
             numbers = [f"{values['psnr']:.2f}", f"{values['ssim']:.4f}", distance]
