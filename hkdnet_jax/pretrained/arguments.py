@@ -55,15 +55,14 @@ def add_style_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_denoise_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --denoise, the fourth argument of `load_model`."""
-    held = either(pretrained.students(pretrained.FAMILIES[-1]))
     parser.add_argument(
         "--denoise",
         type=float,
         default=0.0,
         metavar="0..1",
         help="how much noise, blur and compression of the cameras is taken out; at "
-        f"--scale {held}, by the balanced models that come with the package "
-        "(default: 0, nothing)",
+        "--scale 2 and 4, by the balanced models that come with the package (default: "
+        "0, nothing)",
     )
 
 
