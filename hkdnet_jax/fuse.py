@@ -26,6 +26,7 @@ from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import MIN_SIDE
 from hkdnet_jax.pretrained.arguments import (
     add_computing_arguments,
+    add_denoise_argument,
     add_model_arguments,
     add_style_argument,
     load_model,
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add_job_arguments(parser)
     add_model_arguments(parser, any_scale=True)
     add_style_argument(parser)
+    add_denoise_argument(parser)
     add_computing_arguments(parser)
     add_option_arguments(parser)
     return parser
@@ -64,7 +66,8 @@ def _run(args: argparse.Namespace) -> int:
     collected = Collected([]) if video else read_jobs(args, options.depth)
     # Pairs of two sizes are fused by the teacher, unless a scale or a model is given.
     native = args.match and args.scale is None and args.model is None
-    model = load_model(args.model, 1 if native else args.scale, args.style)
+    scale = 1 if native else args.scale
+    model = load_model(args.model, scale, args.style, args.denoise)
     model = set_up(model, args)
     if video:
         return _run_video(args, model, options)

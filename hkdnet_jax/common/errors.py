@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hkdnet_jax.common import streams
 
@@ -87,6 +87,12 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
 def install_command(extra: str) -> str:
     """Returns the `pip install` line that installs an extra of pyproject.toml."""
     return f"pip install 'hkdnet-jax[{extra}]'"
+
+
+def either(items: Iterable[object]) -> str:
+    """Joins alternatives, at least one, as in `2, 3 or 4`."""
+    *most, last = map(str, items)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def listing(items: Sequence[str], limit: int = 10) -> str:

@@ -318,6 +318,11 @@ def means(pairs: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
 
 
 def gains(pairs: Mapping[str, Any]) -> list[float]:
-    """Each pair's gain in PSNR (dB) of OURS over TEACHER, in ascending order."""
+    """Each pair's gain in PSNR (dB) of OURS, in ascending order.
+
+    It is over REDUCED where that was measured, or else over TEACHER.
+    """
     rows = (pair["full_reference"] for pair in pairs.values())
-    return sorted(row[OURS]["psnr"] - row[TEACHER]["psnr"] for row in rows)
+    return sorted(
+        row[OURS]["psnr"] - row.get(REDUCED, row[TEACHER])["psnr"] for row in rows
+    )

@@ -41,15 +41,16 @@ pictures on every third pair of `tno` ([training-log.md](training-log.md)).
   that were trained on degraded pairs and are scored on clean ones like the others.
 - A vivid picture depends on what is near, and a low-resolution pair shows four, nine or
   sixteen times as much scene in the same number of pixels. `{REDUCED}`
-  takes that into account, so it is the fairer comparison for a vivid student.
+  takes that into account, so it is the fairer comparison for a vivid student, and the
+  one that its gain is over.
 - PSNR, SSIM and VGG distance compare the 8-bit picture with the teacher's picture of
   the HIGH-resolution pair. The VGG distance is the squared distance of unit VGG16
-  features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR over
-  `{TEACHER}`.
+  features after {", ".join(VGG_LAYERS)}; lower is better. The gain is in PSNR, over
+  `{TEACHER}` except for vivid students.
 - Seconds are for one call of `fuse_pair` after compilation, while another pair was
   being measured. GB is what the compiler plans for that call, on top of what the
   process takes anyway (0.5 GB). Peaks of whole processes are in
-  [performance.md](performance.md).
+  [performance.md](performance.md). A dash stands for what was not measured.
 """
 _ON_METRICS = f"""\
 - The fusion metrics compare a picture with its two high-resolution sources
@@ -88,7 +89,10 @@ def _full_reference_table(scales: Mapping[str, Any]) -> str:
             if method == OURS:
                 better = f"{sum(g > 0 for g in gain)} of {len(gain)}"
                 mean, least = f"{np.mean(gain):+.2f}", f"{gain[0]:+.2f}"
-                cost = f"{values['seconds']:.2f}", f"{values['gigabytes']:.2f}"
+                cost = [
+                    f"{values[key]:.2f}" if key in values else "-"
+                    for key in ("seconds", "gigabytes")
+                ]
                 more = [mean, least, better, *cost]
             distance = f"{values['vgg']:.4f}" if "vgg" in values else "-"
             numbers = [f"{values['psnr']:.2f}", f"{values['ssim']:.4f}", distance]

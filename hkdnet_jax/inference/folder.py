@@ -79,7 +79,7 @@ def fuse_jobs(
     # Measured once: later images reuse the memory that earlier ones leave allocated.
     free = programs.budget(devices[0], options.max_memory)
     view = View(enlarge=Enlarger(devices, free))
-    teacher = functools.cache(lambda: model if model.scale == 1 else pretrained.load(1))
+    teacher = functools.cache(lambda: pretrained.teacher_for(model))
     for job, sentence in failures.items():
         report.failed(job, sentence)
     if options.align_once and groups:

@@ -219,7 +219,7 @@ class _Video:
         plan = None
         if ir.size != vis.size:
             plan = self._plan(ir.size, vis.size, model.scale)
-            model = model if model.scale == 1 else pretrained.load(1)
+            model = pretrained.teacher_for(model)
         self.model = model
         self.view = View(plan, Enlarger(devices, free))
         if options.align is not None:

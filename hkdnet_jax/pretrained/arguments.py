@@ -3,7 +3,7 @@
 import argparse
 
 from hkdnet_jax import pretrained
-from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.errors import UserError, either
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.models.presets import LARGEST_SCALE, LEAST_SCALE, SCALES, STYLES
 from hkdnet_jax.runtime.precision import DTYPES
@@ -21,9 +21,8 @@ def add_model_arguments(
     parser.add_argument(
         "--model",
         metavar="NAME_OR_DIR",
-        help=f"{pretrained.STUDENT} or {pretrained.TEACHER}, which come with the "
-        "package, or the same with _vivid appended; or the workdir of a training run, "
-        "a converted release, weights that export wrote, or "
+        help=f"{either(pretrained.names())}, which come with the package; or the "
+        "workdir of a training run, a converted release, weights that export wrote, or "
         "hf://OWNER/NAME on the Hugging Face Hub (default: the one that comes with the "
         "package for --scale)",
     )
@@ -51,6 +50,19 @@ def add_style_argument(parser: argparse.ArgumentParser) -> None:
         help="how the models that come with the package fuse: balanced, as in the "
         "paper, or vivid, with hot targets and visible texture at full contrast "
         f"(default: {STYLES[0]})",
+    )
+
+
+def add_denoise_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --denoise, the fourth argument of `load_model`."""
+    parser.add_argument(
+        "--denoise",
+        type=float,
+        default=0.0,
+        metavar="0..1",
+        help="how much noise, blur and compression of the cameras is taken out; at "
+        "--scale 2 and 4, by the balanced models that come with the package (default: "
+        "0, nothing)",
     )
 
 
@@ -100,12 +112,19 @@ def set_up(model: Model, args: argparse.Namespace) -> Model:
     return model.ensembled() if args.tta else model
 
 
-def load_model(name: str | None, scale: float | None, style: str = STYLES[0]) -> Model:
-    """Loads the model that --model, --scale and --style stand for.
+def load_model(
+    name: str | None,
+    scale: float | None,
+    style: str = STYLES[0],
+    denoise: float = 0.0,
+) -> Model:
+    """Loads the model that --model, --scale, --style and --denoise stand for.
 
     Raises:
       UserError: there is no such model, or --scale is not its scale.
     """
+    if denoise:
+        return pretrained.denoising(name, scale, style, denoise)
     directory = pretrained.locate(name, scale, style)
     model = pretrained.load_directory(directory)
     if scale is None:

@@ -146,13 +146,14 @@ def fuse_one(
     return Fused(unit, told.inputs, told.notes, time.monotonic() - begun)
 
 
-def bicubic(fused: Fused, path: Path) -> np.ndarray | None:
+def bicubic(model: Model, fused: Fused, path: Path) -> np.ndarray | None:
     """What one would do without this network.
 
-    The teacher fuses the pair at the size that it has, and bicubic interpolation
-    enlarges the result.
+    The teacher of the model's style fuses the pair at the size that it has, and bicubic
+    interpolation enlarges the result.
 
     Args:
+      model: the one that fused the pair.
       fused: the pair.
       path: of its infrared file, for sentences.
 
@@ -168,7 +169,8 @@ def bicubic(fused: Fused, path: Path) -> np.ndarray | None:
     ir, vis = inputs.ir[..., 0], inputs.vis[..., 0]
     with explain_out_of_memory(path, *ir.shape):
         full = {"ir_range": levels.FULL, "vis_range": levels.FULL}
-        low = pretrained.load(1)(ir, vis, **full, depth="float")
+        teacher = pretrained.teacher_for(model).for_reduced(fused.scale)
+        low = teacher(ir, vis, **full, depth="float")
         large = _enlarged(low[..., None], fused.scale)
     return pictures.picture(large, inputs, "8")
 

@@ -38,7 +38,7 @@ class Models:
     @property
     def names(self) -> tuple[str, ...]:
         """What `get` takes."""
-        return (AUTO, *pretrained.NAMES, *self._own)
+        return (AUTO, *pretrained.names(), *self._own)
 
     def get(self, name: str, scale: int) -> Model:
         """The model of a name, at a scale.

@@ -134,7 +134,7 @@ class Service:
                 model = self.models.get(settings.model, settings.scale)
                 fused = self._fuse(model, Pair(ir.stem, ir, vis), options, stage)
                 stage("comparing with bicubic enlargement")
-                plain = fusing.bicubic(fused, ir)
+                plain = fusing.bicubic(model, fused, ir)
                 before, what = plain, "bicubic enlargement"
                 if plain is None:
                     before, what = fusing.visible(fused), "the visible picture"

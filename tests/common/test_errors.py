@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hkdnet_jax.common.errors import UserError, exit_code, listing, needs_extra
+from hkdnet_jax.common.errors import UserError, either, exit_code, listing, needs_extra
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -78,6 +78,11 @@ def test_output_that_cannot_be_written_is_said(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "error: standard output cannot be written to (No space left on device).\n"
     )
+
+
+def test_either():
+    assert either((2, 3, 4)) == "2, 3 or 4"
+    assert [either(["a", "b"]), either("c")] == ["a or b", "c"]
 
 
 def test_listing():

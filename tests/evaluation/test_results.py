@@ -185,6 +185,14 @@ def test_a_vivid_teacher_is_also_scored_with_its_context_reduced():
     assert [*others, results.REDUCED] == list(methods)
 
 
+def test_gains_are_over_the_fairer_baseline():
+    scores = {results.OURS: 30.0, results.TEACHER: 25.0, results.REDUCED: 28.0}
+    row = {method: {"psnr": psnr} for method, psnr in scores.items()}
+    balanced = {k: v for k, v in row.items() if k != results.REDUCED}
+    pairs = {"a": {"full_reference": balanced}, "b": {"full_reference": row}}
+    assert results.gains(pairs) == [2.0, 5.0]
+
+
 def test_families_have_sections_of_their_own(data, monkeypatch, capsys):
     found = {"2": {"scene": {"full_reference": {}}}}
     asked = []

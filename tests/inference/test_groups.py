@@ -1,5 +1,6 @@
 """Jobs by the sizes of their files, and what happens to pairs of two sizes."""
 
+import dataclasses
 import functools
 import json
 
@@ -120,6 +121,27 @@ def test_a_matched_pair_is_enlarged_and_fused_by_the_teacher(
     assert line["output_size"] == [2 * W, 2 * H] and line["error"] is None
     assert line["ir_range"] == [0, 255] and line["alignment"] is None
     assert line["out"] == str(one.out) and line["seconds"] > 0
+
+
+def test_a_matched_pair_is_fused_in_the_style_of_the_student(
+    small_models, monkeypatch, tmp_path
+):
+    asked = []
+
+    def load(scale, style="balanced"):
+        asked.append((scale, style))
+        return Model.load(small_models[scale])
+
+    monkeypatch.setattr(pretrained, "load", load)
+    student = Model.load(small_models[2])
+    config = dataclasses.replace(student.network.config, skip_context=6.0)
+    following = student.network.clone(config=config)
+    one = job(tmp_path, "a", (H, W), (2 * H, 2 * W))
+    for network, style in ((student.network, "balanced"), (following, "vivid")):
+        model = dataclasses.replace(student, network=network)
+        assert fuse_files(model, [one], Options(match=True)) == []
+        assert (1, style) in asked
+        asked.clear()
 
 
 def test_lines_name_failures_and_are_added_to(small_models, tmp_path, capfd):

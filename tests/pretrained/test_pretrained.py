@@ -16,6 +16,7 @@ from data_pipelines.pairs import find_pairs
 from hkdnet_jax import evaluate, fuse, pretrained
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray
+from hkdnet_jax.evaluation.held_out import held_out_pair
 from hkdnet_jax.evaluation.pictures import degrade_picture, enlarge
 from hkdnet_jax.inference.pair import fuse_pair
 from hkdnet_jax.model_files import file_format
@@ -28,6 +29,12 @@ SHA256 = {
     "lite_x2": "d40d16c9c0ef17ada7eccd7af886eaaee2e6b6f7f4da13f0962f7498964314f7",
     "lite_x3": "37746142b69dbf2de61aac3248064c18b76c565925a682ca8b636dff5c49ec37",
     "lite_x4": "6a8a9b7693fb2598c1ab440d6c4cca137a6e43891241e46ad35899876279697a",
+    "lite_camera_x2": (
+        "908240b31deb1fe2edb39a031f4bd750bfbc19c754aa238cb48f0ae4f05015bd"
+    ),
+    "lite_camera_x4": (
+        "31360ed631018a4ae3b6990cab1e144493af400d8834d05a52d01046e70804d3"
+    ),
     "lite_vivid_x2": "404fe68cc81f7c2f5ce66ae8a765309558d4dea795c2e34dbba921bb9cf8f479",
     "lite_vivid_x3": "753a50cdab060f220a34f2109c49cee7b9f28d5e3728d83ad812bfbb9e1a213f",
     "lite_vivid_x4": "c11b7f49e98895e25cdd2466e3d31c1dc62ef0a238ac04315f30871bd66aaa01",
@@ -136,6 +143,44 @@ def test_better_than_bicubic_on_a_scene(scale):
     assert errors[0] < 0.9 * errors[1]
 
 
+def test_students_of_cameras_are_better_on_cameras():
+    ir, vis = scenes.render(7, 1, 96, 144)
+    label = fuse_pair(hkdnet_jax.load(1), ir, vis).astype(float)
+    taken = held_out_pair(ir, vis, 2, 3)
+    errors = [
+        np.mean((fuse_pair(model, *taken) - label) ** 2)
+        for model in (hkdnet_jax.load("lite_camera", scale=2), hkdnet_jax.load(2))
+    ]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_denoising_lies_between_two_students():
+    clean, camera = (hkdnet_jax.load(name, scale=2) for name in ("lite", "lite_camera"))
+    for strength in (0, 0.25, 1):
+        model = hkdnet_jax.load(2, denoise=strength)
+        assert model.network == clean.network == camera.network
+        for got, a, b in zip(
+            *(jax.tree.leaves(x.params) for x in (model, clean, camera)), strict=True
+        ):
+            expected = (1 - strength) * np.asarray(a) + strength * np.asarray(b)
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"scale": 2, "denoise": 1.5}, "strength of denoising is 1.5: give 0 to 1"),
+        ({"scale": 2, "denoise": float("nan")}, "strength of denoising is nan"),
+        ({"model": "teacher", "denoise": 1}, "is for the package's lite in the style"),
+        ({"scale": 2, "style": "vivid", "denoise": 1}, "leave out the model and the"),
+        ({"scale": 1, "denoise": 1}, "lite_camera cannot be used at --scale 1"),
+    ],
+)
+def test_denoising_that_cannot_be(arguments, says):
+    with pytest.raises(UserError, match=says):
+        hkdnet_jax.load(**arguments)
+
+
 def test_names_and_scales():
     here = pretrained._HERE
     assert pretrained.locate(None, 1) == pretrained.locate("teacher", None)
@@ -167,6 +212,10 @@ def test_a_style_chooses_among_the_names(monkeypatch, tmp_path):
     for family, name in (("balanced", "lite_x3"), ("camera", "lite_camera_x3")):
         assert pretrained.students(family) == {3: tmp_path / name}
     assert pretrained.students("loud") == {}
+    held = "lite", "teacher", "lite_vivid", "teacher_vivid", "lite_camera"
+    assert pretrained.names() == held
+    with pytest.raises(UserError, match="lite_camera cannot be used at --scale 2: "):
+        pretrained.locate("lite_camera", 2)
     with pytest.raises(UserError, match="lite_camera is another one"):
         pretrained.locate("lite_camera", 3, "vivid")
 
@@ -207,6 +256,24 @@ def test_a_style_that_is_not_shipped_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "_HERE", tmp_path)
     with pytest.raises(UserError, match="no model lite_vivid_x2 yet: train one with"):
         hkdnet_jax.load(2, style="vivid")
+
+
+def test_each_folder_has_a_name():
+    found = {
+        pretrained.locate(name, scale).name
+        for name in pretrained.names()
+        for scale in ([1] if "teacher" in name else pretrained.students(name[5:]))
+    }
+    assert found | {f"lite_x{scale}" for scale in (2, 3, 4)} == SHA256.keys()
+
+
+def test_the_teacher_for_a_model_is_of_its_style():
+    for style, context in (("balanced", 0), ("vivid", 12)):
+        teacher, student = (hkdnet_jax.load(scale, style=style) for scale in (1, 2))
+        assert pretrained.teacher_for(teacher) is teacher
+        assert teacher.network.context == context
+        for model in (student, student.ensembled()):
+            assert pretrained.teacher_for(model).network == teacher.network
 
 
 def test_a_style_is_not_for_other_models():
@@ -278,6 +345,11 @@ def test_commands_use_them(pair, tmp_path, capsys):
     fused = read_gray(tmp_path / "out" / "scene_0000.png")
     expected = fuse_pair(hkdnet_jax.load(2), *pair).astype(int)
     assert np.abs(fused - expected).max() <= 1
+    flags = [f"--out={tmp_path / 'less'}", "--scale=2", "--denoise=0.5"]
+    assert fuse.main([*folders, *flags]) == 0
+    less = read_gray(tmp_path / "less" / "scene_0000.png")
+    expected = fuse_pair(hkdnet_jax.load(2, denoise=0.5), *pair).astype(int)
+    assert np.abs(less - expected).max() <= 1 and np.any(less != fused)
     out = tmp_path / "scores.json"
     argv = [*folders, "--model=lite", "--scale=2", "--metrics=AG", f"--out={out}"]
     assert evaluate.main(argv) == 0

@@ -1,6 +1,7 @@
 """What the page does with files: pictures, sentences, archives."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from PIL import Image
 
 from hkdnet_jax import pretrained
 from hkdnet_jax.common.errors import UserError
+from hkdnet_jax.common.levels import BYTES
+from hkdnet_jax.inference.inputs import Inputs
 from hkdnet_jax.metrics import PAPER, score
 from hkdnet_jax.model_files.model import Model
-from hkdnet_jax.web.fusing import Settings
+from hkdnet_jax.web.fusing import Fused, Settings, bicubic
 from hkdnet_jax.web.limits import Limits
 from hkdnet_jax.web.models import Models
 from hkdnet_jax.web.service import Service
@@ -92,6 +95,24 @@ def test_the_result_is_compared_with_bicubic_enlargement(service, pair):
     expected = np.rint(np.clip(np.asarray(large), 0, 1) * 255)
     assert result.what == "bicubic enlargement" and result.before.dtype == np.uint8
     assert np.abs(result.before - expected).max() <= 1
+
+
+def test_a_vivid_result_is_compared_with_a_vivid_one():
+    ir, vis = make_pair()
+    unit = (x[..., None] / np.float32(255) for x in (ir, vis))
+    inputs = Inputs(*unit, ranges=(BYTES, BYTES), notes=())
+    fused = Fused(np.zeros((2 * H, 2 * W), np.float32), inputs, [], 0.0)
+    before = bicubic(pretrained.load(2, style="vivid"), fused, Path("a.png"))
+    teacher = pretrained.load(1, style="vivid").for_reduced(2)
+    large = Image.fromarray(teacher(ir, vis, depth="float")).resize(
+        (2 * W, 2 * H), Image.Resampling.BICUBIC
+    )
+    expected = np.rint(np.clip(np.asarray(large), 0, 1) * 255)
+    assert np.abs(before - expected).max() <= 1
+
+
+def test_models_of_the_package_can_be_chosen():
+    assert Models().names == ("auto", *pretrained.names())
 
 
 def test_a_teachers_result_is_compared_with_the_visible_picture(service, pair):
