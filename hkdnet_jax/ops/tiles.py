@@ -7,8 +7,7 @@ Here the place in a tile comes first: entry [i, j, n, r, s, c] is that of the pi
 once, and each transform is a sum of whole arrays, a few of them moved by one tile.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +17,6 @@ from jax import lax
 from hkdnet_jax.ops.barriers import separate
 from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
 from hkdnet_jax.runtime.precision import FULL
-
-# Bytes of transformed features up to which all are processed at once.
-WHOLE_BYTES = 10 * 2**20
-# Bytes of those in a chunk where there are more, so that they stay in the caches.  The
-# loop over the chunks costs several passes over the features, which is why it does not
-# begin earlier.
-CHUNK_BYTES = 5 * 2**19
-# Image and row of tiles at which a chunk begins.
-Start = tuple[jax.Array | int, jax.Array | int]
 
 
 def to_tiles(x: jax.Array) -> jax.Array:
@@ -75,18 +65,8 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       float32 [4, 4, N, R, S, O]; outside the images the values mean nothing, and their
       gradient has to be 0.
     """
-    transformed = _transformed(kernel)
-    *outer, rows, columns, _ = tiles.shape
-    chunks = _Chunks(tiles.shape, max(kernel.shape[2:]))
-    shape = *outer, chunks.all_rows, columns, kernel.shape[-1]
-
-    def step(out: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
-        places = _to_places(bordered, start, chunks, kernel)
-        part = _mixed(_BOTH_OUTPUTS.T, _products(places, transformed))
-        return lax.dynamic_update_slice(out, part, (0, 0, *start, 0, 0))
-
-    out = chunks.fold(step, jnp.zeros(shape, tiles.dtype), chunks.bordered(tiles))
-    return out[:, :, :, :rows]
+    products = _products(_to_places(tiles, kernel), _transformed(kernel))
+    return _mixed(_BOTH_OUTPUTS.T, products)
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -104,74 +84,11 @@ conv.defvjp(_forward, _backward)
 
 def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
     """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
-    channels = kernel.shape[2:]
-    chunks = _Chunks(tiles.shape, max(channels))
-    grad = chunks.filled(grad)
+    inputs = _to_places(tiles, kernel)
+    outputs = _mixed(_BOTH_OUTPUTS, grad)
     numbers = (((1,), (1,)), ((0,), (0,)))
-
-    def step(total: jax.Array, bordered: jax.Array, start: Start) -> jax.Array:
-        inputs = _to_places(bordered, start, chunks, kernel)
-        outputs = _mixed(_BOTH_OUTPUTS, chunks.part(grad, start))
-        return total + lax.dot_general(
-            _flat(inputs), _flat(outputs), numbers, precision=FULL
-        )
-
-    zero = jnp.zeros((WINDOW**2, *channels), tiles.dtype)
-    total = chunks.fold(step, zero, chunks.bordered(tiles))
-    return _mixed(_BOTH_TAPS.T, total.reshape(WINDOW, WINDOW, *channels))
-
-
-class _Chunks:
-    """Parts of tiles whose transformed features stay in a core's caches.
-
-    A chunk is some whole images, or some rows of tiles of one image.
-    """
-
-    def __init__(self, shape: tuple[int, ...], channels: int):
-        """Cuts [4, 4, N, R, S, C]; `channels` is the larger number before and after."""
-        _, _, self.number, self.rows, columns, _ = shape
-        row_bytes = 4 * WINDOW**2 * columns * channels
-        at_once = self.number * self.rows * row_bytes <= WHOLE_BYTES
-        limit = WHOLE_BYTES if at_once else CHUNK_BYTES
-        fitting = max(1, limit // row_bytes)  # rows of tiles
-        self.bands = -(-self.rows // fitting)
-        self.height = -(-self.rows // self.bands)
-        self.all_rows = self.bands * self.height
-        most = max(1, fitting // self.rows)
-        # A prime number of images goes one by one, which is no slower (measured) than
-        # more of them with zeros in place of those that lack.
-        self.images = max(k for k in range(1, most + 1) if self.number % k == 0)
-
-    def bordered(self, tiles: jax.Array) -> jax.Array:
-        """Adds a row of zero tiles above, and one below the last chunk."""
-        return _padded(tiles, 1, 1 + self.all_rows - self.rows)
-
-    def filled(self, tiles: jax.Array) -> jax.Array:
-        """Adds rows of zero tiles until the last chunk is full."""
-        return _padded(tiles, 0, self.all_rows - self.rows)
-
-    def part(self, tiles: jax.Array, start: Start, more: int = 0) -> jax.Array:
-        """The tiles of a chunk with `more` rows below them."""
-        sizes = *tiles.shape[:2], self.images, self.height + more, *tiles.shape[4:]
-        return lax.dynamic_slice(tiles, (0, 0, *start, 0, 0), sizes)
-
-    def fold(self, step: Callable[..., Any], first: Any, bordered: jax.Array) -> Any:
-        """Calls step(carry, bordered, start) for each chunk, one after the other."""
-        count = self.number // self.images * self.bands
-        if count == 1:
-            return step(first, bordered, (0, 0))
-
-        def body(carry: Any, index: jax.Array) -> tuple[Any, None]:
-            start = index // self.bands * self.images, index % self.bands * self.height
-            return step(carry, bordered, start), None
-
-        return lax.scan(body, first, jnp.arange(count))[0]
-
-
-def _padded(tiles: jax.Array, above: int, below: int) -> jax.Array:
-    padding = [(0, 0)] * tiles.ndim
-    padding[3] = above, below
-    return jnp.pad(tiles, padding)
+    sums = lax.dot_general(_flat(inputs), _flat(outputs), numbers, precision=FULL)
+    return _mixed(_BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
 
 
 # Both directions at once: [36, 16] and [36, 9].
@@ -203,10 +120,8 @@ def _products(places: jax.Array, kernel: jax.Array) -> jax.Array:
     return products.reshape(*places.shape[:-1], kernel.shape[-1])
 
 
-def _to_places(
-    bordered: jax.Array, start: Start, chunks: _Chunks, kernel: jax.Array
-) -> jax.Array:
-    """The windows of 6x6 pixels around a chunk's tiles, transformed.
+def _to_places(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The windows of 6x6 pixels around tiles, transformed.
 
     A window has a pixel of the tile before and one of the tile after on each axis.
 
@@ -214,17 +129,23 @@ def _to_places(
       [6, 6, N, R, S, C].
     """
 
-    def down(bordered: jax.Array, *start: jax.Array) -> jax.Array:
-        part, height = chunks.part(bordered, start, more=2), chunks.height
-        windows = [part[-1, :, :, :height]]
-        windows += [part[i, :, :, 1 : height + 1] for i in range(TILE)]
-        windows += [part[0, :, :, 2 : height + 2]]
+    def down(tiles: jax.Array) -> jax.Array:
+        windows = [_down(tiles[-1]), *tiles, _up(tiles[0])]
         return _combined(INPUTS, windows, axis=0)
 
     # Or each of the six terms below would compute the sums above again.
-    x = separate(kernel[0, 0, 0, 0], down, bordered, *start)
+    x = separate(kernel[0, 0, 0, 0], down, tiles)
     columns = [x[:, i] for i in range(TILE)]
     return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
+
+
+def _down(x: jax.Array) -> jax.Array:
+    """Moves [4, N, R, S, C] by one tile downwards; zeros enter."""
+    return jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))[:, :, :-1]
+
+
+def _up(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))[:, :, 1:]
 
 
 def _right(x: jax.Array) -> jax.Array:

@@ -60,7 +60,8 @@ def test_the_mean_is_over_all_eight_views():
     def slanted(ir, vis):
         rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in ir.shape[1:3])
         weight = (rows[:, None] ** 2 + 0.3 * columns[None] ** 3)[None, :, :, None]
-        return enlarged(jnp.cumsum(weight * ir, axis=2) - weight * jnp.roll(vis, 1, 1), 3)
+        sums = jnp.cumsum(weight * ir, axis=2)
+        return enlarged(sums - weight * jnp.roll(vis, 1, 1), 3)
 
     each = [np.asarray(slanted(*p)) for p in zip(views(ir), views(vis), strict=True)]
     expected = np.mean(undone(each), axis=0)

@@ -9,7 +9,7 @@ import pytest
 from hkdnet_jax.measuring.hlo import collectives
 from hkdnet_jax.models import tiled_rcabs
 from hkdnet_jax.models.blocks import ResidualGroup
-from hkdnet_jax.ops import tiles, winograd
+from hkdnet_jax.ops import winograd
 from hkdnet_jax.ops.extent import Extent
 from hkdnet_jax.runtime import sharding
 
@@ -66,14 +66,12 @@ def test_in_tiles_is_the_plain_stack(plain, remat):
 
 
 def test_four_devices_share_the_batch(plain, monkeypatch):
-    """Each works on its own images, chunk by chunk, and only gradients are exchanged.
+    """Each works on its own images, and only gradients are exchanged.
 
     That goes for the stack in tiles, and for the convolution after it, whose weight
-    gradient has chunks too.
+    gradient goes through the images chunk by chunk.
     """
     _, params, _ = plain
-    monkeypatch.setattr(tiles, "WHOLE_BYTES", 0)
-    monkeypatch.setattr(tiles, "CHUNK_BYTES", 1)
     monkeypatch.setattr(winograd, "_CACHED_BYTES", 1)
     x, mesh = features(n=8), sharding.make_mesh(4)
     run = program(group())

@@ -7,7 +7,6 @@ import pytest
 from jax import lax
 
 from hkdnet_jax.ops import tiles
-from hkdnet_jax.ops.winograd import weight_gradient
 
 
 def arrays(shape, o, seed=0):
@@ -36,6 +35,7 @@ SHAPES = [
     ((2, 8, 12, 5), 4),
     ((1, 5, 7, 3), 6),
     ((3, 1, 1, 4), 4),
+    ((5, 10, 12, 7), 8),
     ((1, 24, 20, 32), 32),
 ]
 
@@ -56,55 +56,6 @@ def test_tiles_and_back(h, w):
                 assert not tile.any()
             assert marks[a % 4, b % 4, 0, a // 4, b // 4, 0] == (a < h and b < w)
     np.testing.assert_array_equal(tiles.from_tiles(jnp.asarray(cut), h, w), x)
-
-
-# One row of tiles of the two images, of 12 columns: 4 * 36 * 3 * 8 bytes.
-ROW = 4 * 36 * 3 * 8
-
-
-@pytest.mark.parametrize(
-    ("images", "rows", "chunks"),
-    [(4, 12, 1), (4, 6, 2), (4, 3, 4), (4, 2, 8), (4, 1, 12), (5, 10, 5)],
-)
-def test_chunks_change_nothing(monkeypatch, images, rows, chunks):
-    """Images of 3 rows of tiles; of two bands the second is half empty.
-
-    Three of five images would fit into a chunk, but do not divide them.
-    """
-    x, kernel, grad = arrays((images, 10, 12, 7), 8)
-    monkeypatch.setattr(tiles, "WHOLE_BYTES", 0)
-    monkeypatch.setattr(tiles, "CHUNK_BYTES", rows * ROW + 1)
-    jaxpr = jax.make_jaxpr(lambda *args: tiles.conv(*args))(tiles.to_tiles(x), kernel)
-    loops = [int(part.split()[0]) for part in str(jaxpr).split("length=")[1:]]
-    assert loops == ([] if chunks == 1 else [chunks])
-
-    @jax.jit
-    def both(grad, x, kernel):
-        output, pull = jax.vjp(in_tiles, x, kernel)
-        return output, *pull(grad)
-
-    output, grad_x, grad_kernel = both(grad, x, kernel)
-    want = direct(x, kernel)
-    np.testing.assert_allclose(output, want, rtol=0, atol=5e-6 * np.abs(want).max())
-    want = direct(grad, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
-    np.testing.assert_allclose(grad_x, want, rtol=0, atol=5e-6 * np.abs(want).max())
-    want = weight_gradient(x, grad)
-    np.testing.assert_allclose(
-        grad_kernel, want, rtol=0, atol=1e-5 * np.abs(want).max()
-    )
-
-
-def test_few_features_are_no_chunks():
-    """Those of 2.7 MB, which would be more than a chunk, and not those of 10.6 MB."""
-
-    def loops(number):
-        shapes = (4, 4, number, 6, 6, 32), (3, 3, 32, 32)
-        arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-        # Anew each time, for jax keeps what it has traced.
-        return str(jax.make_jaxpr(lambda *args: tiles.conv(*args))(*arrays))
-
-    assert "length=" not in loops(16)
-    assert "length=8" in loops(64)
 
 
 @pytest.mark.parametrize(("shape", "o"), SHAPES)
