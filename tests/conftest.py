@@ -84,14 +84,12 @@ jax.config.update("jax_enable_x64", False)
 # The files that take longest come first, the longest one leading: one that starts late
 # would keep a process busy alone.
 LONGEST = (
-    "runtime/test_processes.py",
-    "metrics/test_reference_values.py",
-    "test_configs.py",
-    "test_launch.py",
     "training/test_kill_and_resume.py",
-    "test_sweep.py",
-    "training/test_steps.py",
+    "test_configs.py",
+    "runtime/test_processes.py",
     "training/test_loop.py",
+    "test_launch.py",
+    "training/test_steps.py",
 )
 
 
