@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
+
 from hkdnet_jax.common.errors import UserError, needs_extra
 from hkdnet_jax.exported import onnx_types, program
 from hkdnet_jax.model_files.model import Model
@@ -45,12 +47,12 @@ def to_graph(model: Model) -> "onnx.ModelProto":
     Raises:
       UserError: see `convert`.
     """
-    with needs_extra("ONNX", "onnx"):
+    with needs_extra("ONNX", "onnx"), _functions_kept():
         import jax2onnx
         import onnx
         import onnxruntime  # noqa: F401  for onnx_types
     try:
-        with _quietly():
+        with _quietly(), _functions_kept():
             graph = jax2onnx.to_onnx(
                 program.function(model),
                 [program.images()] * len(program.INPUTS),
@@ -135,3 +137,17 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _functions_kept() -> Iterator[None]:
+    """Puts back the functions of `jax.numpy` that jax2onnx replaces for good.
+
+    Its own `cumsum` takes fewer arguments, and would stay in the user's process.
+    """
+    before = dict(vars(jnp))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(jnp, name, value)

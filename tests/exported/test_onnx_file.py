@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_fixtures import make_pair
@@ -95,6 +96,11 @@ def test_what_is_quantised(files):
     assert all(1 not in tuple(x.dims)[:2] for x in integer if len(x.dims) == 4)
     size = {d: files[2, d].stat().st_size for d in onnx_file.DTYPES}
     assert size["float16"] < size["float32"]
+
+
+@pytest.mark.usefixtures("files")
+def test_jax_is_left_as_it_was():
+    assert jnp.cumsum(jnp.ones((1, 3)), 1).tolist() == [[1, 2, 3]]
 
 
 def test_calibration_scenes():
