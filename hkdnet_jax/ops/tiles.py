@@ -7,15 +7,21 @@ Here the place in a tile comes first: entry [i, j, n, r, s, c] is that of the pi
 once, and each transform is a sum of whole arrays, a few of them moved by one tile.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from hkdnet_jax.ops.barriers import separate
-from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
+from hkdnet_jax.ops.winograd import (
+    BOTH_TAPS,
+    INPUTS,
+    OUTPUTS,
+    TILE,
+    WINDOW,
+    combined,
+    mixed,
+)
 from hkdnet_jax.runtime.precision import FULL
 
 
@@ -66,7 +72,7 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       gradient has to be 0.
     """
     products = _products(_to_places(tiles, kernel), _transformed(kernel))
-    return _mixed(_BOTH_OUTPUTS.T, products)
+    return mixed(_BOTH_OUTPUTS.T, products)
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -85,27 +91,19 @@ conv.defvjp(_forward, _backward)
 def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
     """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
     inputs = _to_places(tiles, kernel)
-    outputs = _mixed(_BOTH_OUTPUTS, grad)
+    outputs = mixed(_BOTH_OUTPUTS, grad)
     numbers = (((1,), (1,)), ((0,), (0,)))
     sums = lax.dot_general(_flat(inputs), _flat(outputs), numbers, precision=FULL)
-    return _mixed(_BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
+    return mixed(BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
 
 
-# Both directions at once: [36, 16] and [36, 9].
+# Both directions at once: [36, 16].
 _BOTH_OUTPUTS = np.kron(OUTPUTS, OUTPUTS).astype(np.float32)
-_BOTH_TAPS = np.kron(TAPS, TAPS).astype(np.float32)
 
 
 def _transformed(kernel: jax.Array) -> jax.Array:
     """The kernel at each place of a window, [36, I, O]."""
-    return _mixed(_BOTH_TAPS, kernel).reshape(-1, *kernel.shape[2:])
-
-
-def _mixed(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """Multiplies a matrix [P * P, Q * Q] with an array [Q, Q, ...] to [P, P, ...]."""
-    side = round(matrix.shape[0] ** 0.5)
-    mixed = jnp.dot(matrix, x.reshape(matrix.shape[1], -1), precision=FULL)
-    return mixed.reshape(side, side, *x.shape[2:])
+    return mixed(BOTH_TAPS, kernel).reshape(-1, *kernel.shape[2:])
 
 
 def _flat(places: jax.Array) -> jax.Array:
@@ -131,12 +129,12 @@ def _to_places(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def down(tiles: jax.Array) -> jax.Array:
         windows = [_down(tiles[-1]), *tiles, _up(tiles[0])]
-        return _combined(INPUTS, windows, axis=0)
+        return combined(INPUTS, windows, axis=0)
 
     # Or each of the six terms below would compute the sums above again.
     x = separate(kernel[0, 0, 0, 0], down, tiles)
     columns = [x[:, i] for i in range(TILE)]
-    return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
+    return combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
 
 
 def _down(x: jax.Array) -> jax.Array:
@@ -155,13 +153,3 @@ def _right(x: jax.Array) -> jax.Array:
 
 def _left(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0),) * 3 + ((0, 1), (0, 0)))[:, :, :, 1:]
-
-
-def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
-    total = 0.0
-    for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
-        shape = [1] * (array.ndim + 1)
-        shape[axis] = -1
-        total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
-    return total
