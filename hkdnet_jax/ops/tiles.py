@@ -13,15 +13,7 @@ import numpy as np
 from jax import lax
 
 from hkdnet_jax.ops.barriers import separate
-from hkdnet_jax.ops.winograd import (
-    BOTH_TAPS,
-    INPUTS,
-    OUTPUTS,
-    TILE,
-    WINDOW,
-    combined,
-    mixed,
-)
+from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW, combined
 from hkdnet_jax.runtime.precision import FULL
 
 
@@ -72,7 +64,7 @@ def conv(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
       gradient has to be 0.
     """
     products = _products(_to_places(tiles, kernel), _transformed(kernel))
-    return mixed(_BOTH_OUTPUTS.T, products)
+    return _mixed(_BOTH_OUTPUTS.T, products)
 
 
 def _forward(tiles: jax.Array, kernel: jax.Array):
@@ -91,19 +83,27 @@ conv.defvjp(_forward, _backward)
 def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
     """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
     inputs = _to_places(tiles, kernel)
-    outputs = mixed(_BOTH_OUTPUTS, grad)
+    outputs = _mixed(_BOTH_OUTPUTS, grad)
     numbers = (((1,), (1,)), ((0,), (0,)))
     sums = lax.dot_general(_flat(inputs), _flat(outputs), numbers, precision=FULL)
-    return mixed(BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
+    return _mixed(_BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *kernel.shape[2:]))
 
 
-# Both directions at once: [36, 16].
+# Both directions at once: [36, 16] and [36, 9].
 _BOTH_OUTPUTS = np.kron(OUTPUTS, OUTPUTS).astype(np.float32)
+_BOTH_TAPS = np.kron(TAPS, TAPS).astype(np.float32)
 
 
 def _transformed(kernel: jax.Array) -> jax.Array:
     """The kernel at each place of a window, [36, I, O]."""
-    return mixed(BOTH_TAPS, kernel).reshape(-1, *kernel.shape[2:])
+    return _mixed(_BOTH_TAPS, kernel).reshape(-1, *kernel.shape[2:])
+
+
+def _mixed(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """Multiplies a matrix [P * P, Q * Q] with an array [Q, Q, ...] to [P, P, ...]."""
+    side = round(matrix.shape[0] ** 0.5)
+    mixed = jnp.dot(matrix, x.reshape(matrix.shape[1], -1), precision=FULL)
+    return mixed.reshape(side, side, *x.shape[2:])
 
 
 def _flat(places: jax.Array) -> jax.Array:

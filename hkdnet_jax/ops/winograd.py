@@ -49,8 +49,6 @@ def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 # Matrices [6, 4], [6, 3] and [6, 6]; see `_transforms`.
 OUTPUTS, TAPS, INPUTS = _transforms()
-# Both directions at once: [36, 9].
-BOTH_TAPS = np.kron(TAPS, TAPS).astype(np.float32)
 
 
 def weight_gradient(x: jax.Array, grad: jax.Array, precision: str = FULL) -> jax.Array:
@@ -113,7 +111,8 @@ def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
     )
     dimensions = (((1,), (1,)), ((0,), (0,)))
     sums = lax.dot_general(inputs, outputs, dimensions, precision=precision)
-    return mixed(BOTH_TAPS.T, sums.reshape(WINDOW, WINDOW, *sums.shape[1:]))
+    sums = combined(TAPS.T, sums.reshape(WINDOW, WINDOW, *sums.shape[1:]), axis=0)
+    return combined(TAPS.T, sums.swapaxes(0, 1), axis=1)
 
 
 def _transformed(matrix: np.ndarray, x: jax.Array, number: jax.Array) -> jax.Array:
@@ -139,7 +138,9 @@ def _transformed(matrix: np.ndarray, x: jax.Array, number: jax.Array) -> jax.Arr
     return combined(matrix, windows, axis=1).reshape(WINDOW**2, -1, x.shape[-1])
 
 
-def combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+def combined(
+    matrix: np.ndarray, arrays: Sequence[jax.Array] | jax.Array, axis: int
+) -> jax.Array:
     """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
     total = 0.0
     for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
@@ -147,10 +148,3 @@ def combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.
         shape[axis] = -1
         total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
     return total
-
-
-def mixed(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """Multiplies a matrix [P * P, Q * Q] with an array [Q, Q, ...] to [P, P, ...]."""
-    side = round(matrix.shape[0] ** 0.5)
-    product = jnp.dot(matrix, x.reshape(matrix.shape[1], -1), precision=FULL)
-    return product.reshape(side, side, *x.shape[2:])
