@@ -105,6 +105,7 @@ LONGEST = (
     "test_configs.py",
     "runtime/test_processes.py",
     "training/test_loop.py",
+    "training/test_going_on.py",
     "test_launch.py",
     "training/test_steps.py",
 )
