@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
-from test_layout import FLOW, TREES, folder_imports  # noqa: E402
+from test_layout import FLOW, folder_imports, trees  # noqa: E402
 
 DRAWING = ROOT / "docs/images/architecture.svg"
 PAGE = ROOT / "docs/architecture.md"
@@ -126,8 +126,8 @@ def _what(folder: str) -> str:
     """What a folder's docstring says first, as far as there is room."""
     if folder == "hkdnet_jax":
         return "the commands"
-    text = re.split(r"[.,:;] |\n", ast.get_docstring(TREES[folder]) + "\n")[0]
-    more = re.match(r"[^.\n]*", ast.get_docstring(TREES[folder]))[0]
+    text = re.split(r"[.,:;] |\n", ast.get_docstring(trees()[folder]) + "\n")[0]
+    more = re.match(r"[^.\n]*", ast.get_docstring(trees()[folder]))[0]
     return (more if len(more) <= _LETTERS else text).rstrip(".")
 
 

@@ -3,10 +3,10 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models.presets import PRESETS
 
 H, W = 17, 23  # odd; nearly every test uses this one size, which compiles once
@@ -42,14 +42,12 @@ def random_params(network, seed=0):
     No parameter stays zero, so that every branch takes part in the output.
     """
     rng = np.random.default_rng(seed)
-    x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x, x)["params"]
 
     def draw(leaf):
         fan_in = max(1, int(np.prod(leaf.shape[-4:-1])))
         return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)
 
-    return jax.tree.map(draw, shapes)
+    return jax.tree.map(draw, param_shapes(network))
 
 
 def make_pair(seed=0, height=H, width=W):

@@ -6,11 +6,13 @@ import ctypes.util
 import gc
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import jax
 import pytest
 from jax._src import compiler, lru_cache
+from jax._src.interpreters import mlir
 from jaxtyping import install_import_hook
 
 # The functions of these check their arguments and results against their annotations,
@@ -75,6 +77,21 @@ def _put_whole(cache, key, value):
 
 
 lru_cache.LRUCache.put = _put_whole
+# jax makes a context of MLIR for each program, which takes longer than lowering a small
+# one: here a thread keeps one for all programs of a file.
+_make_context, _contexts = mlir.make_ir_context, {}
+
+
+def _kept_context():
+    thread = threading.get_ident()
+    if thread not in _contexts:
+        _contexts[thread] = _make_context()
+    return _contexts[thread]
+
+
+mlir.make_ir_context = _kept_context
+# Where in Python an operation comes from is of use in a profile only.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 # A missing axis must be an error, not a silently broadcast result.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # float64 that is asked for while it is off is a warning, and warnings are errors.
@@ -88,6 +105,7 @@ LONGEST = (
     "test_configs.py",
     "runtime/test_processes.py",
     "training/test_loop.py",
+    "training/test_going_on.py",
     "test_launch.py",
     "training/test_steps.py",
 )
@@ -142,6 +160,7 @@ def models(tmp_path_factory) -> dict[int, Path]:
 def dropped_programs():
     """Drops the programs of each file after its tests: they take gigabytes in all."""
     yield
+    _contexts.clear()
     jax.clear_caches()
     gc.collect()
     # Compilers free small pieces, which glibc keeps; other libraries lack the call.

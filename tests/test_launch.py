@@ -120,7 +120,8 @@ def test_one_gpu_runs_on_a_cpu_too(pairs, tmp_path):
         "--config.train.epochs=1",
         "--config.train.phase1_epochs=0",
         *("--config.model.dfag=False", "--config.model.cea=False"),
-        *("--config.loss.phi=0.0", "--config.data.samples_per_epoch=8"),
+        *("--config.loss.phi=0.0", "--config.train.batch_size=2"),
+        "--config.data.samples_per_epoch=2",
         PYTHON=sys.executable,
         PLATFORM="cpu",
         LIMIT="3600",  # for slow machines: every stage ends by itself

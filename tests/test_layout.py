@@ -1,6 +1,7 @@
 """The order of the files in the flow of data, read from their import statements."""
 
 import ast
+import functools
 import graphlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,12 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Parsed when a test asks: every process of the suite collects all tests."""
+    return {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 
 def _imported(name: str, node: ast.AST) -> list[str]:
@@ -98,7 +104,7 @@ def _imports(name: str, nodes: Iterator[ast.AST]) -> set[str]:
 
 
 def _all_imports(name: str) -> set[str]:
-    return _imports(name, ast.walk(TREES[name]))
+    return _imports(name, ast.walk(trees()[name]))
 
 
 def _roots(modules: set[str]) -> set[str]:
@@ -133,7 +139,7 @@ def test_the_tree_was_read():
 def test_a_file_imports_only_earlier_folders(name):
     if name == "hkdnet_jax":
         # The package itself imports nothing; its attributes are loaded when asked for.
-        assert not _own(_imports(name, _at_import(TREES[name])), name)
+        assert not _own(_imports(name, _at_import(trees()[name])), name)
         return
     here, modules = _folder(name), _own(_all_imports(name), name)
     later = {m for m in modules if FLOW.index(_folder(m)) > FLOW.index(here)}
@@ -164,7 +170,7 @@ def test_no_imports_in_a_circle():
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_private_names_stay_in_their_file(name):
-    imports = [n for n in ast.walk(TREES[name]) if isinstance(n, ast.ImportFrom)]
+    imports = [n for n in ast.walk(trees()[name]) if isinstance(n, ast.ImportFrom)]
     own = [n for n in imports if n.level or (n.module or "").startswith(PACKAGES)]
     names = [alias.name for node in own for alias in node.names]
     assert not [taken for taken in names if taken.startswith("_")]
@@ -210,7 +216,7 @@ def test_one_file_imports_clu_and_tensorflow_and_lazily():
     users = {name for name in program if _roots(_all_imports(name)) & TENSORFLOW}
     assert users == {"hkdnet_jax.training.writers"}
     for name in FILES:
-        eager = _roots(_imports(name, _at_import(TREES[name])))
+        eager = _roots(_imports(name, _at_import(trees()[name])))
         assert not eager & {"tensorflow", "clu", "keras"}, name
 
 
@@ -222,7 +228,7 @@ def test_one_folder_imports_gradio_and_its_command_does_so_late():
 
 
 def test_one_file_names_mesh_axes():
-    users = {name for name, tree in TREES.items() if _names_axes(tree)}
+    users = {name for name, tree in trees().items() if _names_axes(tree)}
     assert users == {"hkdnet_jax.runtime.sharding"}
 
 
@@ -250,7 +256,7 @@ def _eager_closure(start: str) -> tuple[set[str], set[str]]:
         if name in own:
             continue
         own.add(name)
-        modules = _imports(name, _at_import(TREES[name]))
+        modules = _imports(name, _at_import(trees()[name]))
         waiting += [module for module in modules if module in FILES]
         outside |= _roots(modules)
     return own, outside

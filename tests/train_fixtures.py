@@ -39,10 +39,21 @@ def student_config(teacher_dir: Path | str) -> ConfigDict:
     return config
 
 
+_SHAPES: dict[str, Any] = {}
+
+
+def shapes_of(config: ConfigDict) -> dict[str, Any]:
+    """Shapes of the parameters that a run has, traced once for each network."""
+    network = describe_network(config), networks.has_adapter(config)
+    key = json.dumps(network, sort_keys=True)
+    if key not in _SHAPES:
+        _SHAPES[key] = jax.eval_shape(lambda: networks.init_params(config))
+    return _SHAPES[key]
+
+
 def optimizer_of(config: ConfigDict) -> Optimizer:
     """The optimizer of a run of 8 steps, of which an epoch is one."""
-    groups = jax.eval_shape(lambda: networks.init_params(config))
-    return make_optimizer(config, groups, epoch_steps=1, total_steps=8)
+    return make_optimizer(config, shapes_of(config), epoch_steps=1, total_steps=8)
 
 
 def create_state(config: ConfigDict, params: dict[str, Any]) -> TrainState:
@@ -55,10 +66,10 @@ def random_params(config: ConfigDict, seed: int) -> dict[str, Any]:
 
     Drawn with NumPy: compiling the networks' own initialisation takes seconds.
     """
-    shapes = jax.eval_shape(lambda: networks.init_params(config))
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda x: np.asarray(rng.normal(0, 0.05, x.shape), np.float32), shapes
+        lambda x: np.asarray(rng.normal(0, 0.05, x.shape), np.float32),
+        shapes_of(config),
     )
 
 

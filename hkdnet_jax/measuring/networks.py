@@ -21,7 +21,7 @@ from hkdnet_jax.measuring.measure import (
     statistics,
     timed,
 )
-from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.model_files.model import Model, param_shapes
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
@@ -88,9 +88,8 @@ def random_model(settings: Settings) -> Model:
         network = Teacher()
     else:
         network = Student(PRESETS[settings.preset], settings.scale)
-    image = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
-    model = Model(network, jax.device_put(random_params(shapes)), settings.scale)
+    params = jax.device_put(random_params(param_shapes(network)))
+    model = Model(network, params, settings.scale)
     return model.astype(settings.dtype)
 
 

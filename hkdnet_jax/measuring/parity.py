@@ -18,6 +18,7 @@ from hkdnet_jax.common.errors import needs_extra
 from hkdnet_jax.losses import quality
 from hkdnet_jax.measuring.measure import Row, Settings
 from hkdnet_jax.measuring.networks import random_params
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models import attention
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
@@ -190,13 +191,11 @@ def _attentions(x: np.ndarray) -> Iterator[Case]:
 
 def _networks(networks: Mapping[str, nn.Module], dtype: str) -> Iterator[Case]:
     ir, vis = _images(5, 2, _SIDE), _images(6, 2, _SIDE)
-    shape = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
     tolerance = _ROUNDING if dtype == "float32" else _BFLOAT16
     for name, network in networks.items():
-        shapes = jax.eval_shape(network.init, jax.random.key(0), shape, shape)["params"]
 
         def forward(params: Any, ir: jax.Array, vis: jax.Array, network=network):
             return network.apply({"params": params}, ir, vis)[0]
 
-        arguments = random_params(shapes), ir, vis
+        arguments = random_params(param_shapes(network)), ir, vis
         yield Case(f"{name}, {dtype}", forward, arguments, tolerance)

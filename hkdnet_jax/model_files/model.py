@@ -1,6 +1,7 @@
 """Trained networks, as they are loaded from model directories."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ class Model:
         params = jax.tree.map(_as_float32, stored)
         try:
             network, scale = _build(config)
-            expected = _shapes(network) if check_shapes else params
+            expected = param_shapes(network) if check_shapes else params
         except Exception as error:
             # A value that no trainer wrote may break anything, at any depth.
             raise UserError(
@@ -261,8 +262,12 @@ def _as_float32(leaf: np.ndarray) -> np.ndarray:
     return leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
 
 
-def _shapes(network: nn.Module) -> Mapping[str, Any]:
-    """Shapes and dtypes of a network's parameters."""
+@functools.cache
+def param_shapes(network: nn.Module) -> Mapping[str, Any]:
+    """Shapes and dtypes of the parameters of a network that takes two images.
+
+    They are traced once in a process, which takes tenths of a second.
+    """
     image = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
     with jax.enable_x64(False):  # parameters are float32 for every caller
         # The key is not drawn, because drawing is a program to compile.

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_layout import FLOW, TREES, folder_imports
+from test_layout import FLOW, folder_imports, trees
 
 DOCS = Path(__file__).parents[2] / "docs"
 spec = importlib.util.spec_from_file_location("draw", DOCS / "draw_architecture.py")
@@ -53,9 +53,9 @@ def test_each_stop_exists_and_is_reached(flow):
     """A file of the flow's folders uses what a stop is."""
     folders = {draw.folder_of(module) for module, _, _ in flow}
     for number, (module, name, what) in enumerate(flow):
-        defined = {n.name for n in TREES[module].body if hasattr(n, "name")}
+        defined = {n.name for n in trees()[module].body if hasattr(n, "name")}
         assert name in defined, (module, name)
         assert what and not what.endswith(".")
         if number:
-            callers = [m for m in TREES if draw.folder_of(m) in folders]
-            assert any(name in _names(TREES[m]) for m in callers), (module, name)
+            callers = [m for m in trees() if draw.folder_of(m) in folders]
+            assert any(name in _names(trees()[m]) for m in callers), (module, name)

@@ -10,6 +10,7 @@ import numpy_reference as ref
 import pytest
 from command_fixtures import TINIEST
 
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models import strips
 from hkdnet_jax.models.blocks import ContinuousUpsampler
 from hkdnet_jax.models.student import Student
@@ -23,9 +24,7 @@ H, W = 11, 9
 
 @functools.cache
 def params():
-    x = jnp.zeros((1, 8, 8, 1))
-    shapes = jax.eval_shape(Student(CONFIG, 2).init, jax.random.key(0), x, x)
-    return ref.random_params(shapes["params"], 3)
+    return ref.random_params(param_shapes(Student(CONFIG, 2)), 3)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models.attention import channel_attention, dual_frequency_weights
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
@@ -21,9 +22,7 @@ SIZES = ((20, 24), (9, 13), (17, 8))
 
 
 def random_params(network):
-    x = jnp.zeros((1, 4, 4, 1))
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x, x)["params"]
-    return ref.random_params(shapes, 7)
+    return ref.random_params(param_shapes(network), 7)
 
 
 @functools.cache

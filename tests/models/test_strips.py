@@ -10,6 +10,7 @@ import numpy_reference as ref
 import pytest
 
 from hkdnet_jax.model_files import call
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models import strips
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import FusionPart, Student
@@ -22,9 +23,7 @@ W = 7
 
 @functools.cache
 def params(scale):
-    x = jnp.zeros((1, 4, 4, 1))
-    shapes = jax.eval_shape(Student(TINY, scale).init, jax.random.key(0), x, x)
-    return ref.random_params(shapes["params"], 3)
+    return ref.random_params(param_shapes(Student(TINY, scale)), 3)
 
 
 def images(height, number=1):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 
+from hkdnet_jax.model_files.model import param_shapes
 from hkdnet_jax.models import vivid
 from hkdnet_jax.models.teacher import Teacher, for_reduced
 
@@ -19,9 +20,7 @@ def pair(h, w, n=2, seed=0):
 
 @functools.cache
 def params():
-    x = jnp.zeros((1, 4, 4, 1))
-    shapes = jax.eval_shape(Teacher().init, jax.random.key(0), x, x)["params"]
-    return ref.random_params(shapes, seed=3)
+    return ref.random_params(param_shapes(Teacher()), seed=3)
 
 
 @functools.cache

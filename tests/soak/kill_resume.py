@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "teacher.py:tiny")
 OVERRIDES = {
     "train.epochs": 5,  # of 4 steps, each with a validation
+    "train.batch_size": 2,  # of the 8 samples of an epoch: less to compute
+    "data.samples_per_epoch": 8,
     "log_every_steps": 1,
     "checkpoint_every_steps": 2,
     "mesh.data": 1,

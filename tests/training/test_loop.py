@@ -1,17 +1,14 @@
-"""Whole small runs in this process: what they write, how they stop and go on."""
+"""Whole small runs in this process: what they write, and what the loop does."""
 
-import contextlib
 import copy
-import shutil
-import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from loop_fixtures import STEPS, changed, restore, terminated_at, train, wrapped
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
-from train_fixtures import read_rows, save_teacher, student_config
+from train_fixtures import read_rows
 
 from data_pipelines import loader
 from hkdnet_jax.common.arrays import degrade, resize_bicubic, to_float
@@ -20,119 +17,7 @@ from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
 from hkdnet_jax.runtime import memory, sharding
 from hkdnet_jax.training import loop
-from hkdnet_jax.training.checkpoint import Checkpoints
 from hkdnet_jax.training.run import Run
-from hkdnet_jax.training.writers import Writer
-
-STEPS = 12  # 3 epochs of 4; the first is phase 1
-TOO_MANY = 2  # bad steps in a row
-
-
-@pytest.fixture(scope="module")
-def run(tiny_teacher):
-    """One run, compiled once; the tests train it into folders of their own."""
-    config = student_config(tiny_teacher)
-    config.train.epochs = 3
-    config.max_bad_steps = TOO_MANY
-    config.optim.ema = 0.9
-    config.optim.clip_norm = 1.0
-    config.optim.schedule = "cosine"
-    run = Run(config)
-    # Traced and compiled anew each time they are asked for: ask once.
-    fresh, shapes = jax.device_get(run.init_state()), run.abstract_state()
-    run.init_state = lambda: jax.device_put(fresh, run.replicated)
-    run.abstract_state = lambda: shapes
-    return run
-
-
-def _train(run, workdir):
-    """What `main.run` does around `train`."""
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
-        beginning = loop.begin(run, checkpoints)
-        writer = Writer(workdir, start_step=beginning.step, tensorboard=False)
-        stack.enter_context(contextlib.closing(writer))
-        return loop.train(run, workdir, checkpoints, writer, beginning)
-
-
-def _restore(run, workdir):
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        return checkpoints.restore(run.abstract_state())
-
-
-def _latest(workdir):
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        return checkpoints.latest_step()
-
-
-def _assert_same_end(run, workdir, other):
-    """Weights kept, state and place in the data are equal to the last bit."""
-    kept, expected = (file_format.load_model(folder) for folder in (workdir, other))
-    jax.tree.map(np.testing.assert_array_equal, kept, expected)
-    (state, data, meta), expected = _restore(run, workdir), _restore(run, other)
-    jax.tree.map(np.testing.assert_array_equal, state, expected[0])
-    assert (data, meta) == expected[1:]
-
-
-def _changed(run, **config):
-    """The same compiled steps under a config that differs outside of them."""
-    other = copy.copy(run)
-    other.config = run.config.copy_and_resolve_references()
-    other.config.update(config)
-    return other
-
-
-def _wrapped(run, wrap):
-    """The run with `wrap(step_function, done)` in place of each step function.
-
-    `done` counts the steps of the whole run, so it needs a state that says its step.
-    """
-    other = copy.copy(run)
-
-    def train_step(phase):
-        compiled = run.train_step(phase)
-
-        def step(state, frozen, batch):
-            done = int(jax.device_get(state.step)) + 1
-            return wrap(compiled, done)(state, frozen, batch)
-
-        return step
-
-    other.train_step = train_step
-    return other
-
-
-def _terminated_at(run, at):
-    """The run, sent a SIGTERM in its step `at`."""
-
-    def wrap(compiled, done):
-        if done == at:
-            signal.raise_signal(signal.SIGTERM)
-        return compiled
-
-    return _wrapped(run, wrap)
-
-
-def _spoiled_at(run, bad_steps):
-    """The run with a teacher of NaNs in some steps."""
-    nans = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), run.frozen)
-    nans = jax.device_put(nans, run.replicated)
-
-    def wrap(compiled, done):
-        if done in bad_steps:
-            return lambda state, _, batch: compiled(state, nans, batch)
-        return compiled
-
-    return _wrapped(run, wrap)
-
-
-@pytest.fixture(scope="module")
-def finished(run, tmp_path_factory):
-    """Workdir of the unbroken run.  Not to be changed."""
-    workdir = tmp_path_factory.mktemp("finished")
-    assert _train(run, workdir) is True
-    return workdir
-
 
 # What a run writes
 
@@ -169,11 +54,11 @@ def test_a_picture_of_each_validation_pair_is_written(run, finished):
 
 def test_fusion_metrics_are_computed_when_asked_for(run, finished):
     # 2 of 3 epochs are validated with metrics: the second, and the last.
-    other = _changed(run, val_metrics="CC,AG", val_metrics_every_epochs=2)
+    other = changed(run, val_metrics="CC,AG", val_metrics_every_epochs=2)
     assert [loop._is_scored(other, done) for done in (4, 8, 12)] == [0, 1, 1]
     assert not any(loop._is_scored(run, done) for done in (4, 8, 12))
 
-    params = jax.device_put(_restore(run, finished)[0].best_params(), run.replicated)
+    params = jax.device_put(restore(run, finished)[0].best_params(), run.replicated)
     with jax.transfer_guard("disallow"):
         plain, strips = other.validate(params)
         means, _ = other.validate(params, with_metrics=True)
@@ -198,8 +83,8 @@ def test_pairs_without_a_value_do_not_count(monkeypatch, run, finished):
         return {"CC": np.linspace(0.0, 1.0, len(ir)) * np.nan, "AG": np.arange(4.0)}
 
     monkeypatch.setattr(metrics, "score", score)
-    other = _changed(run, val_metrics="CC,AG")
-    params = jax.device_put(_restore(run, finished)[0].best_params(), run.replicated)
+    other = changed(run, val_metrics="CC,AG")
+    params = jax.device_put(restore(run, finished)[0].best_params(), run.replicated)
     means, _ = other.validate(params, with_metrics=True)
     assert np.isnan(means["val/CC"])
     assert means["val/AG"] == np.mean([0, 1, 2])  # 3 pairs and a filler
@@ -227,7 +112,7 @@ def test_the_workdir_is_a_model_of_the_averaged_weights(run, finished):
     rows = {
         row["step"]: row["val/psnr"] for row in read_rows(finished) if "val/psnr" in row
     }
-    state, _, meta = _restore(run, finished)
+    state, _, meta = restore(run, finished)
     assert meta["best"] == max(rows[8], rows[12])
     if rows[12] > rows[8]:
         jax.tree.map(
@@ -240,7 +125,7 @@ def test_the_workdir_is_a_model_of_the_averaged_weights(run, finished):
 def _scored(run, scores):
     """The run with made-up validation scores, and the weights that were scored."""
     # Without the checkpoints in between, which take most of such a run's time.
-    other = _changed(run, checkpoint_every_steps=100)
+    other = changed(run, checkpoint_every_steps=100)
     seen, scores = [], iter(scores)
 
     def validate(params, with_metrics, stop_requested):
@@ -255,28 +140,28 @@ def _scored(run, scores):
 def test_the_best_weights_are_kept_from_phase_2_on(run, tmp_path, scores, best):
     # Phase 1 has the highest score in both cases: its picture is an untrained part's.
     scored, seen = _scored(run, (99, *scores[1:]))
-    assert _train(scored, tmp_path)
+    assert train(scored, tmp_path)
     kept = Model.load(tmp_path).params
     for key in ("fusion", "sr"):
         jax.tree.map(np.testing.assert_array_equal, kept[key], seen[best][key])
-    assert _restore(run, tmp_path)[2]["best"] == scores[best]
+    assert restore(run, tmp_path)[2]["best"] == scores[best]
 
 
 def test_a_validation_that_is_not_finite_replaces_no_weights(run, tmp_path, capsys):
     scored, seen = _scored(run, (99, 20, np.nan))
-    assert _train(scored, tmp_path)
+    assert train(scored, tmp_path)
     kept = Model.load(tmp_path).params
     jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[1]["sr"])
-    assert _restore(run, tmp_path)[2]["best"] == 20
+    assert restore(run, tmp_path)[2]["best"] == 20
     assert "the validation after step 12 gave no finite PSNR" in capsys.readouterr().err
 
 
 def test_weights_are_kept_after_a_validation_that_is_not_finite(run, tmp_path):
     scored, seen = _scored(run, (99, np.nan, 15))
-    assert _train(scored, tmp_path)
+    assert train(scored, tmp_path)
     kept = Model.load(tmp_path).params
     jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[2]["sr"])
-    assert _restore(run, tmp_path)[2]["best"] == 15
+    assert restore(run, tmp_path)[2]["best"] == 15
 
 
 def test_every_program_is_compiled_before_the_loop(run, tiny_teacher, tmp_path, capsys):
@@ -316,227 +201,16 @@ def test_a_program_that_does_not_fit_is_one_sentence(run, monkeypatch):
 
 
 def test_phase_1_keeps_no_weights(run, tmp_path):
-    assert _train(_terminated_at(run, 5), tmp_path) is False
+    assert train(terminated_at(run, 5), tmp_path) is False
     assert not (tmp_path / file_format.WEIGHTS_FILE).exists()
 
 
 def test_a_better_score_of_before_the_stop_is_remembered(run, tmp_path):
     scored, seen = _scored(run, (99, 20, 15))
-    assert _train(_terminated_at(scored, 9), tmp_path) is False
-    assert _train(scored, tmp_path) is True
+    assert train(terminated_at(scored, 9), tmp_path) is False
+    assert train(scored, tmp_path) is True
     kept = Model.load(tmp_path).params
     jax.tree.map(np.testing.assert_array_equal, kept["sr"], seen[1]["sr"])
-
-
-# Stopping and going on
-
-
-@pytest.mark.parametrize("stops", [(4,), (2, 3, 9)])
-def test_a_terminated_run_goes_on_to_the_same_end(run, finished, tmp_path, stops):
-    for at in stops:
-        assert _train(_terminated_at(run, at), tmp_path) is False
-        assert _latest(tmp_path) == at, "saved where it stopped"
-    assert _train(run, tmp_path) is True
-    _assert_same_end(run, tmp_path, finished)
-    steps = [row["step"] for row in read_rows(tmp_path) if "train/loss" in row]
-    assert sorted(set(steps)) == steps
-    assert set(steps) == {2, 4, 6, 8, 10, 12} | set(stops)
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [("data/metadata", b"9", b"8"), ("meta/metadata", b"false", b"true")],
-)
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
-    run, finished, tmp_path, capsys, file, old, new
-):
-    for at in (6, 9):
-        _train(_terminated_at(run, at), tmp_path)
-    steps = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
-    assert steps == {"6", "9"}
-    damaged = tmp_path / "checkpoints" / "9" / file
-    assert old in damaged.read_bytes()
-    damaged.write_bytes(damaged.read_bytes().replace(old, new))
-    assert _train(run, tmp_path) is True
-    assert "checkpoints/9 is damaged" in capsys.readouterr().err
-    _assert_same_end(run, tmp_path, finished)
-    # The row of step 9 is gone, and those after it stand there once.
-    assert read_rows(tmp_path) == read_rows(finished)
-
-
-class TwiceAsLong:
-    """A source of the same pairs twice, so that there are two batches."""
-
-    def __init__(self, source):
-        self.source, self.names = source, source.names * 2
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, index):
-        return self.source[index % len(self.source)]
-
-
-def test_a_run_terminated_while_it_validates_saves_before_it_ends(
-    run, finished, tmp_path
-):
-    other = copy.copy(run)
-
-    batches = []
-
-    def stop_in_the_second_batch(step):
-        def counted(*args):
-            batches.append(args)
-            signal.raise_signal(signal.SIGTERM)
-            return step(*args)
-
-        return counted
-
-    other.val_step = lambda: stop_in_the_second_batch(run.val_step())
-    other.val_source = TwiceAsLong(run.val_source)
-    assert _train(other, tmp_path) is False
-    assert len(batches) == 1, "the second batch is not begun"
-    assert _latest(tmp_path) == 4
-    assert not [row for row in read_rows(tmp_path) if "val/psnr" in row]
-    assert _restore(run, tmp_path)[2]["validation_due"] is True
-    # The next start makes up for it, and ends as if nothing had been.
-    assert _train(run, tmp_path) is True
-    _assert_same_end(run, tmp_path, finished)
-    assert read_rows(tmp_path) == read_rows(finished)
-
-
-def test_a_run_terminated_in_its_last_step_validates_at_the_next_start(
-    run, finished, tmp_path
-):
-    assert _train(_terminated_at(run, STEPS), tmp_path) is False
-    assert _latest(tmp_path) == STEPS
-    assert _train(run, tmp_path) is True
-    kept, expected = (file_format.load_model(path) for path in (tmp_path, finished))
-    jax.tree.map(np.testing.assert_array_equal, kept, expected)
-    assert read_rows(tmp_path) == read_rows(finished)
-
-
-def test_the_signal_handler_of_before_is_put_back(run, tmp_path):
-    def handler(*_):
-        raise AssertionError("not while it trains")
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        _train(_terminated_at(run, 1), tmp_path)
-        assert signal.getsignal(signal.SIGTERM) is handler
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_a_finished_run_started_again_does_nothing(run, finished, tmp_path):
-    workdir = tmp_path / "copy"
-    shutil.copytree(finished, workdir)
-    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-
-    def wrap(*_):
-        raise AssertionError("no step was to be taken")
-
-    assert _train(_wrapped(run, wrap), workdir) is True
-    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-    assert after == before
-
-
-def test_a_finished_run_can_be_made_longer(run, finished, tmp_path):
-    workdir = tmp_path / "copy"
-    shutil.copytree(finished, workdir)
-    longer = copy.copy(run)
-    longer.total_steps = STEPS + 2
-    assert _train(longer, workdir) is True
-    assert _latest(workdir) == STEPS + 2
-
-
-def test_a_teacher_that_changed_is_noticed(run, finished, tmp_path):
-    workdir = tmp_path / "copy"
-    shutil.copytree(finished, workdir)
-    config = run.config.copy_and_resolve_references()
-    config.teacher.dir = str(save_teacher(tmp_path / "other", seed=1))
-    with pytest.raises(UserError, match=r"teacher.*changed") as caught:
-        _train(Run(config), workdir)
-    assert "\n" not in str(caught.value)
-
-
-# Numbers that are not finite
-
-
-def test_a_few_bad_steps_are_skipped_and_counted(run, tmp_path):
-    assert _train(_spoiled_at(run, {6, 9}), tmp_path) is True
-    rows = {row["step"]: row for row in read_rows(tmp_path) if "train/loss" in row}
-    assert rows[6]["train/loss"] is None
-    assert rows[8]["train/loss"] is not None
-    assert [rows[step]["train/skipped"] for step in (4, 6, 8, 12)] == [0, 1, 1, 2]
-    state, *_ = _restore(run, tmp_path)
-    assert state.step == STEPS
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-
-
-@pytest.mark.parametrize(
-    ("bad", "cadence"),
-    [
-        # The host looks only at the end of the run: it must still see the row of 2.
-        ({7, 8}, {"log_every_steps": 100, "checkpoint_every_steps": 100}),
-        # A checkpoint is due in and after the bad row.
-        ({7, 8}, {"log_every_steps": 100, "checkpoint_every_steps": 1}),
-        ({7, 8, 9, 10, 11, 12}, {"log_every_steps": 5}),
-    ],
-)
-def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
-    run, finished, tmp_path, bad, cadence
-):
-    changed = _changed(run, **cadence)
-    with pytest.raises(UserError, match=r"not finite for [23] steps") as caught:
-        _train(_spoiled_at(changed, bad), tmp_path)
-    assert "config.optim.lr" in str(caught.value)
-    last_good = None if cadence.get("checkpoint_every_steps") == 100 else 6
-    assert _latest(tmp_path) == last_good
-    # From there the run goes on as if nothing had been.
-    assert _train(run, tmp_path) is True
-    _assert_same_end(run, tmp_path, finished)
-
-
-def test_weights_that_explode_stop_the_run_and_spoil_no_checkpoint(
-    run, finished, tmp_path
-):
-    """All numbers are finite until the network has multiplied them."""
-
-    def wrap(compiled, done):
-        if done != 7:  # the weights stay as large
-            return compiled
-
-        def exploded(state, frozen, batch):
-            params = jax.tree.map(lambda x: x * 1e25, jax.device_get(state.params))
-            params = jax.device_put(params, run.replicated)
-            return compiled(state.replace(params=params), frozen, batch)
-
-        return exploded
-
-    often = _changed(run, checkpoint_every_steps=1)
-    with pytest.raises(UserError, match="not finite for 2 steps in a row"):
-        _train(_wrapped(often, wrap), tmp_path)
-    assert _latest(tmp_path) == 6
-    state = _restore(run, tmp_path)[0]
-    assert max(float(abs(x).max()) for x in jax.tree.leaves(state.params)) < 100
-    assert _train(run, tmp_path) is True
-    _assert_same_end(run, tmp_path, finished)
-
-
-def test_the_same_seed_gives_the_same_bytes_on_four_devices(tiny_teacher, tmp_path):
-    """On one device the tests of interrupted runs compare with an unbroken one."""
-    config = student_config(tiny_teacher)
-    config.mesh.data = config.train.batch_size = 4
-    config.data.samples_per_epoch = 16
-    config.train.epochs = 1
-    config.train.phase1_epochs = 0
-    run = Run(config)
-    for name in ("one", "two"):
-        assert _train(run, tmp_path / name) is True
-        assert len(run.mesh.devices) == 4
-    _assert_same_end(run, tmp_path / "one", tmp_path / "two")
-    assert read_rows(tmp_path / "one") == read_rows(tmp_path / "two")
 
 
 # The loop itself
@@ -552,7 +226,7 @@ def test_no_array_travels_unasked_in_the_loop(run, tmp_path):
         return step
 
     with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):
-        _train(_wrapped(run, wrap), tmp_path)
+        train(wrapped(run, wrap), tmp_path)
 
 
 def test_the_state_is_donated(run, tmp_path):
@@ -565,14 +239,14 @@ def test_the_state_is_donated(run, tmp_path):
 
         return step
 
-    _train(_terminated_at(_wrapped(run, wrap), 2), tmp_path)
+    train(terminated_at(wrapped(run, wrap), 2), tmp_path)
     # A flag that no step reads (whether the last one was finite) is never handed over.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old[0]) if leaf.ndim)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(run.frozen))
 
 
 def test_the_bar_shows_speed_time_left_and_loss(run, tmp_path, capsys):
-    _train(_terminated_at(run, 4), tmp_path)
+    train(terminated_at(run, 4), tmp_path)
     shown = capsys.readouterr().err
     assert "student" in shown
     assert "img/s" in shown or "s/img" in shown
@@ -601,5 +275,5 @@ def test_few_steps_are_queued(run, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.jax, "block_until_ready", wait)
     with run.config.unlocked():
         monkeypatch.setitem(run.config, "log_every_steps", STEPS)
-    assert _train(run, tmp_path)
+    assert train(run, tmp_path)
     assert waited == [(done, done - 2) for done in range(2, STEPS + 1)]

@@ -11,6 +11,7 @@ from train_fixtures import (
     optimizer_of,
     random_batch,
     random_params,
+    shapes_of,
     student_config,
     teacher_config,
 )
@@ -91,7 +92,7 @@ def test_each_sample_is_flipped_in_one_of_four_ways():
 
 def _shapes(config):
     """Shapes of parameters and of the state."""
-    params = jax.eval_shape(lambda: networks.init_params(config))
+    params = shapes_of(config)
     return params, jax.eval_shape(lambda params: create_state(config, params), params)
 
 

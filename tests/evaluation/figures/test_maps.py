@@ -11,7 +11,7 @@ from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.evaluation.figures import maps as figures
 from hkdnet_jax.evaluation.figures import style
 from hkdnet_jax.measuring.networks import random_params
-from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.model_files.model import Model, param_shapes
 from hkdnet_jax.models.presets import PRESETS
 from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
@@ -20,9 +20,7 @@ from hkdnet_jax.models.teacher import Teacher
 def _model(**fields):
     config = dataclasses.replace(PRESETS["tiny"], **fields)
     network = Student(config, 2)
-    image = np.zeros((1, 16, 16, 1), np.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), image, image)["params"]
-    return Model(network, random_params(shapes), 2)
+    return Model(network, random_params(param_shapes(network)), 2)
 
 
 def _pair(h=18, w=20):
