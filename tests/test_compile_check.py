@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -103,6 +104,19 @@ def test_the_batch_must_be_divisible(cpu_as_chip):
     config.train.batch_size, config.train.accumulate = 8, 4
     with pytest.raises(UserError, match=r"accumulate is 4: .*\(8\).* the 4 chips"):
         check(config, jax.devices(), 1)
+
+
+def test_a_machine_may_have_one_chip(monkeypatch):
+    def describe(platform, topology_name, **options):
+        asked[topology_name] = options
+        return SimpleNamespace(devices=[topology_name])
+
+    asked = {}
+    monkeypatch.setattr(slices.topologies, "get_topology_desc", describe)
+    for name in ("v6e:1x1", "v6e:2x2", "v5p:1x1x1", "v5e:1x16"):
+        assert slices.tpu_devices(name) == [name]
+    one = {"chips_per_host_bounds": (1, 1, 1)}
+    assert asked == {"v6e:1x1": one, "v6e:2x2": {}, "v5p:1x1x1": one, "v5e:1x16": {}}
 
 
 def test_an_unknown_chip():

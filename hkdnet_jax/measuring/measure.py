@@ -26,7 +26,7 @@ class Settings:
     """The settings that all rows of a run share.
 
     Attributes:
-      preset: preset of the student: full, lite or tiny.
+      preset: preset of the student, a key of `models.presets.PRESETS`.
       scale: output pixels per input pixel along each side; 1 is the teacher.
       batch: number of images or samples at a time.
       repeats: number of timed calls for each row.

@@ -29,6 +29,7 @@ _SCENE, _SEED = 3, 1  # the made scene that is fused
 _TORCH = (".pt", ".pth", ".ts")
 _KINDS = f"an .onnx file, a TorchScript file ({', '.join(_TORCH)}), or FILE.py:NAME"
 _CHANNEL_AXES = {"NCHW": 1, "NHWC": 3}
+_MOST_REASON = 300  # characters of another program's error that are told
 Run = Callable[[np.ndarray, np.ndarray], Any]
 
 
@@ -40,7 +41,8 @@ class Peer:
       name: what the table calls it.
       kind: `ours`, `onnx`, `torchscript` or `python`.
       run: maps two float32 [N, H, W, 1] arrays in [0, 1] to the fused pictures, in any
-        layout of one channel, and returns when they are there.
+        layout of one channel, and returns when they are in host memory.  It raises a
+        UserError if a program of others fails.
     """
 
     name: str
@@ -63,7 +65,8 @@ def measure_peers(specs: Sequence[str], settings: Settings, size: Size) -> list[
       A row for each program, ours first: `measure.in_turns` and what the row is about.
 
     Raises:
-      UserError: a program cannot be used, or returns something else than pictures.
+      UserError: a program cannot be used, fails, or returns something else than
+        pictures.
     """
     peers = [_ours(settings), *(open_peer(spec) for spec in specs)]
     made = scenes.render(_SEED, _SCENE, *size)
@@ -72,6 +75,8 @@ def measure_peers(specs: Sequence[str], settings: Settings, size: Size) -> list[
     first = [timed(partial(_checked, peer, pair, settings)) for peer in peers]
     about = {"size": size_text(size), "batch": settings.batch, "threads": cores()}
     runs = [partial(peer.run, *pair) for peer in peers]
+    for run in runs:
+        run()  # TorchScript optimises a program in its second call
     return [
         about | {"kind": peer.kind, "file": peer.name} | row
         for peer, row in zip(
@@ -100,17 +105,45 @@ def open_peer(spec: str) -> Peer:
       UserError: it is missing, damaged or of another kind, or what runs it is not
         installed.
     """
+    kind, name, run = _opened(spec)
+    return Peer(name, kind, _guarded(name, run))
+
+
+def _opened(spec: str) -> tuple[str, str, Run]:
+    """The kind of a program, its name in the table, and itself."""
     file, _, name = spec.rpartition(":")
     if file.endswith(".py") and name:
-        return Peer(spec, "python", _function(Path(file), name))
+        return "python", spec, _function(Path(file), name)
     path = Path(spec)
     if path.suffix not in (onnx_file.SUFFIX, *_TORCH):
         raise UserError(f"{spec} is no program that can be timed: give {_KINDS}.")
     if not path.is_file():
         raise UserError(f"{spec} does not exist: give {_KINDS}.")
     if path.suffix == onnx_file.SUFFIX:
-        return Peer(path.name, "onnx", _onnx(path))
-    return Peer(path.name, "torchscript", _torchscript(path))
+        return "onnx", path.name, _onnx(path)
+    return "torchscript", path.name, _torchscript(path)
+
+
+def _guarded(name: str, run: Run) -> Run:
+    """A program that waits for its pictures, and raises UserError if it fails."""
+
+    def guarded(*pair: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(run(*pair))
+        except Exception as error:
+            # A program of others may fail in any way.
+            raise UserError(
+                f"{name} failed ({_reason(error)}): correct it, or give a --size and a "
+                "--batch that it takes."
+            ) from error
+
+    return guarded
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error and the end of its message, in one line."""
+    message = " ".join(str(error).split())[-_MOST_REASON:]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _ours(settings: Settings) -> Peer:
@@ -129,7 +162,12 @@ def _function(file: Path, name: str) -> Run:
         raise UserError(f"{file} does not exist: give {_KINDS}.")
     spec = importlib.util.spec_from_file_location(f"peer_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"{file} cannot be loaded ({_reason(error)}): correct it."
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"{file} has no function {name}: give FILE.py:NAME.")

@@ -61,6 +61,9 @@ def tpu_devices(topology: str) -> Sequence[jax.Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     # A v4 chip's two cores work as one, as they do on Cloud TPU.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
+    if re.fullmatch(r"\w+:1(x1)+", topology):
+        # A machine with one chip, which the compiler expects to have four.
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return topologies.get_topology_desc(
             platform="tpu", topology_name=topology, **options
@@ -75,7 +78,7 @@ def tpu_devices(topology: str) -> Sequence[jax.Device]:
         raise UserError(
             f"--topology {topology} is not a TPU slice that the compiler knows "
             f"({reason}): give a generation and the chips along each side, such as "
-            "v5e:2x4, v4:2x2x4, v5p:2x2x2 or v6e:4x4."
+            "v5e:2x4, v4:2x2x4, v5p:2x2x2, v6e:4x4 or v6e:1x1."
         ) from error
 
 

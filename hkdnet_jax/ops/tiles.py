@@ -7,15 +7,13 @@ Here the place in a tile comes first: entry [i, j, n, r, s, c] is that of the pi
 once, and each transform is a sum of whole arrays, a few of them moved by one tile.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from hkdnet_jax.ops.barriers import separate
-from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW
+from hkdnet_jax.ops.winograd import INPUTS, OUTPUTS, TAPS, TILE, WINDOW, combined
 from hkdnet_jax.runtime.precision import FULL
 
 
@@ -131,12 +129,12 @@ def _to_places(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def down(tiles: jax.Array) -> jax.Array:
         windows = [_down(tiles[-1]), *tiles, _up(tiles[0])]
-        return _combined(INPUTS, windows, axis=0)
+        return combined(INPUTS, windows, axis=0)
 
     # Or each of the six terms below would compute the sums above again.
     x = separate(kernel[0, 0, 0, 0], down, tiles)
     columns = [x[:, i] for i in range(TILE)]
-    return _combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
+    return combined(INPUTS, [_right(columns[-1]), *columns, _left(columns[0])], axis=1)
 
 
 def _down(x: jax.Array) -> jax.Array:
@@ -155,13 +153,3 @@ def _right(x: jax.Array) -> jax.Array:
 
 def _left(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0),) * 3 + ((0, 1), (0, 0)))[:, :, :, 1:]
-
-
-def _combined(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
-    total = 0.0
-    for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
-        shape = [1] * (array.ndim + 1)
-        shape[axis] = -1
-        total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
-    return total

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hkdnet_jax.ops.barriers import separate
 from hkdnet_jax.runtime.precision import FULL
 
 TILE = 4  # outputs along each side
@@ -26,9 +27,6 @@ _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
 # caches hold and the allocator keeps, the transform costs more than it saves; if there
 # are too few, the loop over the chunks does.
 _CACHED_BYTES = 20 * 2**20
-
-# One array for each place in a tile (or each tap), rows first.
-Grid = list[list[jax.Array]]
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,48 +105,46 @@ def _chunks(n: int, h: int, w: int, channels: int) -> tuple[int, int, int, int]:
 
 def _chunk_gradient(x: jax.Array, grad: jax.Array, precision: str) -> jax.Array:
     """Computes `weight_gradient` of complete tiles; x has a border of one pixel."""
-    inputs = _transform_2d(INPUTS, _places(x, WINDOW))
-    outputs = _transform_2d(OUTPUTS, _places(grad, TILE))
-    products = [
-        [
-            lax.dot_general(
-                a.reshape(-1, a.shape[-1]),
-                b.reshape(-1, b.shape[-1]),
-                (((0,), (0,)), ((), ())),
-                precision=precision,
-            )
-            for a, b in zip(*rows, strict=True)
-        ]
-        for rows in zip(inputs, outputs, strict=True)
-    ]
-    return jnp.stack([jnp.stack(row) for row in _transform_2d(TAPS.T, products)])
+    number = grad[0, 0, 0, 0]
+    inputs, outputs = (
+        _transformed(matrix, a, number) for matrix, a in ((INPUTS, x), (OUTPUTS, grad))
+    )
+    dimensions = (((1,), (1,)), ((0,), (0,)))
+    sums = lax.dot_general(inputs, outputs, dimensions, precision=precision)
+    sums = combined(TAPS.T, sums.reshape(WINDOW, WINDOW, *sums.shape[1:]), axis=0)
+    return combined(TAPS.T, sums.swapaxes(0, 1), axis=1)
 
 
-def _places(x: jax.Array, size: int) -> Grid:
-    """Returns x at each place of its tiles of side `size`, one every TILE pixels."""
-    rows = (x.shape[1] - size) // TILE * TILE + 1
-    columns = (x.shape[2] - size) // TILE * TILE + 1
-    return [
-        [x[:, i : i + rows : TILE, j : j + columns : TILE] for j in range(size)]
-        for i in range(size)
-    ]
+def _transformed(matrix: np.ndarray, x: jax.Array, number: jax.Array) -> jax.Array:
+    """Transforms the windows of an image, one every TILE pixels; rows first.
+
+    Args:
+      matrix: [6, side of a window].
+      x: [N, H, W, C], of complete windows.
+      number: see `separate`.
+
+    Returns:
+      [36, number of windows, C].
+    """
+    side = matrix.shape[1]
+    rows, columns = ((length - side) // TILE * TILE + 1 for length in x.shape[1:3])
+
+    def down(x: jax.Array) -> jax.Array:
+        return combined(matrix, [x[:, i : i + rows : TILE] for i in range(side)], 0)
+
+    # Or each of the six terms below would compute the sums above again.
+    x = separate(number, down, x)
+    windows = [x[:, :, :, j : j + columns : TILE] for j in range(side)]
+    return combined(matrix, windows, axis=1).reshape(WINDOW**2, -1, x.shape[-1])
 
 
-def _transform_2d(matrix: np.ndarray, grid: Grid) -> Grid:
-    """Transforms every column, then every row."""
-    columns = (_combine(matrix, column) for column in zip(*grid, strict=True))
-    down = zip(*columns, strict=True)
-    return [_combine(matrix, row) for row in down]
-
-
-def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns, for each row of the matrix, the sum of the arrays times its entries."""
-    sums = []
-    for row in matrix:
-        terms = [
-            a if factor == 1 else np.float32(factor) * a
-            for factor, a in zip(row, arrays, strict=True)
-            if abs(factor) > 1e-9
-        ]
-        sums.append(sum(terms[1:], terms[0]))
-    return sums
+def combined(
+    matrix: np.ndarray, arrays: Sequence[jax.Array] | jax.Array, axis: int
+) -> jax.Array:
+    """Returns, along a new axis, the sums of the arrays times a row of the matrix."""
+    total = 0.0
+    for column, array in zip(matrix.T.astype(np.float32), arrays, strict=True):
+        shape = [1] * (array.ndim + 1)
+        shape[axis] = -1
+        total = total + column.reshape(shape) * jnp.expand_dims(array, axis)
+    return total

@@ -22,6 +22,12 @@ def fuse(ir, vis):
     return ((ir + vis) / 2).repeat(2, 1).repeat(2, 2)
 def small(ir, vis):
     return ir
+def failing(ir, vis):
+    raise ValueError("no weights\\n  for this")
+def one(ir):
+    return ir
+def ragged(ir, vis):
+    return [ir, ir[:, :3]]
 number = 3
 """
 
@@ -104,13 +110,14 @@ def test_an_onnx_file(ours, tmp_path, layout):
 
 def test_a_torchscript_file(ours, tmp_path, monkeypatch):
     """By a stand-in for PyTorch, which is not part of the development install."""
-    threads = []
+    threads, calls = [], []
 
     class Module:
         def eval(self):
             return self
 
         def __call__(self, ir, vis):
+            calls.append(ir)
             assert ir.shape == vis.shape == (2, 1, 16, 20)
             return types.SimpleNamespace(numpy=lambda: ir.repeat(2, 2).repeat(2, 3))
 
@@ -131,6 +138,7 @@ def test_a_torchscript_file(ours, tmp_path, monkeypatch):
     rows = peers.measure_peers([str(file)], SETTINGS, (16, 20))
     assert [row["kind"] for row in rows] == ["ours", "torchscript"]
     assert threads == [peers.cores()]
+    assert len(calls) == 2 + SETTINGS.repeats  # it is optimised in the second call
     file.write_bytes(b"")
     with pytest.raises(UserError, match=r"no TorchScript file \(PytorchStreamReader"):
         peers.open_peer(str(file))
@@ -158,6 +166,35 @@ def test_torchscript_without_pytorch(tmp_path, monkeypatch):
 def test_what_is_no_program(twice, spec, says):
     with pytest.raises(UserError, match=says):
         peers.open_peer(str(twice.parent / spec))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("failing", r"failing failed \(ValueError: no weights for this\): .*--size"),
+        ("one", r"one failed \(TypeError: .*takes 1 positional"),
+        ("ragged", r"ragged failed \(ValueError: "),
+    ],
+)
+def test_a_function_that_fails(ours, twice, name, says):
+    with pytest.raises(UserError, match=says):
+        peers.measure_peers([f"{twice}:{name}"], SETTINGS, (16, 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: .*nothing_of_this_name"),
+        ("def fuse(:", "SyntaxError: "),
+        ("raise ValueError", r"\(ValueError\)"),
+        (f"raise ValueError('{'a' * 400}b')", f"ValueError: {'a' * 299}b"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded(tmp_path, text, says):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"broken.py cannot be loaded .*{says}"):
+        peers.open_peer(f"{file}:fuse")
 
 
 def test_pictures_of_another_scale(ours, twice):

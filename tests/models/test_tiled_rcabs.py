@@ -56,7 +56,7 @@ def plain():
         return x, params, program(module)(x, params, x)
 
 
-@pytest.mark.parametrize("remat", ["none", "convs"])
+@pytest.mark.parametrize("remat", ["none", "convs", "full"])
 def test_in_tiles_is_the_plain_stack(plain, remat):
     x, params, want = plain
     assert tiled_rcabs.pays(x, jnp.float32, None)
@@ -65,7 +65,8 @@ def test_in_tiles_is_the_plain_stack(plain, remat):
     np.testing.assert_allclose(got[0], ref.residual_group(params, x), atol=5e-5)
 
 
-def test_four_devices_share_the_batch(plain, monkeypatch):
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_share_the_batch(plain, monkeypatch, devices):
     """Each works on its own images, and only gradients are exchanged.
 
     That goes for the stack in tiles, and for the convolution after it, whose weight
@@ -73,7 +74,7 @@ def test_four_devices_share_the_batch(plain, monkeypatch):
     """
     _, params, _ = plain
     monkeypatch.setattr(winograd, "_CACHED_BYTES", 1)
-    x, mesh = features(n=8), sharding.make_mesh(4)
+    x, mesh = features(n=2 * devices), sharding.make_mesh(devices)
     run = program(group())
     want = run(x, params, x)
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
@@ -85,7 +86,7 @@ def test_four_devices_share_the_batch(plain, monkeypatch):
     trained = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     assert found[0]["bytes"] == trained
     got = compiled(*map(jax.device_put, (x, params, x), places))
-    assert len(got[0].sharding.device_set) == 4
+    assert len(got[0].sharding.device_set) == devices
     assert_close(got, want, 1e-5)
 
 

@@ -98,6 +98,12 @@ def test_memory_does_not_grow_with_the_batch():
     assert temporary(64) - temporary(32) < 1.1 * 32 * padded
 
 
+def test_its_program_is_small():
+    """A network has dozens of it, which take most of the time and memory to compile."""
+    shapes = [jax.ShapeDtypeStruct((2, 16, 16, 32), jnp.float32)] * 2
+    assert jax.jit(weight_gradient).lower(*shapes).as_text().count("\n") < 500
+
+
 def test_as_exact_as_the_direct_convolution():
     x, grad = arrays((8, 32, 32, 32), 32, seed=2)
     want = direct(x, grad)
