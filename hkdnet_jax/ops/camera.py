@@ -17,8 +17,8 @@ import numpy as np
 
 from hkdnet_jax.common.arrays import degrade, to_float, to_uint8
 
-CLEAN = 0.2  # share of the pairs that are only reduced, by `common.arrays.degrade`
-SHIFTED = 0.5  # share of the pairs whose cameras do not agree
+CLEAN = 0.4  # share of the pairs that are only reduced, by `common.arrays.degrade`
+SHIFTED = 0.25  # share of the pairs whose cameras do not agree
 SHIFT = 1.5  # largest shift of the infrared image along each axis, pixels
 BLUR = (0.2, 0.8)  # standard deviation along each axis of the blur, pixels
 ROUND = 0.5  # share of the images whose blur has one standard deviation
