@@ -158,8 +158,15 @@ def models(tmp_path_factory) -> dict[int, Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def dropped_programs():
-    """Drops the programs of each file after its tests: they take gigabytes in all."""
+    """Drops the programs of each file after its tests: they take gigabytes in all.
+
+    Shapes are dropped with them, since a test may have made networks smaller.
+    """
     yield
+    # Only here: the flags above must be set before the project is imported.
+    from hkdnet_jax.model_files.model import param_shapes
+
+    param_shapes.cache_clear()
     _contexts.clear()
     jax.clear_caches()
     gc.collect()
