@@ -70,8 +70,9 @@ class Run:
         "",
         "model directory to start from: a teacher's run takes a teacher's, a student's "
         "run a student's (all of its weights, except the upsampler's if the scales "
-        "differ) or a converted release's (its super-resolution part), a baseline's "
-        "run the same system's; empty: random weights",
+        "differ; a continuous one takes that of scale 2) or a converted release's (its "
+        "super-resolution part), a baseline's run the same system's; empty: random "
+        "weights",
     )
     init_revive: bool = key(
         False,

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -108,14 +109,15 @@ def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str,
 
     A teacher's run takes all parameters of a teacher; a student's takes the
     super-resolution part of a release, and all parameters of a student, except the
-    upsampler's if that is another, as for another scale.
+    upsampler's if that is another, as for another scale.  A continuous upsampler takes
+    the filters of a student of scale 2, and at that factor makes the same image.
 
     Args:
       directory: model directory of a teacher, a student or a converted release.
       wanted: the parameters that the run has, as arrays or jax.ShapeDtypeStruct.
 
     Returns:
-      The parameters that the run takes over, by top-level group.
+      The parameters that the run takes over, nested as `wanted`.
 
     Raises:
       UserError: the directory holds no model, or one whose parameters have other names
@@ -147,7 +149,25 @@ def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str,
             f"({differences}): a teacher's run needs a teacher; a student's needs a "
             "student of the same config.model, or a release of the same config.scale."
         )
+    if other and "filters" in wanted["sr"]["upsampler"] and model.scale == 2:
+        conv = params["sr"]["upsampler"]["conv1"]
+        start["sr"]["upsampler"] = {"filters": jax.tree.map(_quarters, conv)}
     return start
+
+
+def _quarters(leaf: np.ndarray) -> np.ndarray:
+    """Filters of the quarters of a pixel along each axis, made of those of its halves.
+
+    Args:
+      leaf: kernel or bias of a sub-pixel convolution of scale 2, [..., 4 C].
+
+    Returns:
+      [..., 16 C], as `blocks.ContinuousUpsampler` wants it.  At factor 2 it starts with
+      the means of two such filters along each axis, which are equal.
+    """
+    halves = leaf.reshape(*leaf.shape[:-1], 2, 2, -1)
+    quarters = halves.repeat(2, axis=-3).repeat(2, axis=-2)
+    return quarters.reshape(*leaf.shape[:-1], -1)
 
 
 def _described(tree: Mapping[str, Any]) -> dict[str, str]:

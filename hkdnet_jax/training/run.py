@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -196,9 +197,9 @@ class Run:
         )
 
     def _fresh_state(self, start: Params) -> TrainState:
-        params = self.init_params()
-        for part, tree in start.items():
-            params[part] = {**params[part], **tree}
+        flat = traverse_util.flatten_dict(self.init_params())
+        flat |= traverse_util.flatten_dict(start)
+        params = traverse_util.unflatten_dict(flat)
         return create(self.config, self.optimizer, params)
 
     def init_state(self) -> TrainState:
@@ -219,7 +220,7 @@ class Run:
         return fresh(jax.device_put(start, self.replicated))
 
     def load_start(self, wanted: Params) -> Params:
-        """Reads what the run takes over from `config.init_from`, by group.
+        """Reads what the run takes over from `config.init_from`, nested as `wanted`.
 
         Args:
           wanted: the parameters that the run has, as jax.ShapeDtypeStruct.
@@ -229,7 +230,8 @@ class Run:
         """
         config = self.config
         start = load_start(config.init_from, wanted)
-        if config.init_freeze and "upsampler" not in start["sr"]:
+        given = start.get("sr", {}).get("upsampler", {})
+        if config.init_freeze and given.keys() != wanted["sr"]["upsampler"].keys():
             raise UserError(
                 "config.init_freeze would keep an upsampler with random weights: "
                 f"config.init_from={config.init_from} has another one."

@@ -21,6 +21,7 @@ from hkdnet_jax import main
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.model_files import file_format
 from hkdnet_jax.model_files.model import Model
+from hkdnet_jax.models.student import Student
 from hkdnet_jax.models.teacher import Teacher
 from hkdnet_jax.released.conversion import convert
 from hkdnet_jax.training import networks, run, steps, workdir
@@ -141,6 +142,24 @@ def test_a_released_model_starts_a_full_student(scale, tmp_path):
         return
     with pytest.raises(UserError, match=r"init_from=.*upsampler/conv1.*config\.scale"):
         load_start(tmp_path, wanted)
+
+
+def test_a_student_of_all_factors_starts_as_that_of_scale_2(config, source):
+    config = changed(config, init_freeze=False)
+    config.model.upsampler = "continuous"
+    config.data.crop, config.data.val_crop = 64, 72
+    state = jax.device_get(run.Run(config).init_state())
+    pair = jnp.asarray(np.random.default_rng(0).random((2, 1, 12, 9, 1), np.float32))
+    params = {name: state.params[name] for name in ("fusion", "sr")}
+    network = Student(networks.model_of(config), 2)
+    image, out = jax.jit(network.apply)({"params": params}, *pair)
+    given = Model.load(source)
+    wanted, parts = jax.jit(given.network.apply)({"params": given.params}, *pair)
+    np.testing.assert_allclose(out["upsampled"], parts["upsampled"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(image, wanted, rtol=0, atol=2e-5)
+    assert np.ptp(wanted) > 0.1
+    with pytest.raises(UserError, match=r"init_freeze would keep an upsampler"):
+        run.Run(changed(config, init_freeze=True)).init_state()
 
 
 def test_a_student_of_another_scale_gives_all_but_its_upsampler(config, source):
