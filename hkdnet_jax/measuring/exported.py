@@ -1,15 +1,16 @@
 """Times exported models, and measures how far their pictures are from the first's."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import scenes
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported.running import open_file
+from hkdnet_jax.losses import quality
 from hkdnet_jax.measuring.measure import Row, Size, in_turns, size_text, timed
 
 _SCENE = 3  # index of the made scene that is fused; calibration uses another seed
@@ -65,7 +66,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
 def _psnr(picture: np.ndarray, reference: np.ndarray) -> float | None:
     """PSNR in dB; None if the pictures are equal."""
     error = float(np.mean((picture.astype(np.float64) - reference) ** 2))
-    return -10 * math.log10(error) if error else None
+    return float(quality.decibels(jnp.asarray(error))) if error else None
 
 
 def _bytes(file: Path) -> int:
