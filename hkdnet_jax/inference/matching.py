@@ -87,7 +87,7 @@ def _student(own: Size, size: Size) -> int:
     return max([scale for scale in SCALES if scale <= factor * (1 + ROUNDING)] or [1])
 
 
-def describe(plan: Plan, ir: Size, vis: Size) -> str:
+def plan_note(plan: Plan, ir: Size, vis: Size) -> str:
     """A sentence on what a plan does to images of these sizes."""
     steps = []
     for name, full, kept, scale in (
