@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from hkdnet_jax.common.atomic_files import make_writable
-from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.common.errors import exit_code, say
 from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.inference.folder import fuse_files
 from hkdnet_jax.inference.inputs import take_ranges
@@ -90,9 +90,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
         print(tiling_note(jobs, args.tile, model.scale))
-    for sentence in collected.problems + failures:
-        print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
-    return 1 if collected.problems or failures else 0
+    problems = collected.problems + failures
+    say("error", (f"{sentence.rstrip('.')}." for sentence in problems))
+    return 1 if problems else 0
 
 
 def _run_video(args: argparse.Namespace, model: Model, options: Options) -> int:
