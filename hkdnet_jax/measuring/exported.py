@@ -39,7 +39,7 @@ def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Ro
                 f"{file} has scale {one.scale}, and {files[0]} has {opened[0].scale}: "
                 "give files of one scale."
             )
-    pair = [_unit(image) for image in scenes.render(_SEED, _SCENE, *size)]
+    pair = made_pair(size)
     pictures: list[np.ndarray] = []
     runs = [partial(one.run, *pair) for one in opened]
     first = [timed(lambda run=run: pictures.append(run())) for run in runs]
@@ -59,8 +59,10 @@ def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Ro
     ]
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
-    return (image / np.float32(255))[None, :, :, None]
+def made_pair(size: Size) -> list[np.ndarray]:
+    """The made scene that programs are timed on, float32 [1, H, W, 1] in [0, 1]."""
+    made = scenes.render(_SEED, _SCENE, *size)
+    return [(image / np.float32(255))[None, :, :, None] for image in made]
 
 
 def _psnr(picture: np.ndarray, reference: np.ndarray) -> float | None:
