@@ -4,8 +4,8 @@ A scene is a small world in metres, painted from far to near (scene_painters.py)
 canvas (scene_canvas.py) that two cameras then look at.  The visible camera needs light
 and is blinded by lamps, fog and smoke; the infrared camera sees warmth through them,
 but neither paint nor shadow, and nothing behind glass.  So the edges of the two images
-agree where an object ends, and differ where only colour or only heat changes.  Only
-NumPy is needed.
+agree where an object ends, and differ where only colour or only heat changes.  Drawing
+needs only NumPy.
 """
 
 import operator
