@@ -4,8 +4,8 @@ A scene is a small world in metres, painted from far to near (scene_painters.py)
 canvas (scene_canvas.py) that two cameras then look at.  The visible camera needs light
 and is blinded by lamps, fog and smoke; the infrared camera sees warmth through them,
 but neither paint nor shadow, and nothing behind glass.  So the edges of the two images
-agree where an object ends, and differ where only colour or only heat changes.  Only
-NumPy is needed.
+agree where an object ends, and differ where only colour or only heat changes.  Drawing
+needs only NumPy.
 """
 
 import operator
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines import scene_painters as paint
 from data_pipelines.scene_canvas import (
@@ -27,6 +26,8 @@ from data_pipelines.scene_canvas import (
     develop_targets,
     develop_visible,
 )
+from hkdnet_jax.common import image_files
+from hkdnet_jax.common.atomic_files import write_atomically
 from hkdnet_jax.common.pair_files import Pair
 
 MIN_SIZE = 16
@@ -281,7 +282,6 @@ def write_pairs(
         images = render(seed, index, height, width)
         paths = [folder / kind / f"{name}.png" for kind in ("ir", "vis")]
         for path, image in zip(paths, images, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
+            write_atomically(path, image_files.encode(image, path))
         pairs.append(Pair(name, *paths))
     return pairs

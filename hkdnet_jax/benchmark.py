@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from data_pipelines import scenes
 from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import to_json, write_atomically
-from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.common.errors import exit_code, say
 from hkdnet_jax.measuring import settings
 from hkdnet_jax.measuring.arguments import make_parser
 from hkdnet_jax.measuring.flicker import open_sequences
@@ -50,8 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         "peers": _run_peers,
     }
     report = others.get(args.subject, _run_subject)(args)
-    for sentence in report.get("failures", ()):
-        print(f"error: {sentence}", file=sys.stderr)
+    say("error", report.get("failures", ()))
     if args.out is not None:
         write_atomically(args.out, to_json(report).encode())
         print(f"Wrote {args.out}.")

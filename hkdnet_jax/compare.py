@@ -14,7 +14,7 @@ from pathlib import Path
 from hkdnet_jax.baselines import outside, registry
 from hkdnet_jax.baselines.weights import Weights
 from hkdnet_jax.common.atomic_files import make_writable
-from hkdnet_jax.common.errors import UserError, exit_code
+from hkdnet_jax.common.errors import UserError, exit_code, say
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
 from hkdnet_jax.evaluation import (
     contenders,
@@ -65,16 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "folder of weights that `convert --kind` wrote, for those methods"
     add("--weights", type=Path, metavar="DIR", help=text)
-    add(
-        "--fused",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a method from outside by its pictures; {scale} in DIR is the scale; may "
-        "be given several times",
-    )
+    many = {"action": "append", "default": []}
+    text = "a method from outside by its pictures; {scale} in DIR is the scale; may be "
+    text += "given several times"
+    add("--fused", metavar="NAME=DIR", help=text, **many)
     text = "a method from outside: a function (ir, vis, scale) -> image, see the docs"
-    add("--method", action="append", default=[], metavar="MODULE:FUNCTION", help=text)
+    add("--method", metavar="MODULE:FUNCTION", help=text, **many)
     text = "also write yardsticks.md and .json: natural, the distance from undistorted "
     text += "pictures; people, how many a detector finds, which needs OpenCV below 5"
     add("--yardsticks", nargs="+", choices=yardsticks.NAMES, default=[], help=text)
@@ -112,12 +108,10 @@ def _run(args: argparse.Namespace) -> int:
         print(f"\n{yardsticks.write(values, args.out)}", end="")
     try:
         side_by_side_figures.draw(measured, found.pairs, args.out)
-    except (
-        UserError
-    ) as error:  # what was measured is written, and does not depend on it
-        print(f"note: there are no figures, because of: {error}", file=sys.stderr)
-    for sentence in measured.errors:
-        print(f"error: {sentence}", file=sys.stderr)
+    except UserError as error:
+        # What was measured is written, and does not depend on it.
+        say("note", [f"there are no figures, because of: {error}"])
+    say("error", measured.errors)
     return 1 if measured.errors else 0
 
 

@@ -40,11 +40,8 @@ def _run(args: argparse.Namespace) -> int:
         params = convert(arrays, args.scale)
     except UserError as error:
         raise UserError(f"{args.checkpoint}: {error}") from error
-    description = {
-        "kind": "released",
-        "scale": args.scale,
-        "corner_skip": args.corner_skip,
-    }
+    description = {"kind": RELEASED, "scale": args.scale}
+    description["corner_skip"] = args.corner_skip
     file_format.save_model(args.out, description, params)
     unused = [name for name in UNUSED if name in arrays]
     print(
@@ -92,12 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "weights of a compared system; or a .npz or .safetensors file with the same "
         "tensors",
     )
-    add(
-        "--kind",
-        choices=(RELEASED, *conversion.KINDS),
-        default=RELEASED,
-        help=f"whose weights they are (default: {RELEASED}, HKDnet's authors')",
-    )
+    text = f"whose weights they are (default: {RELEASED}, HKDnet's authors')"
+    kinds = {"choices": (RELEASED, *conversion.KINDS), "default": RELEASED}
+    add("--kind", help=text, **kinds)
     add(
         "--scale",
         type=int,
@@ -105,14 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the scale that the checkpoint was trained for; --kind {RELEASED} needs "
         "it, and of the others it is known",
     )
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="model directory to write, for fuse, evaluate and export; a model that "
-        "is already in it is replaced",
-    )
+    text = "model directory to write, for fuse, evaluate and export; a model that is "
+    text += "already in it is replaced"
+    add("--out", type=Path, required=True, metavar="DIR", help=text)
     add(
         "--corner-skip",
         choices=CORNER_SKIPS,

@@ -3,8 +3,7 @@
     python -m hkdnet_jax.evaluate --ir DIR --vis DIR --fused DIR --out scores.json
     python -m hkdnet_jax.evaluate --ir DIR --vis DIR --model lite --scale 2
 
-Several methods are compared in one table.  This module imports neither TensorFlow nor
-orbax.
+Several methods are compared in one table.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from hkdnet_jax import metrics
 from hkdnet_jax.common.atomic_files import make_writable
-from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.common.errors import exit_code, say
 from hkdnet_jax.common.image_files import IMAGE_SUFFIXES
 from hkdnet_jax.common.pair_arguments import add_search_arguments, read_search
 from hkdnet_jax.common.pair_names import read_pattern
@@ -46,23 +45,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    many = {"action": "append", "default": []}
     suffixes = " ".join(IMAGE_SUFFIXES)
     for name, what in (("ir", "infrared"), ("vis", "visible")):
-        add(
-            f"--{name}",
-            type=Path,
-            metavar="DIR",
-            help=f"folder of {what} images of the fused images' size ({suffixes}); "
-            "they are scored as 8-bit gray, deeper ones on the range of --{name}-range",
-        )
-    add(
-        "--fused",
-        action="append",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="folder of fused images, and the name of the method (default: the "
-        "folder's name); may be given several times",
-    )
+        text = f"folder of {what} images of the fused images' size ({suffixes}); they "
+        text += f"are scored as 8-bit gray, deeper ones on the range of --{name}-range"
+        add(f"--{name}", type=Path, metavar="DIR", help=text)
+    text = "folder of fused images, and the name of the method (default: the folder's "
+    text += "name); may be given several times"
+    add("--fused", metavar="[NAME=]DIR", help=text, **many)
     add(
         "--fused-pattern",
         metavar="PATTERN",
@@ -90,11 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--out",
         type=Path,
-        action="append",
-        default=[],
         metavar="FILE",
         help="also write the scores, in the format of the suffix: "
         f"{', '.join(score_files.WRITERS)}; may be given several times",
+        **many,
     )
     return parser
 
@@ -115,13 +105,10 @@ def _run(args: argparse.Namespace) -> int:
     on_terminal = sys.stdout.isatty()
     to_text = tables.to_terminal if on_terminal else tables.to_markdown
     print(to_text(found.scores), end="")
-    for sentence in found.notes:
-        print(f"note: {sentence}", file=sys.stderr)
-    for sentence in found.warnings:
-        print(f"warning: {sentence}", file=sys.stderr)
+    say("note", found.notes)
+    say("warning", found.warnings)
     errors = [*found.scores.errors, *unwritten]
-    for sentence in errors:
-        print(f"error: {sentence}", file=sys.stderr)
+    say("error", errors)
     return 1 if errors else 0
 
 

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from hkdnet_jax.common.atomic_files import make_writable
-from hkdnet_jax.common.errors import exit_code
+from hkdnet_jax.common.errors import exit_code, say
 from hkdnet_jax.common.image_files import image_size
 from hkdnet_jax.inference.folder import fuse_files
 from hkdnet_jax.inference.inputs import take_ranges
 from hkdnet_jax.inference.job_arguments import add_job_arguments, read_jobs
-from hkdnet_jax.inference.jobs import Collected, describe_tiling
+from hkdnet_jax.inference.jobs import Collected, tiling_note
 from hkdnet_jax.inference.options import Options, add_option_arguments, read_options
 from hkdnet_jax.inference.report import open_lines
 from hkdnet_jax.inference.video_arguments import means_video
@@ -89,10 +89,10 @@ def _run(args: argparse.Namespace) -> int:
         height, width = image_size(args.out)
         print(f"Wrote {args.out} ({width}x{height}).")
     if args.tile is not None:
-        print(describe_tiling(jobs, args.tile, model.scale))
-    for sentence in collected.problems + failures:
-        print(f"error: {sentence.rstrip('.')}.", file=sys.stderr)
-    return 1 if collected.problems or failures else 0
+        print(tiling_note(jobs, args.tile, model.scale))
+    problems = collected.problems + failures
+    say("error", (f"{sentence.rstrip('.')}." for sentence in problems))
+    return 1 if problems else 0
 
 
 def _run_video(args: argparse.Namespace, model: Model, options: Options) -> int:

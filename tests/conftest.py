@@ -21,6 +21,7 @@ install_import_hook(
     [
         "hkdnet_jax.common.arrays",
         "hkdnet_jax.inference.inputs",
+        "hkdnet_jax.inference.matching",
         "hkdnet_jax.losses.quality",
         "hkdnet_jax.losses.student",
         "hkdnet_jax.metrics",

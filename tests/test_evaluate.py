@@ -364,6 +364,7 @@ def test_help_shows_examples_and_heavy_packages_stay_out():
     assert done.stdout.startswith("set()\n")
     assert "examples:" in done.stdout
     assert "python -m hkdnet_jax.evaluate --ir" in done.stdout
+    assert done.stdout.count("on the range of --ir-range") == 1
 
 
 # --- detail -------------------------------------------------------------------------

@@ -73,13 +73,13 @@ def test_flat_names_and_metadata(tmp_path, capfd):
 
 def test_the_names_of_presets(models):
     config, _ = file_format.load_model(models[2])
-    assert formats.describe(models[2], config)["preset"] == "custom"
+    assert formats.metadata(models[2], config)["preset"] == "custom"
     config, _ = file_format.load_model(models[1])
-    about = formats.describe(models[1], config)
+    about = formats.metadata(models[1], config)
     assert (about["preset"], about["scale"], about["metrics"]) == ("teacher", "1", "{}")
     config, _ = file_format.load_model(pretrained.locate("lite", 2))
     config["model"]["skip_context"] = 6.0  # of a vivid teacher's student
-    assert formats.describe(models[2], config)["preset"] == "lite"
+    assert formats.metadata(models[2], config)["preset"] == "lite"
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)

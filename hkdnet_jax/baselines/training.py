@@ -63,11 +63,10 @@ class BaselineRun(Run):
         config, params = file_format.load_model(directory)
         if config.get("scale") != getattr(self._network, "scale", None):
             params = {k: v for k, v in params.items() if k != "upsampler"}
-        have, want = (
-            {k: trees.describe_array(leaf) for k, leaf in trees.flatten(tree).items()}
-            for tree in (params, {k: v for k, v in wanted.items() if k in params})
+        taken = {k: v for k, v in wanted.items() if k in params}
+        differences = trees.list_differences(
+            trees.describe_arrays(params), trees.describe_arrays(taken)
         )
-        differences = trees.list_differences(have, want)
         if config.get("kind") != name or differences:
             raise UserError(
                 f"config.init_from={directory} holds no {name} of this run's size "

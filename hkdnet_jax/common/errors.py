@@ -40,8 +40,14 @@ def exit_code(
             code = code or 1
             problem = f"standard output cannot be written to ({unwritten})."
         if problem:
-            print(f"error: {problem}", file=sys.stderr)
+            say("error", [problem])
     return code
+
+
+def say(kind: str, sentences: Iterable[str]) -> None:
+    """Prints sentences to stderr, a line each, as `error`, `warning` or `note`."""
+    for sentence in sentences:
+        print(f"{kind}: {sentence}", file=sys.stderr)
 
 
 def _attempt(run: Callable[[], int], interrupted: str) -> tuple[int, str]:

@@ -24,9 +24,7 @@ def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None
     Raises:
       UserError: they differ; the message lists the differences.
     """
-    have = {k: describe_array(v) for k, v in flatten(params).items()}
-    want = {k: describe_array(v) for k, v in flatten(expected).items()}
-    differences = list_differences(have, want)
+    differences = list_differences(describe_arrays(params), describe_arrays(expected))
     if differences:
         raise UserError(
             f"The weights do not fit the model ({differences}): load weights of this "
@@ -71,6 +69,11 @@ def describe_array(array: Any) -> str:
     """Describes shape and dtype, such as '3x3x64x64 float32' or 'scalar int32'."""
     shape = "x".join(map(str, array.shape)) or "scalar"
     return f"{shape} {np.dtype(array.dtype).name}"
+
+
+def describe_arrays(tree: Any) -> dict[str, str]:
+    """Describes the leaves of any pytree (see `describe_array`) by their paths."""
+    return {name: describe_array(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:

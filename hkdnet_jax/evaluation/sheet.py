@@ -7,12 +7,12 @@ from PIL import Image, ImageDraw
 
 from data_pipelines import scenes
 from hkdnet_jax import pretrained
-from hkdnet_jax.common import atomic_files, image_files
-from hkdnet_jax.common.atomic_files import write_atomically
+from hkdnet_jax.common import image_files
+from hkdnet_jax.common.atomic_files import make_writable, write_atomically
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.common.image_files import read_gray
 from hkdnet_jax.common.pair_files import Pair, match_folders
-from hkdnet_jax.evaluation.pictures import as_batch, enlarge
+from hkdnet_jax.evaluation.pictures import as_batch, degrade_picture, enlarge
 from hkdnet_jax.inference import folder
 from hkdnet_jax.inference.jobs import Job
 from hkdnet_jax.inference.pair import fuse_pair
@@ -38,17 +38,14 @@ def draw(out: Path) -> Path:
     Raises:
       UserError: the folder cannot be written to, or a pair cannot be fused.
     """
-    atomic_files.make_writable(out)
+    make_writable(out)
     scenes.write_pairs(out / "high", SEED, 0, SHOWN, *SIZE)
     for modality in ("ir", "vis"):
-        atomic_files.make_writable(out / "low" / modality)
+        make_writable(out / "low" / modality)
         for file in sorted((out / "high" / modality).glob("*.png")):
-            with Image.open(file) as image:
-                small = image.resize(
-                    (image.width // SCALE, image.height // SCALE),
-                    Image.Resampling.BILINEAR,
-                )
-                small.save(out / "low" / modality / file.name)
+            small = out / "low" / modality / file.name
+            picture = degrade_picture(read_gray(file), SCALE)
+            write_atomically(small, image_files.encode(picture, small))
     teacher, student = pretrained.load(1), pretrained.load(SCALE)
     pairs, problems = match_folders(out / "low" / "ir", out / "low" / "vis")
     jobs = [Job(pair, out / "fused" / f"{pair.name}.png") for pair in pairs]

@@ -51,7 +51,7 @@ def measure(
     for name, pair in tqdm(by_name.items(), unit="pair", file=sys.stderr):
         # In the whole sources, whatever rows and columns a scale leaves out at the end:
         # the detector takes longer than everything else.
-        there = None if detect is None else _people(detect, read_pair(pair))
+        seen = None if detect is None else _people(detect, read_pair(pair))
         for scale, methods in measured.rows.items():
             for method in (m for m, images in methods.items() if name in images):
                 picture = read_gray(picture_file(out, scale, method, pair))
@@ -60,8 +60,8 @@ def measure(
                     row["natural"] = natural.naturalness(picture)
                 if detect is not None:
                     boxes = detect(picture)
-                    found = people.hits(boxes, there)
-                    row |= {"people": len(there), "found": found}
+                    found = people.hits(boxes, seen)
+                    row |= {"people": len(seen), "found": found}
                     row["extra"] = len(boxes) - found
                 rows.setdefault((scale, method), []).append(row)
     return {

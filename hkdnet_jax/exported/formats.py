@@ -45,7 +45,7 @@ def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
     if kind == "stablehlo":
         return stablehlo.convert(model)
     config, params = file_format.load_model(directory)
-    about = describe(directory, config)
+    about = metadata(directory, config)
     if kind == "onnx":
         try:
             return onnx_file.convert(model, dtype, about)
@@ -59,7 +59,7 @@ def convert(directory: Path, kind: str, dtype: str = "float32") -> bytes:
     return to_bytes(config, params, about)
 
 
-def describe(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+def metadata(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The metadata of an export beside format, configuration and checksum.
 
     Returns:

@@ -108,7 +108,7 @@ def merge(
         units[1] = matching.crop(units[1], plan.crop)
         rgb = None if rgb is None else matching.crop(rgb, plan.crop)
         sizes = (ir.pixels.shape[:2], vis.pixels.shape[:2])
-        notes.append(Note(names[0], matching.describe(plan, *sizes)))
+        notes.append(Note(names[0], matching.plan_note(plan, *sizes)))
         units = [
             view.enlarge(unit, scale, plan.size)
             for unit, scale in zip(units, plan.scales, strict=True)
@@ -119,7 +119,7 @@ def merge(
         warped, covered = warp(units[0], alignment)
         units[0] = np.where(covered, warped, units[1])
         if view.rig is None:
-            notes.append(Note(names[0], describe(alignment, covered)))
+            notes.append(Note(names[0], offset_note(alignment, covered)))
     ir_unit, vis_unit = (unit[..., None] for unit in units)
     return Inputs(ir_unit, vis_unit, tuple(ranges), tuple(notes), rgb, alignment)
 
@@ -155,7 +155,7 @@ def find_offset(
         ) from error
 
 
-def describe(alignment: Alignment, covered: np.ndarray) -> str:
+def offset_note(alignment: Alignment, covered: np.ndarray) -> str:
     """A sentence on an offset that was taken out."""
     share = 1 - covered.mean()
     filled = (

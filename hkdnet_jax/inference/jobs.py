@@ -232,7 +232,7 @@ def skip_existing(collected: Collected) -> Collected:
     )
 
 
-def describe_tiling(jobs: Sequence[Job], tile: int, scale: float = 1) -> str:
+def tiling_note(jobs: Sequence[Job], tile: int, scale: float = 1) -> str:
     """A sentence on how --tile cut these pictures."""
     counts = []
     for job in jobs:

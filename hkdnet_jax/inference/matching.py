@@ -22,6 +22,7 @@ from hkdnet_jax.ops.places import enlarged
 
 Size = tuple[int, int]  # height, width
 Unit = Float32[np.ndarray, "h w"]
+Sized = Float32[np.ndarray, "{size[0]} {size[1]}"]  # by the argument `size`
 
 # How much the aspect ratios of the two images may differ: up to ROUNDING they are taken
 # for one view, rounded to whole pixels; up to CROPPED the visible image is cropped in
@@ -46,7 +47,7 @@ class Plan:
     scales: tuple[int, int]
 
 
-def plan(ir: Size, vis: Size, scale: float | None = None) -> Plan:
+def plan(ir: Size, vis: Size, scale: int | float | None = None) -> Plan:
     """Says how images of two sizes become one.
 
     Args:
@@ -87,7 +88,7 @@ def _student(own: Size, size: Size) -> int:
     return max([scale for scale in SCALES if scale <= factor * (1 + ROUNDING)] or [1])
 
 
-def describe(plan: Plan, ir: Size, vis: Size) -> str:
+def plan_note(plan: Plan, ir: Size, vis: Size) -> str:
     """A sentence on what a plan does to images of these sizes."""
     steps = []
     for name, full, kept, scale in (
@@ -111,7 +112,7 @@ def crop(image: np.ndarray, size: Size) -> np.ndarray:
     return image[top : top + size[0], left : left + size[1]]
 
 
-def resample(image: Unit, size: Size) -> Unit:
+def resample(image: Unit, size: Size) -> Sized:
     """Resamples float32 [H, W] in [0, 1] by a Lanczos filter, anti-aliased."""
     if image.shape == size:
         return image
@@ -133,7 +134,7 @@ class Enlarger:
         self.free = free
         self._load = functools.cache(pretrained.load)
 
-    def __call__(self, image: Unit, scale: int, size: Size) -> Unit:
+    def __call__(self, image: Unit, scale: int, size: Size) -> Sized:
         """Enlarges float32 [H, W] in [0, 1] by a student, and resamples it to `size`.
 
         A student fuses the image with itself, which gives the image back, enlarged.

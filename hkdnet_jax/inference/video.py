@@ -260,7 +260,7 @@ class _Video:
             plan = matching.plan(ir, vis, scale if scale > 1 else None)
         except ValueError as error:
             raise UserError(f"{both}, and {error}.") from error
-        self.notes.append(matching.describe(plan, ir, vis))
+        self.notes.append(matching.plan_note(plan, ir, vis))
         return plan
 
     def _find_rig(self, pairs: Sequence[tuple[Picture, Picture]]) -> Alignment:

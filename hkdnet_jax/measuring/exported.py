@@ -1,15 +1,16 @@
 """Times exported models, and measures how far their pictures are from the first's."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import scenes
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.exported.running import open_file
+from hkdnet_jax.losses import quality
 from hkdnet_jax.measuring.measure import Row, Size, in_turns, size_text, timed
 
 _SCENE = 3  # index of the made scene that is fused; calibration uses another seed
@@ -38,7 +39,7 @@ def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Ro
                 f"{file} has scale {one.scale}, and {files[0]} has {opened[0].scale}: "
                 "give files of one scale."
             )
-    pair = [_unit(image) for image in scenes.render(_SEED, _SCENE, *size)]
+    pair = made_pair(size)
     pictures: list[np.ndarray] = []
     runs = [partial(one.run, *pair) for one in opened]
     first = [timed(lambda run=run: pictures.append(run())) for run in runs]
@@ -58,14 +59,16 @@ def measure_exported(files: Sequence[Path], size: Size, repeats: int) -> list[Ro
     ]
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
-    return (image / np.float32(255))[None, :, :, None]
+def made_pair(size: Size) -> list[np.ndarray]:
+    """The made scene that programs are timed on, float32 [1, H, W, 1] in [0, 1]."""
+    made = scenes.render(_SEED, _SCENE, *size)
+    return [(image / np.float32(255))[None, :, :, None] for image in made]
 
 
 def _psnr(picture: np.ndarray, reference: np.ndarray) -> float | None:
     """PSNR in dB; None if the pictures are equal."""
     error = float(np.mean((picture.astype(np.float64) - reference) ** 2))
-    return -10 * math.log10(error) if error else None
+    return float(quality.decibels(jnp.asarray(error))) if error else None
 
 
 def _bytes(file: Path) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import scenes
 from hkdnet_jax.common.errors import UserError, needs_extra
 from hkdnet_jax.exported import onnx_file
+from hkdnet_jax.measuring.exported import made_pair
 from hkdnet_jax.measuring.measure import (
     Row,
     Settings,
@@ -25,7 +25,6 @@ from hkdnet_jax.measuring.measure import (
 from hkdnet_jax.measuring.networks import random_model
 from hkdnet_jax.model_files import call
 
-_SCENE, _SEED = 3, 1  # the made scene that is fused
 _TORCH = (".pt", ".pth", ".ts")
 _KINDS = f"an .onnx file, a TorchScript file ({', '.join(_TORCH)}), or FILE.py:NAME"
 _CHANNEL_AXES = {"NCHW": 1, "NHWC": 3}
@@ -69,9 +68,7 @@ def measure_peers(specs: Sequence[str], settings: Settings, size: Size) -> list[
         pictures.
     """
     peers = [_ours(settings), *(open_peer(spec) for spec in specs)]
-    made = scenes.render(_SEED, _SCENE, *size)
-    one = ((image / np.float32(255))[None, :, :, None] for image in made)
-    pair = [np.repeat(image, settings.batch, axis=0) for image in one]
+    pair = [np.repeat(image, settings.batch, axis=0) for image in made_pair(size)]
     first = [timed(partial(_checked, peer, pair, settings)) for peer in peers]
     about = {"size": size_text(size), "batch": settings.batch, "threads": cores()}
     runs = [partial(peer.run, *pair) for peer in peers]

@@ -81,7 +81,7 @@ conv.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(tiles: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The gradient [3, 3, I, O]; of the kernel, only one number is read."""
+    """The gradient [3, 3, I, O] of a kernel, of which only shape and a number count."""
     inputs = _to_places(tiles, kernel)
     outputs = _mixed(_BOTH_OUTPUTS, grad)
     numbers = (((1,), (1,)), ((0,), (0,)))
@@ -107,7 +107,7 @@ def _mixed(matrix: np.ndarray, x: jax.Array) -> jax.Array:
 
 
 def _flat(places: jax.Array) -> jax.Array:
-    """[6, 6, N, R, S, C] as [36, N * R * S, C]."""
+    """Reshapes [6, 6, N, R, S, C] to [36, N * R * S, C]."""
     return places.reshape(WINDOW**2, -1, places.shape[-1])
 
 

@@ -187,7 +187,7 @@ class Checkpoints:
                 f"--config.init_from={self._directory.parent}."
             )
         differences = trees.list_differences(
-            _describe(stored), _describe(abstract_state)
+            trees.describe_arrays(stored), trees.describe_arrays(abstract_state)
         )
         if differences:
             raise UserError(
@@ -359,12 +359,6 @@ def _first_line(error: Exception) -> str:
     # TensorStore's go on with what is of use to its developers.
     reason = re.split(r"\n|\. See full", str(error).strip())[0]
     return reason[:200] or type(error).__name__
-
-
-def _describe(tree: Any) -> dict[str, str]:
-    """Maps the path of every leaf to its shape and dtype."""
-    leaves = trees.named_leaves(tree)
-    return {name: trees.describe_array(leaf) for name, leaf in leaves.items()}
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -141,8 +141,9 @@ def load_start(directory: Path | str, wanted: Mapping[str, Any]) -> Mapping[str,
         }
 
     start = select(params)
-    have, want = _described(start), _described(select(wanted))
-    differences = trees.list_differences(have, want)
+    differences = trees.list_differences(
+        trees.describe_arrays(start), trees.describe_arrays(select(wanted))
+    )
     if differences:
         raise UserError(
             f"config.init_from={directory} holds no weights that fit this run "
@@ -170,13 +171,10 @@ def _quarters(leaf: np.ndarray) -> np.ndarray:
     return quarters.reshape(*leaf.shape[:-1], -1)
 
 
-def _described(tree: Mapping[str, Any]) -> dict[str, str]:
-    flat = trees.flatten(tree)
-    return {name: trees.describe_array(leaf) for name, leaf in flat.items()}
-
-
 def _upsamplers_differ(params: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    own, other = (_described(tree["sr"]["upsampler"]) for tree in (params, wanted))
+    own, other = (
+        trees.describe_arrays(tree["sr"]["upsampler"]) for tree in (params, wanted)
+    )
     return own != other
 
 

@@ -133,7 +133,7 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
                     config,
                     (teacher, frozen),
                     (student.clone(scale=scale), params),
-                    views.whole(config, key, pair, scale),
+                    views.whole_view(config, key, pair, scale),
                 )
                 for scale in SCALES[1:]
             }
@@ -142,7 +142,7 @@ def student_val_step(config: ConfigDict, teacher: Teacher) -> ValStep:
             values |= {f"psnr_x{k}": v["psnr"] for k, (v, _) in judged.items()}
             pictures = judged[config.scale][1]
         else:
-            seen = views.whole(config, key, pair, config.scale)
+            seen = views.whole_view(config, key, pair, config.scale)
             networks = (teacher, frozen), (student, params)
             values, pictures = _judge(config, *networks, seen)
         return sums(batch["mask"], values), jax.tree.map(to_uint8, pictures)

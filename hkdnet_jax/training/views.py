@@ -69,10 +69,10 @@ def view(config: ConfigDict, key: jax.Array, pair: Pair) -> View:
     """
     if is_continuous(config):
         return _drawn(config.data.crop, key, pair)
-    return whole(config, key, pair, config.scale)
+    return whole_view(config, key, pair, config.scale)
 
 
-def whole(config: ConfigDict, key: jax.Array, pair: Pair, scale: int) -> View:
+def whole_view(config: ConfigDict, key: jax.Array, pair: Pair, scale: int) -> View:
     """The view of whole images at a whole scale, as in validation; see `view`."""
     clean = tuple(degrade(image, scale) for image in pair)
     taken = clean

@@ -7,7 +7,7 @@ from command_fixtures import make_pair, write
 
 from hkdnet_jax.common.errors import UserError
 from hkdnet_jax.inference import job_arguments
-from hkdnet_jax.inference.jobs import collect_jobs, describe_tiling
+from hkdnet_jax.inference.jobs import collect_jobs, tiling_note
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def test_tiling_in_words(folders, tmp_path):
     write(tmp_path / "ir" / "b.png", make_pair(0, 64, 100)[0])
     (tmp_path / "ir" / "c.png").write_text("no image")
     jobs = collect_jobs(*folders, tmp_path / "out").jobs
-    assert describe_tiling(jobs, 64).startswith(
+    assert tiling_note(jobs, 64).startswith(
         "1 of 3 inputs were cut into 2 tiles of at most 64x64 pixels"
     )
-    assert "none was cut" in describe_tiling(jobs, 100)
+    assert "none was cut" in tiling_note(jobs, 100)
 
 
 def read_jobs(*words):

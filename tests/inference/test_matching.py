@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hkdnet_jax.inference import matching
-from hkdnet_jax.inference.matching import Plan, describe, plan
+from hkdnet_jax.inference.matching import Plan, plan, plan_note
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_another_view_is_refused():
 
 def test_a_plan_in_words():
     sizes = (512, 640), (1080, 1440)
-    assert describe(plan(*sizes), *sizes) == (
+    assert plan_note(plan(*sizes), *sizes) == (
         "Of 640x512 and 1440x1080 pixels, the infrared image is enlarged x2 by the "
         "student, the infrared image is resampled to 1350x1080, the visible image is "
         "cropped in the middle to 1350x1080."

@@ -151,6 +151,20 @@ def test_a_student_as_wide_as_the_teacher_needs_no_adapter():
     assert steps.adapt(config, params, upsampled) is upsampled
 
 
+def test_without_phi_features_are_neither_made_nor_compared(frozen):
+    """Gone are the adapter and the teacher's pass over the low-resolution pair."""
+    config = student_x2.get_config("tiny")
+    config.loss.phi = 0.0
+    state, program = _student_program(config, frozen, phase=2)
+    assert set(state.params) == {"fusion", "sr"}
+    teachers = program.invars[len(jax.tree.leaves(state)) :]
+    kernel = teachers[1]
+    assert kernel.aval.shape == frozen["decoder"]["conv1"]["kernel"].shape
+    # Only the label's pass reads it; with features there are two.
+    readers = [eqn for eqn in program.eqns if any(v is kernel for v in eqn.invars)]
+    assert len(readers) == 1
+
+
 @pytest.fixture(scope="module")
 def taken(frozen):
     """State before, after a step of phase 1, after one more of phase 2; scalars."""

@@ -141,13 +141,15 @@ def test_the_labels_of_camera_pairs_are_those_of_the_clean_pair(tiny_teacher):
     config.data.degradation = "camera"
     pair = tuple(to_float(x) for x in random_batch(1, 12, 32).values())
     keys = [steps.step_key(config, step, stream=2) for step in (0, 1)]
-    seen = [views.whole(config, key, pair, 2) for key in (*keys, keys[0])]
+    seen = [views.whole_view(config, key, pair, 2) for key in (*keys, keys[0])]
     clean = seen[0].clean
     for a, b, again, low in zip(*(x.taken for x in seen), clean, strict=True):
         assert np.any(a != b) and np.any(a != low)
         np.testing.assert_array_equal(a, again)
     config.data.degradation = "bilinear"
-    for a, b in zip(views.whole(config, keys[0], pair, 2).taken, clean, strict=True):
+    for a, b in zip(
+        views.whole_view(config, keys[0], pair, 2).taken, clean, strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
